@@ -1,0 +1,1 @@
+//! Turns bytes into verified, shaped, encoded events and folds events into state.

@@ -1,0 +1,1 @@
+//! The running pipeline: append, project, follow.

@@ -1,0 +1,1 @@
+//! Keeps the promises of hookpool-store on fjall.

@@ -1,0 +1,1 @@
+//! The HTTP edge: requests in, server-sent events out.

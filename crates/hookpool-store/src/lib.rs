@@ -1,0 +1,1 @@
+//! What a log and a pool must promise, in prose and code.

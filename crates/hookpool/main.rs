@@ -1,0 +1,3 @@
+//! The `hookpool` binary: chooses a backend and starts the rest.
+
+fn main() {}
