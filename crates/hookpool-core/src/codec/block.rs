@@ -1,0 +1,528 @@
+//! A block: the events of one commit in one envelope. The unit that is written, synced, chained and checked.
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use super::META_CONFIG;
+use crate::{
+    event::{DedupeKey, Event, NewEvent, Op, RequestId},
+    name::{ConnectorName, ItemId, StreamName},
+    position::{Epoch, Position},
+    time::Timestamp,
+};
+
+/// First bytes of every block; also what a search of a raw journal looks for.
+pub const MAGIC: [u8; 4] = *b"HKPL";
+/// The format that is written. Every format ever written stays readable.
+pub const FORMAT_VERSION: u8 = 1;
+/// Bytes before the first entry.
+pub const HEADER_BYTES: usize = 68;
+/// Bytes of an entry before its metadata.
+const ENTRY_HEADER_BYTES: usize = 12;
+
+/// SHA-256 of a whole block. Each block holds that of the one before it, the first one zeros.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Digest(pub [u8; 32]);
+
+impl std::fmt::Debug for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&const_hex::encode(self.0))
+    }
+}
+
+/// Why bytes are not a block of this log.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum BlockError {
+    /// A newer Hookpool wrote it.
+    #[error("read a block of format {0}; this program knows formats up to {FORMAT_VERSION}")]
+    NewerFormat(u8),
+    /// The header is cut, or its checksum is wrong.
+    #[error("read a block: its header is damaged")]
+    Header,
+    /// The length does not fit, or the checksum of this event is wrong.
+    #[error("read the event at position {0}: it is damaged")]
+    Entry(Position),
+}
+
+/// What a block says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockHeader {
+    /// Of the log.
+    pub epoch: Epoch,
+    /// Of its first event; the others follow without gaps.
+    pub first: Position,
+    /// Number of events, at least one.
+    pub count: u32,
+    /// Bytes of all entries.
+    pub length: u32,
+    /// Digest of the block before.
+    pub previous: Digest,
+}
+
+impl BlockHeader {
+    /// Position of the last event.
+    #[must_use]
+    pub fn last(&self) -> Position {
+        Position(self.first.0 + u64::from(self.count) - 1)
+    }
+
+    fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut header = [0; HEADER_BYTES];
+        let fields = [
+            &MAGIC[..],
+            &[FORMAT_VERSION, 0, 0, 0],
+            &self.epoch.0.to_le_bytes(),
+            &self.first.0.to_le_bytes(),
+            &self.count.to_le_bytes(),
+            &self.length.to_le_bytes(),
+            &self.previous.0,
+        ]
+        .concat();
+        let crc = crc32fast::hash(&fields).to_le_bytes();
+        header
+            .iter_mut()
+            .zip(fields.iter().chain(&crc))
+            .for_each(|(to, from)| *to = *from);
+        header
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, BlockError> {
+        let mut reader = Reader(bytes.get(..HEADER_BYTES).ok_or(BlockError::Header)?);
+        let checked = bytes.get(..HEADER_BYTES - 4).ok_or(BlockError::Header)?;
+        let mut parse = || {
+            let magic: [u8; 4] = reader.array()?;
+            let [version, _, _, _] = reader.array::<4>()?;
+            let header = Self {
+                epoch: Epoch(u64::from_le_bytes(reader.array()?)),
+                first: Position(u64::from_le_bytes(reader.array()?)),
+                count: u32::from_le_bytes(reader.array()?),
+                length: u32::from_le_bytes(reader.array()?),
+                previous: Digest(reader.array()?),
+            };
+            let intact = reader.array() == Some(crc32fast::hash(checked).to_le_bytes());
+            let sane = magic == MAGIC && header.count > 0 && header.first > Position::ZERO;
+            (intact && sane).then_some((version, header))
+        };
+        match parse() {
+            Some((FORMAT_VERSION, header)) => Ok(header),
+            Some((version, _)) => Err(BlockError::NewerFormat(version)),
+            None => Err(BlockError::Header),
+        }
+    }
+}
+
+/// A block ready to be written.
+#[derive(Debug)]
+pub struct EncodedBlock {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Of the bytes.
+    pub digest: Digest,
+    /// Of its last event.
+    pub last: Position,
+}
+
+/// Encodes a commit. The events get the positions from `first` on, without gaps.
+///
+/// # Panics
+/// On an empty batch, or one over 4 GiB: both are bugs of the appender, which forms batches under a limit.
+#[must_use]
+pub fn encode_block<'a>(
+    epoch: Epoch,
+    first: Position,
+    previous: Digest,
+    events: impl Iterator<Item = &'a NewEvent>,
+) -> EncodedBlock {
+    let mut bytes = vec![0; HEADER_BYTES];
+    let mut count = 0;
+    for event in events {
+        encode_entry(first.plus(u64::from(count)), event, &mut bytes);
+        count += 1;
+    }
+    assert!(count > 0, "a block has events");
+    let length = u32::try_from(bytes.len() - HEADER_BYTES).expect("a batch is under 4 GiB");
+    let header = BlockHeader {
+        epoch,
+        first,
+        count,
+        length,
+        previous,
+    };
+    bytes
+        .iter_mut()
+        .zip(header.encode())
+        .for_each(|(to, from)| *to = from);
+    let digest = Digest(Sha256::digest(&bytes).into());
+    EncodedBlock {
+        bytes,
+        digest,
+        last: header.last(),
+    }
+}
+
+/// A block that was read back. The header is checked; each event is checked as it is read.
+#[derive(Debug, Clone)]
+pub struct Block {
+    header: BlockHeader,
+    bytes: Bytes,
+}
+
+impl Block {
+    /// Checks the header and that the length fits.
+    ///
+    /// # Errors
+    /// [`BlockError`]
+    pub fn parse(bytes: Bytes) -> Result<Self, BlockError> {
+        let header = BlockHeader::decode(&bytes)?;
+        if u64::try_from(bytes.len()).ok() == Some(HEADER_BYTES as u64 + u64::from(header.length)) {
+            Ok(Self { header, bytes })
+        } else {
+            Err(BlockError::Entry(header.first))
+        }
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn header(&self) -> &BlockHeader {
+        &self.header
+    }
+
+    /// SHA-256 over all of it.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(Sha256::digest(&self.bytes).into())
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Its events in order, each checked; the first damaged one ends it with an error.
+    pub fn events(&self) -> impl Iterator<Item = Result<Event, BlockError>> + '_ {
+        self.events_from(self.header.first)
+    }
+
+    /// Its events from a position on; those before it are passed over unread.
+    pub fn events_from(
+        &self,
+        from: Position,
+    ) -> impl Iterator<Item = Result<Event, BlockError>> + '_ {
+        let mut at = HEADER_BYTES;
+        let mut next = self.header.first;
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            while !failed && next <= self.header.last() {
+                let position = next;
+                next = next.plus(1);
+                let entry = Entry::read(&self.bytes, &mut at);
+                if entry.is_some() && position < from {
+                    continue;
+                }
+                let event = entry.and_then(|entry| entry.decode(position));
+                failed = event.is_none();
+                return Some(event.ok_or(BlockError::Entry(position)));
+            }
+            // Bytes behind the last event are not ours: the length of an entry was changed.
+            if !failed && at != self.bytes.len() {
+                failed = true;
+                return Some(Err(BlockError::Entry(self.header.last())));
+            }
+            None
+        })
+    }
+}
+
+/// Headers of the intact blocks that lie anywhere in raw bytes, such as a journal file.
+pub fn find_blocks(raw: &Bytes) -> impl Iterator<Item = BlockHeader> + '_ {
+    memchr::memmem::find_iter(raw, &MAGIC).filter_map(|at| {
+        let header = BlockHeader::decode(raw.get(at..)?).ok()?;
+        let end = at + HEADER_BYTES + usize::try_from(header.length).ok()?;
+        let block = Block {
+            header,
+            bytes: if end <= raw.len() {
+                raw.slice(at..end)
+            } else {
+                return None;
+            },
+        };
+        block.events().all(|event| event.is_ok()).then_some(header)
+    })
+}
+
+/// An entry as it lies in a block.
+struct Entry {
+    crc: u32,
+    lengths: [u8; 8],
+    meta: Bytes,
+    body: Bytes,
+}
+
+impl Entry {
+    fn read(block: &Bytes, at: &mut usize) -> Option<Self> {
+        let mut reader = Reader(block.get(*at..*at + ENTRY_HEADER_BYTES)?);
+        let crc = u32::from_le_bytes(reader.array()?);
+        let lengths: [u8; 8] = reader.array()?;
+        let mut reader = Reader(&lengths);
+        let meta_bytes = usize::try_from(u32::from_le_bytes(reader.array()?)).ok()?;
+        let body_bytes = usize::try_from(u32::from_le_bytes(reader.array()?)).ok()?;
+        let meta_at = *at + ENTRY_HEADER_BYTES;
+        let body_at = meta_at.checked_add(meta_bytes)?;
+        let end = body_at.checked_add(body_bytes)?;
+        if end > block.len() {
+            return None;
+        }
+        *at = end;
+        Some(Self {
+            crc,
+            lengths,
+            meta: block.slice(meta_at..body_at),
+            body: block.slice(body_at..end),
+        })
+    }
+
+    fn decode(self, position: Position) -> Option<Event> {
+        if self.crc != entry_crc(position, &self.lengths, &self.meta, &self.body) {
+            return None;
+        }
+        let (meta, read): (Meta<'_>, usize) =
+            bincode::borrow_decode_from_slice(&self.meta, META_CONFIG).ok()?;
+        if read != self.meta.len() {
+            return None;
+        }
+        let event = meta.into_event(self.body)?;
+        Some(Event { position, event })
+    }
+}
+
+fn encode_entry(position: Position, event: &NewEvent, into: &mut Vec<u8>) {
+    let meta = bincode::encode_to_vec(Meta::of(event), META_CONFIG)
+        .expect("metadata is a few hundred bytes");
+    let length = |bytes: usize| {
+        u32::try_from(bytes)
+            .expect("a body is under 4 GiB")
+            .to_le_bytes()
+    };
+    let [meta_length, body_length] = [length(meta.len()), length(event.body.len())];
+    let mut lengths = [0; 8];
+    lengths
+        .iter_mut()
+        .zip(meta_length.into_iter().chain(body_length))
+        .for_each(|(to, from)| *to = from);
+    into.extend_from_slice(&entry_crc(position, &lengths, &meta, &event.body).to_le_bytes());
+    into.extend_from_slice(&lengths);
+    into.extend_from_slice(&meta);
+    into.extend_from_slice(&event.body);
+}
+
+/// Over the position too, so that an event moved to another place is damaged.
+fn entry_crc(position: Position, lengths: &[u8; 8], meta: &[u8], body: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&position.0.to_le_bytes());
+    crc.update(lengths);
+    crc.update(meta);
+    crc.update(body);
+    crc.finalize()
+}
+
+/// Stored metadata of format 1. Never change it: a new shape is a new format.
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct Meta<'a> {
+    time: u64,
+    stream: &'a str,
+    op: StoredOp,
+    item_id: &'a str,
+    generated_id: bool,
+    duplicate_keys: bool,
+    field_count: u32,
+    connector: &'a str,
+    request_id: [u8; 16],
+    dedupe: Option<[u8; 16]>,
+}
+
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+enum StoredOp {
+    Upsert,
+}
+
+impl<'a> Meta<'a> {
+    fn of(event: &'a NewEvent) -> Self {
+        Self {
+            time: event.time.0,
+            stream: event.stream.as_str(),
+            op: match event.op {
+                Op::Upsert => StoredOp::Upsert,
+            },
+            item_id: event.item_id.as_str(),
+            generated_id: event.generated_id,
+            duplicate_keys: event.duplicate_keys,
+            field_count: event.field_count,
+            connector: event.connector.as_str(),
+            request_id: event.request_id.0,
+            dedupe: event.dedupe.map(|key| key.0),
+        }
+    }
+
+    fn into_event(self, body: Bytes) -> Option<NewEvent> {
+        Some(NewEvent {
+            time: Timestamp(self.time),
+            stream: StreamName::new(self.stream).ok()?,
+            op: match self.op {
+                StoredOp::Upsert => Op::Upsert,
+            },
+            item_id: ItemId::new(self.item_id).ok()?,
+            generated_id: self.generated_id,
+            duplicate_keys: self.duplicate_keys,
+            field_count: self.field_count,
+            connector: ConnectorName::new(self.connector).ok()?,
+            request_id: RequestId(self.request_id),
+            dedupe: self.dedupe.map(DedupeKey),
+            body,
+        })
+    }
+}
+
+/// Takes fixed pieces off the front of a slice.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fold::tests::event;
+
+    const EPOCH: Epoch = Epoch(0x0102_0304_0506_0708);
+
+    fn events() -> Vec<NewEvent> {
+        let mut signed = event(1, "South", r#"{"region":"South"}"#).event;
+        signed.dedupe = Some(DedupeKey([0xdd; 16]));
+        vec![
+            event(1, "North", r#"{"region":"North","sales":1.0}"#).event,
+            signed,
+            event(1, "x", "{}").event,
+        ]
+    }
+
+    fn encoded() -> EncodedBlock {
+        encode_block(EPOCH, Position(41), Digest([0xaa; 32]), events().iter())
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let encoded = encoded();
+        let block = Block::parse(encoded.bytes.into()).unwrap();
+        assert_eq!(
+            (block.header().first, block.header().last(), encoded.last),
+            (Position(41), Position(43), Position(43))
+        );
+        assert_eq!(
+            (block.header().epoch, block.header().previous),
+            (EPOCH, Digest([0xaa; 32]))
+        );
+        assert_eq!(block.digest(), encoded.digest);
+        let read: Vec<_> = block.events().map(Result::unwrap).collect();
+        let positions: Vec<_> = read.iter().map(|event| event.position.0).collect();
+        assert_eq!(positions, [41, 42, 43]);
+        assert_eq!(
+            read.into_iter()
+                .map(|event| event.event)
+                .collect::<Vec<_>>(),
+            events()
+        );
+        let tail: Vec<_> = block
+            .events_from(Position(43))
+            .map(|event| event.unwrap().position.0)
+            .collect();
+        assert_eq!(tail, [43]);
+    }
+
+    #[test]
+    fn golden_bytes_of_format_1_still_read() {
+        let golden = const_hex::decode(include_str!("block_v1.hex").trim()).unwrap();
+        let block = Block::parse(golden.clone().into()).unwrap();
+        assert_eq!(
+            block
+                .events()
+                .map(|event| event.unwrap().event)
+                .collect::<Vec<_>>(),
+            events()
+        );
+        assert_eq!(encoded().bytes, golden);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let good = encoded().bytes;
+        for bit in 0..good.len() * 8 {
+            // The three reserved bytes are covered by the header's checksum too.
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let intact = Block::parse(bytes.into())
+                .is_ok_and(|block| block.events().all(|event| event.is_ok()));
+            assert!(!intact, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_event_is_named_by_its_position() {
+        let mut bytes = encoded().bytes;
+        let at = bytes
+            .windows(5)
+            .rposition(|window| window == b"South")
+            .unwrap();
+        bytes[at] ^= 1;
+        let block = Block::parse(bytes.into()).unwrap();
+        let errors: Vec<_> = block.events().filter_map(Result::err).collect();
+        assert_eq!(errors, [BlockError::Entry(Position(42))]);
+    }
+
+    #[test]
+    fn every_cut_is_found() {
+        let good = encoded().bytes;
+        for length in 0..good.len() {
+            assert!(
+                Block::parse(good[..length].to_vec().into()).is_err(),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        let mut bytes = encoded().bytes;
+        bytes[4] = 2;
+        let crc = crc32fast::hash(&bytes[..64]).to_le_bytes();
+        bytes[64..68].copy_from_slice(&crc);
+        assert_eq!(
+            Block::parse(bytes.into()).unwrap_err(),
+            BlockError::NewerFormat(2)
+        );
+    }
+
+    #[test]
+    fn blocks_are_found_in_raw_bytes_unless_cut_or_damaged() {
+        let block = encoded().bytes;
+        let mut damaged = block.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        let raw = [
+            &b"HKPLxx"[..],
+            &block,
+            b"junk",
+            &damaged,
+            &block,
+            &block[..block.len() - 1],
+        ]
+        .concat();
+        let raw = Bytes::from(raw);
+        assert_eq!(find_blocks(&raw).count(), 2);
+    }
+}

@@ -1,0 +1,145 @@
+//! What operators change, as recorded in the control log: one JSON object per event, so that the log can be read by eye.
+//!
+//! Secrets are not here: ingest, read and operator keys as SHA-256, signing keys sealed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    key::{KeyId, SecretHash},
+    name::{ConnectorName, StreamName},
+    registry::Replay,
+    time::Timestamp,
+};
+
+/// The stream name under which control events are recorded.
+pub const CONTROL_STREAM: &str = "control";
+
+/// One change. Names and tags are stored: never rename, only add.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(
+    tag = "change",
+    rename_all = "kebab-case",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
+pub enum ControlChange {
+    /// A connector with its first key.
+    ConnectorAdded {
+        /// Its name.
+        connector: ConnectorName,
+        /// The stream it may write to.
+        stream: StreamName,
+        /// Property that holds the item id.
+        id_field: Option<String>,
+        /// What happens to repeated signed requests.
+        replay: Replay,
+        /// The first ingest key.
+        key: KeyRecord,
+        /// The first signing key, if deliveries must be signed.
+        signing_key: Option<SigningKeyRecord>,
+    },
+    /// Another ingest key for a connector.
+    IngestKeyAdded {
+        /// Of which connector.
+        connector: ConnectorName,
+        /// The new key.
+        key: KeyRecord,
+        /// When the keys before it stop working.
+        others_expire_at: Timestamp,
+    },
+    /// An ingest key that must not work any more.
+    IngestKeyRevoked {
+        /// Of which connector.
+        connector: ConnectorName,
+        /// Which key.
+        key_id: KeyId,
+    },
+    /// Another signing key for a connector; with the first one, signatures become required.
+    SigningKeyAdded {
+        /// Of which connector.
+        connector: ConnectorName,
+        /// The new key.
+        signing_key: SigningKeyRecord,
+        /// When the keys before it stop working.
+        others_expire_at: Timestamp,
+    },
+    /// A connector switched on or off.
+    ConnectorEnabled {
+        /// Which connector.
+        connector: ConnectorName,
+        /// On or off.
+        enabled: bool,
+    },
+    /// A read key.
+    ReaderAdded {
+        /// Its name.
+        reader: ConnectorName,
+        /// The key.
+        key: KeyRecord,
+        /// What it may read.
+        streams: Streams,
+    },
+    /// A read key that must not work any more.
+    ReaderRevoked {
+        /// Which reader.
+        reader: ConnectorName,
+    },
+    /// An operator key.
+    OperatorAdded {
+        /// The key.
+        key: KeyRecord,
+    },
+}
+
+/// What is kept of a key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyRecord {
+    /// Public.
+    pub key_id: KeyId,
+    /// Of the secret.
+    pub secret_sha256: SecretHash,
+}
+
+/// What is kept of a signing key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SigningKeyRecord {
+    /// Public.
+    pub key_id: KeyId,
+    /// The key sealed with the master key for this connector, as hex; see [`crate::seal`].
+    pub sealed: String,
+}
+
+/// Which streams a read key sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Streams {
+    /// Every stream, also later ones.
+    All,
+    /// These.
+    Only(Vec<StreamName>),
+}
+
+impl Streams {
+    /// Whether a stream is among them.
+    #[must_use]
+    pub fn contain(&self, stream: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(streams) => streams.iter().any(|name| name.as_str() == stream),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_text_of_a_connector_still_reads() {
+        let text = r#"{"change":"connector-added","connector":"sales","stream":"sales","idField":"region","replay":"collapse","key":{"keyId":"5f8d4c2a91be","secretSha256":"0000000000000000000000000000000000000000000000000000000000000001"},"signingKey":null}"#;
+        let change: ControlChange = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&change).unwrap(), text);
+    }
+}

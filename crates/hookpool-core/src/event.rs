@@ -1,0 +1,91 @@
+//! An event: a delivery that is, or is about to be, in the log.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::{
+    name::{ConnectorName, ItemId, StreamName},
+    position::Position,
+    time::Timestamp,
+};
+
+/// What an event does to its item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Merges the body's fields into the item.
+    Upsert,
+}
+
+impl Op {
+    /// The word used over HTTP.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Upsert => "upsert",
+        }
+    }
+}
+
+/// Identity of a request: a UUIDv7, shown in `X-Request-Id` and kept with the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(pub [u8; 16]);
+
+impl RequestId {
+    /// From the time of arrival and random bytes.
+    #[must_use]
+    pub fn new(now: Timestamp, random: &[u8; 10]) -> Self {
+        Self(uuid_v7(now, random).into_bytes())
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_bytes(self.0).fmt(f)
+    }
+}
+
+/// A UUIDv7 (RFC 9562) of a time in milliseconds and 74 of the random bits.
+pub(crate) fn uuid_v7(now: Timestamp, random: &[u8; 10]) -> uuid::Uuid {
+    uuid::Builder::from_unix_timestamp_millis(now.millis(), random).into_uuid()
+}
+
+/// Two deliveries with equal keys are one: the log keeps the first. 128 bits of a SHA-256 that names its kind and connector.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct DedupeKey(pub [u8; 16]);
+
+/// An event that the log has not taken yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// When the delivery was verified.
+    pub time: Timestamp,
+    /// Where it goes.
+    pub stream: StreamName,
+    /// What it does.
+    pub op: Op,
+    /// To which item.
+    pub item_id: ItemId,
+    /// Whether the id was generated here.
+    pub generated_id: bool,
+    /// Whether the body held a property twice.
+    pub duplicate_keys: bool,
+    /// `fieldsUpdated`: distinct top-level properties.
+    pub field_count: u32,
+    /// Who wrote it.
+    pub connector: ConnectorName,
+    /// The request it came with.
+    pub request_id: RequestId,
+    /// What makes a repetition known; `None` where each delivery counts.
+    pub dedupe: Option<DedupeKey>,
+    /// Exactly the bytes that were posted.
+    pub body: Bytes,
+}
+
+/// An event of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Where it is.
+    pub position: Position,
+    /// What it is.
+    pub event: NewEvent,
+}

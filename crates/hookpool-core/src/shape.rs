@@ -1,0 +1,198 @@
+//! From a verified delivery to an event: the item id and the field count, by the rules of the webhook page.
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+
+use crate::{
+    event::{NewEvent, Op, RequestId, uuid_v7},
+    json::{self, Fields, JsonError, Kind, Value},
+    name::{ItemId, NameError},
+    time::Timestamp,
+    verify::Verified,
+};
+
+/// The property that holds the item id where nothing else is named.
+const DEFAULT_ID_FIELD: &str = "id";
+
+/// Why a verified delivery can't become an event.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ShapeError {
+    /// The body is not one strict JSON object.
+    #[error("read the body: {0}")]
+    Payload(#[from] JsonError),
+    /// The id in the body can't name an item.
+    #[error("take the item id: {0}")]
+    ItemId(#[from] NameError),
+}
+
+/// What the engine adds to a delivery: the time, the request and the randomness for an id.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp {
+    /// When the delivery was verified.
+    pub now: Timestamp,
+    /// The request it came with.
+    pub request_id: RequestId,
+    /// Used if the body names no id.
+    pub random: [u8; 10],
+}
+
+/// Makes the event. `id_field` is the request's `idField`; the connector's own comes next, then `id`.
+///
+/// # Errors
+/// See [`ShapeError`]; nothing else is wrong with a verified delivery.
+pub fn shape(
+    verified: Verified,
+    id_field: Option<&str>,
+    stamp: Stamp,
+) -> Result<NewEvent, ShapeError> {
+    let Verified {
+        connector,
+        body,
+        dedupe,
+    } = verified;
+    let object = json::object(&body)?;
+    let id_field = id_field
+        .or(connector.id_field.as_deref())
+        .unwrap_or(DEFAULT_ID_FIELD);
+    let given = given_id(&object.fields, id_field)?;
+    let generated_id = given.is_none();
+    let item_id = match given {
+        Some(id) => id,
+        None => ItemId::new(uuid_v7(stamp.now, &stamp.random).to_string())?,
+    };
+    Ok(NewEvent {
+        time: stamp.now,
+        stream: connector.stream.clone(),
+        op: Op::Upsert,
+        item_id,
+        generated_id,
+        duplicate_keys: object.duplicate_keys,
+        field_count: u32::try_from(object.fields.len()).unwrap_or(u32::MAX),
+        connector: connector.name.clone(),
+        request_id: stamp.request_id,
+        dedupe,
+        body: body.clone(),
+    })
+}
+
+/// The id that the body gives, if it gives one that can name an item.
+fn given_id(fields: &Fields<'_>, id_field: &str) -> Result<Option<ItemId>, NameError> {
+    match fields.get(id_field).and_then(id_text) {
+        Some(text) => ItemId::new(text).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A string's content, or the JSON text of a number or boolean. `None` for null, `""`, objects and arrays.
+fn id_text<'a>(value: &Value<'a>) -> Option<Cow<'a, str>> {
+    match (value.kind, value.text) {
+        (Kind::Nested, _) | (Kind::Scalar, "null" | "\"\"") => None,
+        (Kind::Scalar, text) => Some(value.as_string().unwrap_or(Cow::Borrowed(text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{registry::Connector, verify::Verified};
+
+    const STAMP: Stamp = Stamp {
+        now: Timestamp(1_700_000_000_000_000),
+        request_id: RequestId([7; 16]),
+        random: [9; 10],
+    };
+
+    fn shaped(body: &str, id_field: Option<&str>) -> Result<NewEvent, ShapeError> {
+        shape(
+            Verified::for_test(Connector::for_test("sales"), body),
+            id_field,
+            STAMP,
+        )
+    }
+
+    fn check(body: &str, id_field: Option<&str>, id: &str, field_count: u32) {
+        let event = shaped(body, id_field).unwrap();
+        assert!(!event.generated_id, "{body}");
+        assert_eq!(
+            (event.item_id.as_str(), event.field_count),
+            (id, field_count),
+            "{body}"
+        );
+        assert_eq!(event.body, body.as_bytes());
+    }
+
+    #[test]
+    fn id_is_the_named_property_or_id() {
+        check(
+            r#"{"region":"North","sales":1}"#,
+            Some("region"),
+            "North",
+            2,
+        );
+        check(r#"{"id":"a","region":"North"}"#, Some("region"), "North", 2);
+        check(r#"{"id":"a","region":"North"}"#, None, "a", 2);
+        check(r#"{"id":"a","id":"b"}"#, None, "b", 1);
+        check(r#"{"\u0069d":"\u0041/\/"}"#, None, "A//", 1);
+        check(r#"{"a.b":"x"}"#, Some("a.b"), "x", 1);
+    }
+
+    #[test]
+    fn number_and_boolean_ids_are_their_json_text() {
+        check(r#"{"id":42}"#, None, "42", 1);
+        check(r#"{"id":42.0}"#, None, "42.0", 1);
+        check(r#"{"id":4.2e1}"#, None, "4.2e1", 1);
+        check(r#"{"id":true}"#, None, "true", 1);
+    }
+
+    #[test]
+    fn missing_or_unusable_ids_are_generated_without_fallback() {
+        for (body, id_field) in [
+            ("{}", None),
+            (r#"{"id":null}"#, None),
+            (r#"{"id":""}"#, None),
+            (r#"{"id":{}}"#, None),
+            (r#"{"id":[1]}"#, None),
+            (r#"{"id":"a"}"#, Some("region")),
+            (r#"{"ID":"a"}"#, None),
+        ] {
+            let event = shaped(body, id_field).unwrap();
+            assert!(event.generated_id, "{body}");
+            assert_eq!(
+                event.item_id.as_str(),
+                "018bcfe5-6800-7909-8909-090909090909",
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn ids_that_can_not_be_keys_are_refused() {
+        assert_eq!(
+            shaped(r#"{"id":"a\u0000"}"#, None),
+            Err(ShapeError::ItemId(NameError::ItemIdControl))
+        );
+        let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(257));
+        assert_eq!(
+            shaped(&long, None),
+            Err(ShapeError::ItemId(NameError::ItemIdTooLong))
+        );
+    }
+
+    #[test]
+    fn connectors_id_field_stands_between_the_request_and_the_default() {
+        let connector = || Connector {
+            id_field: Some("build".into()),
+            ..Connector::for_test("ci")
+        };
+        let id = |id_field| {
+            let verified = Verified::for_test(connector(), r#"{"id":"a","build":"7","x":"y"}"#);
+            shape(verified, id_field, STAMP)
+                .unwrap()
+                .item_id
+                .as_str()
+                .to_owned()
+        };
+        assert_eq!((id(None).as_str(), id(Some("x")).as_str()), ("7", "y"));
+    }
+}

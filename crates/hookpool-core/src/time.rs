@@ -1,0 +1,61 @@
+//! A point in time as data. Asking for the time is the engine's business.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// From whole seconds since 1970.
+    #[must_use]
+    pub fn from_seconds(seconds: u64) -> Self {
+        Self(seconds.saturating_mul(1_000_000))
+    }
+
+    /// Whole seconds since 1970, rounded down.
+    #[must_use]
+    pub fn seconds(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// Whole milliseconds since 1970, rounded down.
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        self.0 / 1_000
+    }
+
+    /// This many seconds later.
+    #[must_use]
+    pub fn plus_seconds(self, seconds: u64) -> Self {
+        Self(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
+    }
+}
+
+/// RFC 3339 in UTC with microseconds: `2026-04-09T10:30:00.000000Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = i64::try_from(self.0).unwrap_or(i64::MAX);
+        let time = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX);
+        write!(f, "{time:.6}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_as_rfc_3339_with_microseconds() {
+        assert_eq!(
+            Timestamp::from_seconds(1_700_000_000).to_string(),
+            "2023-11-14T22:13:20.000000Z"
+        );
+        assert_eq!(Timestamp(1).to_string(), "1970-01-01T00:00:00.000001Z");
+    }
+}
