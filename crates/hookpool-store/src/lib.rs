@@ -1,1 +1,16 @@
-//! What a log and a pool must promise, in prose and code.
+//! What a log and a pool must promise, in prose and code: [`EventLog`] and [`PoolStore`].
+//!
+//! A backend is written from these two pages alone and passes [`conformance`]. The memory implementations in [`memory`] are the
+//! reference; [`faulty`] wraps any log in seeded failures. Not here: HTTP, tasks, files, or who calls whom.
+
+pub mod conformance;
+pub mod dedupe;
+pub mod faulty;
+pub mod log;
+pub mod memory;
+pub mod pool;
+
+pub use log::{AppendError, Appended, Cause, EventLog, Page, PageRequest, ReadError};
+pub use pool::{
+    Checkpoint, ItemChange, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState,
+};

@@ -1,0 +1,1 @@
+//! One function per promise of the contracts; every backend runs them all.

@@ -1,0 +1,1 @@
+//! Any log wrapped in seeded failures.

@@ -1,0 +1,147 @@
+//! The contract of a log.
+
+use std::{future::Future, sync::Arc};
+
+use hookpool_core::{
+    event::{Event, NewEvent},
+    name::StreamName,
+    position::{Epoch, Position},
+};
+use thiserror::Error;
+
+/// What went wrong below the contract; shared, since one failed batch is told to everyone in it.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// An append-only, totally ordered, durable sequence of events.
+///
+/// **Positions** strictly increase in the order of appending, and may have gaps. They start after [`Position::ZERO`]. A log is one
+/// [`Epoch`] for its whole life; positions of another epoch mean nothing here.
+///
+/// **Appending.** A batch is a unit of work, not of atomicity: each event's outcome is reported, in order. What is reported appended is durable: it
+/// survives a kill and a power cut, at that position, with those bytes. There is one appender; calls do not overlap.
+///
+/// **Errors.** After an error the unreported events are *unknown*: each is wholly there or wholly absent. A retry is safe where an event
+/// has a dedupe key. After [`AppendError::Final`] every later append fails the same way.
+///
+/// **Duplicates.** An event whose dedupe key is equal to that of an event at most [`crate::dedupe::WINDOW_SECONDS`] older is not appended again: it yields
+/// [`Appended::Duplicate`] with the first one's position, also inside one batch and also after a restart.
+///
+/// **Reading.** A page holds the events after a position in order, without holes, and never one that is not durable. What can't be proved
+/// intact is a [`ReadError`], never a shorter page. Reads go on after a failed append.
+///
+/// **Head** is the last durable position. It never moves back, and moves only after what it covers can be read.
+///
+/// Calls may block the calling thread for the time of a disk access: the appender has a thread of its own, and readers bound
+/// their pages.
+pub trait EventLog: Send + Sync + 'static {
+    /// Appends a batch and returns when it is durable. An empty batch is nothing.
+    fn append(
+        &self,
+        batch: Vec<NewEvent>,
+    ) -> impl Future<Output = Result<Vec<Appended>, AppendError>> + Send;
+
+    /// The events after a position.
+    fn page(&self, request: PageRequest) -> impl Future<Output = Result<Page, ReadError>> + Send;
+
+    /// The last durable position.
+    fn head(&self) -> Position;
+
+    /// Identity of this log.
+    fn epoch(&self) -> Epoch;
+
+    /// Waits until the head is past a position, and returns the head.
+    fn wait(&self, past: Position) -> impl Future<Output = Position> + Send;
+}
+
+/// What became of one event of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It is in the log here.
+    New(Position),
+    /// An event with the same dedupe key was there before.
+    Duplicate(Position),
+}
+
+impl Appended {
+    /// Where the event is, new or not.
+    #[must_use]
+    pub fn position(self) -> Position {
+        match self {
+            Self::New(position) | Self::Duplicate(position) => position,
+        }
+    }
+}
+
+/// Which events to read.
+#[derive(Debug, Clone)]
+pub struct PageRequest {
+    /// Only events with greater positions.
+    pub after: Position,
+    /// Only events up to here.
+    pub until: Position,
+    /// Only events of this stream. The cost is that of its events, not of the whole log's.
+    pub stream: Option<StreamName>,
+    /// At most this many events, at least 1.
+    pub events_max: usize,
+    /// No further event once the bodies have this many bytes; a page that is not at its end has at least one event.
+    pub bytes_max: usize,
+}
+
+impl PageRequest {
+    /// All streams after a position, 1,024 events or 1 MiB at most.
+    #[must_use]
+    pub fn after(after: Position) -> Self {
+        Self {
+            after,
+            until: Position(u64::MAX),
+            stream: None,
+            events_max: 1_024,
+            bytes_max: 1 << 20,
+        }
+    }
+
+    /// The same for one stream.
+    #[must_use]
+    pub fn of_stream(stream: StreamName, after: Position) -> Self {
+        Self {
+            stream: Some(stream),
+            ..Self::after(after)
+        }
+    }
+}
+
+/// Events of a log, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// What was asked for, as far as the limits allow.
+    pub events: Vec<Event>,
+    /// Everything asked for up to here has been seen: the `after` of the next page. At the end it is the head or `until`, whichever is less, and never less than `after`.
+    pub through: Position,
+}
+
+/// Why a batch was not, or perhaps not, appended.
+#[derive(Debug, Clone, Error)]
+pub enum AppendError {
+    /// Perhaps it was; the log goes on.
+    #[error("append to the log; the outcome is unknown: {0}")]
+    Unknown(Cause),
+    /// Perhaps it was; the log takes nothing any more until it is opened again.
+    #[error("append to the log, which has stopped: {0}")]
+    Final(Cause),
+}
+
+/// Why events can't be read.
+#[derive(Debug, Clone, Error)]
+pub enum ReadError {
+    /// The stored bytes are not what was written.
+    #[error("read the log after position {after}: {cause}")]
+    Damaged {
+        /// The last position that could be read.
+        after: Position,
+        /// What was found.
+        cause: Cause,
+    },
+    /// The backend did not answer.
+    #[error("read the log: {0}")]
+    Backend(Cause),
+}
