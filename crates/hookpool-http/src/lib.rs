@@ -1,1 +1,24 @@
-//! The HTTP edge: requests in, server-sent events out.
+//! The HTTP edge: requests in, answers and server-sent events out.
+//!
+//! The only package that knows warp, status codes and SSE framing. [`routes`] is the whole surface as one warp filter; [`server`]
+//! runs it under a hyper accept loop with the limits that warp's own server lacks. What is served is not what is stored: the
+//! shapes of answers are in the `*_json` functions and structs of this package.
+
+mod admin;
+mod app;
+mod body;
+mod changes;
+mod ingest;
+mod metrics;
+mod ops;
+mod pages;
+mod problem;
+mod query;
+mod read;
+mod render;
+mod route;
+pub mod server;
+mod sse;
+
+pub use app::{Settings, routes};
+pub use sse::encode_change;

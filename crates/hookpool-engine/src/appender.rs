@@ -1,0 +1,262 @@
+//! The one writer of a log: takes what is ready, appends it as one batch, answers everyone in it.
+//!
+//! It has a thread of its own, since an append blocks for the time of a sync. While one batch is synced the next one gathers
+//! in the queue: that is the whole of group commit, and no timer is needed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use hookpool_core::event::NewEvent;
+use hookpool_store::{AppendError, Appended, EventLog};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::status::StatusCell;
+
+/// Why an event was not, or perhaps not, appended.
+#[derive(Debug, Clone, Error)]
+pub enum QueueError {
+    /// It was not: the queue is full, or the engine is stopping.
+    #[error("queue the event: {0}")]
+    Refused(&'static str),
+    /// Perhaps it was.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// How much waits and how much goes into one batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of all events that wait or are being written.
+    pub queue_bytes: usize,
+    /// Bytes after which a batch takes no more events.
+    pub batch_bytes: usize,
+    /// Events in a batch.
+    pub batch_events: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_bytes: 64 << 20,
+            batch_bytes: 1 << 20,
+            batch_events: 1_024,
+        }
+    }
+}
+
+/// What the appender has done so far.
+#[derive(Debug, Default)]
+pub struct AppenderStats {
+    /// Batches appended.
+    pub commits: AtomicU64,
+    /// Events appended, duplicates not counted.
+    pub events: AtomicU64,
+    /// Events that were there before.
+    pub duplicates: AtomicU64,
+    /// Bytes that wait or are being written.
+    pub queued_bytes: AtomicUsize,
+    /// Microseconds spent appending.
+    pub commit_micros: AtomicU64,
+}
+
+/// Hands events to the one writer.
+#[derive(Debug)]
+pub struct Appender {
+    jobs: mpsc::Sender<Job>,
+    stats: Arc<AppenderStats>,
+    queue_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Job {
+    event: NewEvent,
+    answer: oneshot::Sender<Result<Appended, AppendError>>,
+    room: Room,
+}
+
+/// The bytes that an event takes in the queue, given back when it is answered or dropped.
+#[derive(Debug)]
+struct Room {
+    bytes: usize,
+    stats: Arc<AppenderStats>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.stats
+            .queued_bytes
+            .fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Appender {
+    /// Starts the writer of a log. The thread ends, with everything queued written, when the appender is dropped.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, or if the machine has no thread left.
+    #[must_use]
+    pub fn start<L: EventLog>(
+        log: Arc<L>,
+        limits: Limits,
+        status: StatusCell,
+    ) -> (Self, JoinHandle<()>) {
+        let (jobs, queue) = mpsc::channel();
+        let stats = Arc::new(AppenderStats::default());
+        let writer = Writer {
+            log,
+            limits,
+            status,
+            stats: Arc::clone(&stats),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("appender".into())
+            .spawn(move || writer.run(&queue))
+            .expect("a thread for the appender");
+        (
+            Self {
+                jobs,
+                stats,
+                queue_bytes: limits.queue_bytes,
+            },
+            thread,
+        )
+    }
+
+    /// Appends one event and returns when it is durable. Dropping the future loses only the answer.
+    ///
+    /// # Errors
+    /// [`QueueError`]
+    pub async fn append(&self, event: NewEvent) -> Result<Appended, QueueError> {
+        let room = self.room_for(&event)?;
+        let (answer, answered) = oneshot::channel();
+        let gone = |_| QueueError::Refused("the writer has stopped");
+        self.jobs
+            .send(Job {
+                event,
+                answer,
+                room,
+            })
+            .map_err(|_| gone(()))?;
+        Ok(answered.await.map_err(|_| gone(()))??)
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> &AppenderStats {
+        &self.stats
+    }
+
+    fn room_for(&self, event: &NewEvent) -> Result<Room, QueueError> {
+        let bytes = event.body.len() + EVENT_BYTES;
+        let before = self.stats.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let room = Room {
+            bytes,
+            stats: Arc::clone(&self.stats),
+        };
+        // An event larger than the whole queue may still go alone.
+        if before > 0 && before + bytes > self.queue_bytes {
+            return Err(QueueError::Refused("too much is waiting to be written"));
+        }
+        Ok(room)
+    }
+}
+
+/// About what an event needs beside its body.
+const EVENT_BYTES: usize = 512;
+
+struct Writer<L> {
+    log: Arc<L>,
+    limits: Limits,
+    status: StatusCell,
+    stats: Arc<AppenderStats>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl<L: EventLog> Writer<L> {
+    fn run(&self, queue: &mpsc::Receiver<Job>) {
+        while let Ok(first) = queue.recv() {
+            let batch = Batch::gather(first, queue, self.limits);
+            self.append(batch);
+        }
+    }
+
+    fn append(&self, batch: Batch) {
+        let Batch { events, waiting } = batch;
+        let started = tokio::time::Instant::now();
+        let outcome = self.runtime.block_on(self.log.append(events));
+        self.count(&outcome, started.elapsed());
+        if let Err(AppendError::Final(cause)) = &outcome {
+            self.status
+                .fail(format!("the log can't be written: {cause}"));
+        }
+        // IMPORTANT: only now, after the batch is durable. A waiter that has gone away is no error: its event is in the log.
+        match outcome {
+            Ok(outcomes) => {
+                debug_assert_eq!(outcomes.len(), waiting.len(), "one outcome per event");
+                for ((answer, _room), outcome) in waiting.into_iter().zip(outcomes) {
+                    let _gone = answer.send(Ok(outcome));
+                }
+            }
+            Err(error) => {
+                for (answer, _room) in waiting {
+                    let _gone = answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn count(&self, outcome: &Result<Vec<Appended>, AppendError>, took: Duration) {
+        let Ok(outcomes) = outcome else { return };
+        let new = outcomes
+            .iter()
+            .filter(|outcome| matches!(outcome, Appended::New(_)))
+            .count() as u64;
+        self.stats.commits.fetch_add(1, Ordering::Relaxed);
+        self.stats.events.fetch_add(new, Ordering::Relaxed);
+        self.stats
+            .duplicates
+            .fetch_add(outcomes.len() as u64 - new, Ordering::Relaxed);
+        self.stats.commit_micros.fetch_add(
+            u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+/// What is appended at once, and who waits for it, in the same order.
+struct Batch {
+    events: Vec<NewEvent>,
+    waiting: Vec<(oneshot::Sender<Result<Appended, AppendError>>, Room)>,
+}
+
+impl Batch {
+    /// The first job and whatever else is ready now, up to the limits.
+    fn gather(first: Job, queue: &mpsc::Receiver<Job>, limits: Limits) -> Self {
+        let mut batch = Self {
+            events: Vec::new(),
+            waiting: Vec::new(),
+        };
+        let mut bytes = batch.push(first);
+        while bytes < limits.batch_bytes && batch.events.len() < limits.batch_events {
+            let Ok(job) = queue.try_recv() else { break };
+            bytes += batch.push(job);
+        }
+        batch
+    }
+
+    fn push(&mut self, job: Job) -> usize {
+        let bytes = job.event.body.len();
+        self.events.push(job.event);
+        self.waiting.push((job.answer, job.room));
+        bytes
+    }
+}

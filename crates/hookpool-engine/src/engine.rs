@@ -1,0 +1,403 @@
+//! The engine: opens the pipeline, takes deliveries, hands out views and followers, ends in order.
+
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
+
+use bytes::Bytes;
+use hookpool_core::{
+    cursor::Cursor,
+    event::{NewEvent, RequestId},
+    key::PresentedKey,
+    name::{ItemId, StreamName},
+    position::{Generation, Position},
+    registry::Access,
+    seal::MasterKey,
+    shape::{ShapeError, Stamp, shape},
+    time::Timestamp,
+    verify::{self, Admitted, Proof, VerifyError},
+};
+use hookpool_store::{
+    AppendError, Appended, EventLog, Page, PageRequest, PoolSnapshot, PoolStore, ReadError,
+};
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinHandle as TaskHandle};
+
+use crate::{
+    appender::{Appender, AppenderStats, Limits, QueueError},
+    clock::Clock,
+    control::{Control, ControlReadError},
+    entropy::Entropy,
+    follow::{EncodeChange, Follower, Form, Rings, read_page},
+    projector::Projector,
+    status::StatusCell,
+};
+
+/// What an engine is started with, beside its stores.
+#[derive(Debug)]
+pub struct Options {
+    /// Opens the signing keys of the control log.
+    pub master: MasterKey,
+    /// How changes look to followers.
+    pub encode: EncodeChange,
+    /// How much may wait.
+    pub limits: Limits,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// Where random bytes come from.
+    pub entropy: Entropy,
+}
+
+/// Why an engine does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The pool was made from a log that is not this one.
+    #[error(
+        "start: the pool belongs to log {pool}, and this is log {log}; restore the log it belongs to, or delete the pool folder to rebuild it from this one"
+    )]
+    ForeignPool {
+        /// Epoch in the pool.
+        pool: hookpool_core::position::Epoch,
+        /// Epoch of the log.
+        log: hookpool_core::position::Epoch,
+    },
+    /// The pool has what the log has not: the log lost events.
+    #[error(
+        "start: the pool has applied position {applied}, and the log ends at {head}: the log came back shorter; restore it from a backup"
+    )]
+    ShorterLog {
+        /// Checkpoint of the pool.
+        applied: Position,
+        /// Head of the log.
+        head: Position,
+    },
+    /// The control log.
+    #[error(transparent)]
+    Control(#[from] ControlReadError),
+}
+
+/// Why a delivery is not accepted.
+#[derive(Debug, Error)]
+pub enum AcceptError {
+    /// Who sent it is not known, or the bytes are not what they sent.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// It is not an event.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// It was not, or perhaps not, appended.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// It came before, but what came before can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// What became of an accepted delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Where its event is.
+    pub position: Position,
+    /// Whether the event is that of an earlier delivery of the same request.
+    pub replayed: bool,
+    /// The item it touched.
+    pub item_id: ItemId,
+    /// Distinct top-level properties.
+    pub field_count: u32,
+    /// Whether the id was generated.
+    pub generated_id: bool,
+    /// Whether a property came twice.
+    pub duplicate_keys: bool,
+}
+
+impl Receipt {
+    fn new(event: &NewEvent) -> Self {
+        Self {
+            position: Position::ZERO,
+            replayed: false,
+            item_id: event.item_id.clone(),
+            field_count: event.field_count,
+            generated_id: event.generated_id,
+            duplicate_keys: event.duplicate_keys,
+        }
+    }
+}
+
+/// The running pipeline over a log and a pool. Dropping it without [`Engine::close`] is a kill: nothing acknowledged is lost.
+#[derive(Debug)]
+pub struct Engine<L, P> {
+    log: Arc<L>,
+    pool: Arc<P>,
+    rings: Arc<Rings>,
+    control: Arc<Control<L>>,
+    appender: Appender,
+    applied: watch::Receiver<Position>,
+    status: StatusCell,
+    clock: Clock,
+    entropy: Entropy,
+}
+
+/// The threads and tasks of an engine.
+#[derive(Debug)]
+pub struct Running {
+    projector: Projector,
+    writers: Vec<JoinHandle<()>>,
+    registry: TaskHandle<()>,
+}
+
+impl Running {
+    /// Waits until all have ended; every handle of the engine must be dropped, and its status changed. May block.
+    pub fn join(self) {
+        self.registry.abort();
+        self.projector.join();
+        for writer in self.writers {
+            // A panic of a writer has been reported on its thread.
+            let _panicked = writer.join();
+        }
+    }
+}
+
+impl<L: EventLog, P: PoolStore> Engine<L, P> {
+    /// Starts the pipeline: reads the control log, checks that pool and log belong together, starts the writers and the projector.
+    ///
+    /// # Errors
+    /// [`StartError`], each with the way out.
+    pub async fn start(
+        log: L,
+        control: L,
+        pool: P,
+        options: Options,
+    ) -> Result<(Arc<Self>, Running), StartError> {
+        let Options {
+            master,
+            encode,
+            limits,
+            clock,
+            entropy,
+        } = options;
+        let (log, pool, status) = (Arc::new(log), Arc::new(pool), StatusCell::default());
+        let applied = check_pool(&*log, &*pool)?;
+        let control = Arc::new(control);
+        let (control_appender, control_writer) =
+            Appender::start(Arc::clone(&control), limits, status.clone());
+        let control = Control::open(
+            control,
+            control_appender,
+            master,
+            clock.clone(),
+            entropy.clone(),
+        )
+        .await?;
+        let control = Arc::new(control);
+        let (appender, writer) = Appender::start(Arc::clone(&log), limits, status.clone());
+        let rings = Arc::new(Rings::new(encode, applied));
+        let projector = Projector::start(
+            Arc::clone(&log),
+            Arc::clone(&pool),
+            Arc::clone(&rings),
+            status.clone(),
+        );
+        let registry = {
+            let (control, status) = (Arc::clone(&control), status.clone());
+            tokio::spawn(async move { control.follow(&status).await })
+        };
+        let engine = Self {
+            log,
+            pool,
+            rings,
+            control,
+            appender,
+            applied: projector.applied(),
+            status,
+            clock,
+            entropy,
+        };
+        Ok((
+            Arc::new(engine),
+            Running {
+                projector,
+                writers: vec![writer, control_writer],
+                registry,
+            },
+        ))
+    }
+
+    /// Decides by the headers alone whether a body may be read.
+    ///
+    /// # Errors
+    /// [`VerifyError`]
+    pub fn admit(&self, stream: &str, proof: Proof<'_>) -> Result<Admitted, VerifyError> {
+        verify::admit(&self.control.registry(), stream, proof, self.clock.now())
+    }
+
+    /// Takes a delivery: verify, shape, append. Returns when its event is durable.
+    ///
+    /// # Errors
+    /// [`AcceptError`]. Dropping the future loses only the answer.
+    pub async fn accept(
+        &self,
+        admitted: Admitted,
+        body: Bytes,
+        id_field: Option<&str>,
+        request_id: RequestId,
+    ) -> Result<Receipt, AcceptError> {
+        let now = self.clock.now();
+        let verified = admitted.verify(body, now)?;
+        let event = shape(
+            verified,
+            id_field,
+            Stamp {
+                now,
+                request_id,
+                random: self.entropy.bytes(),
+            },
+        )?;
+        self.append(event).await
+    }
+
+    async fn append(&self, event: NewEvent) -> Result<Receipt, AcceptError> {
+        if !self.status.is_ready() {
+            return Err(QueueError::Refused("the engine is stopping").into());
+        }
+        let receipt = Receipt::new(&event);
+        match self.appender.append(event).await? {
+            Appended::New(position) => Ok(Receipt {
+                position,
+                ..receipt
+            }),
+            Appended::Duplicate(position) => self.first_answer(position).await,
+        }
+    }
+
+    /// The answer that the delivery at this position got.
+    async fn first_answer(&self, position: Position) -> Result<Receipt, AcceptError> {
+        let request = PageRequest {
+            until: position,
+            events_max: 1,
+            ..PageRequest::after(Position(position.0 - 1))
+        };
+        let page = self.log_page(request).await?;
+        let gone = || {
+            QueueError::Append(AppendError::Unknown(Arc::from(Box::from(
+                "the first delivery is no longer in the log",
+            ))))
+        };
+        let first = page.events.first().ok_or_else(gone)?;
+        Ok(Receipt {
+            position,
+            replayed: true,
+            ..Receipt::new(&first.event)
+        })
+    }
+
+    /// A new identity for a request.
+    #[must_use]
+    pub fn request_id(&self) -> RequestId {
+        RequestId::new(self.clock.now(), &self.entropy.bytes())
+    }
+
+    /// What a read or operator key may do.
+    #[must_use]
+    pub fn access(&self, key: &PresentedKey<'_>) -> Option<Access> {
+        self.control.registry().access_of(key)
+    }
+
+    /// The registry and the way to change it.
+    #[must_use]
+    pub fn control(&self) -> &Control<L> {
+        &self.control
+    }
+
+    /// The pool at its last checkpoint.
+    #[must_use]
+    pub fn pool(&self) -> Arc<P::Snapshot> {
+        self.pool.snapshot()
+    }
+
+    /// A page of the log.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn log_page(&self, request: PageRequest) -> Result<Page, ReadError> {
+        read_page(&self.log, request).await
+    }
+
+    /// The last durable position.
+    #[must_use]
+    pub fn head(&self) -> Position {
+        self.log.head()
+    }
+
+    /// The last position that is in the pool.
+    #[must_use]
+    pub fn applied(&self) -> Position {
+        *self.applied.borrow()
+    }
+
+    /// Waits until a position is in the pool, at most for `patience`; whether it is.
+    pub async fn wait_applied(&self, position: Position, patience: Duration) -> bool {
+        let mut applied = self.applied.clone();
+        let reached = applied.wait_for(|applied| *applied >= position);
+        tokio::time::timeout(patience, reached)
+            .await
+            .is_ok_and(|reached| reached.is_ok())
+    }
+
+    /// The cursor of a position in this log.
+    #[must_use]
+    pub fn cursor(&self, position: Position) -> Cursor {
+        Cursor {
+            epoch: self.log.epoch(),
+            generation: Generation::FIRST,
+            position,
+        }
+    }
+
+    /// Follows a stream after a position.
+    #[must_use]
+    pub fn follow(&self, stream: StreamName, form: Form, after: Position) -> Follower<L> {
+        Follower::new(
+            Arc::clone(&self.log),
+            Arc::clone(&self.rings),
+            stream,
+            form,
+            after,
+        )
+    }
+
+    /// Whether it takes deliveries.
+    #[must_use]
+    pub fn status(&self) -> &StatusCell {
+        &self.status
+    }
+
+    /// What the writer of the log has done.
+    #[must_use]
+    pub fn appender_stats(&self) -> &AppenderStats {
+        self.appender.stats()
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// Whether the pool was made from this log; where it goes on.
+fn check_pool(log: &impl EventLog, pool: &impl PoolStore) -> Result<Position, StartError> {
+    let Some(checkpoint) = pool.snapshot().checkpoint() else {
+        return Ok(Position::ZERO);
+    };
+    if checkpoint.epoch != log.epoch() {
+        return Err(StartError::ForeignPool {
+            pool: checkpoint.epoch,
+            log: log.epoch(),
+        });
+    }
+    if checkpoint.position > log.head() {
+        return Err(StartError::ShorterLog {
+            applied: checkpoint.position,
+            head: log.head(),
+        });
+    }
+    Ok(checkpoint.position)
+}

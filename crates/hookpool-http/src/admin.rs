@@ -1,0 +1,359 @@
+//! `/api/admin`: connectors and readers, under an operator key.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Buf;
+use futures_util::Stream;
+use hookpool_core::{
+    control::{ControlChange, Streams},
+    key::KeyId,
+    name::{ConnectorName, NameError, StreamName},
+    registry::{Access, Connector, Keyed, Reader, Replay},
+};
+use hookpool_engine::control::{ConnectorSpec, NewKey};
+use hookpool_store::{EventLog, PoolStore};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use warp::{
+    http::{Method, StatusCode},
+    reply::Response,
+};
+
+use crate::{
+    app::{App, Request},
+    body,
+    problem::{Code, Problem},
+    query::Query,
+    render::json_response,
+    route::AdminRoute,
+};
+
+/// Bodies of operators are small.
+const BODY_BYTES_MAX: usize = 64 << 10;
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ConnectorBody {
+    stream: StreamName,
+    name: Option<ConnectorName>,
+    #[serde(default)]
+    signed: bool,
+    id_field: Option<String>,
+    #[serde(default)]
+    replay: Replay,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RotateBody {
+    #[serde(default)]
+    overlap_seconds: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ReaderBody {
+    name: ConnectorName,
+    streams: Vec<String>,
+}
+
+/// Operates, for whoever holds an operator key.
+pub(crate) async fn handle<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    route: AdminRoute<'_>,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, Problem> {
+    let Access::Operator(author) = app.access(request)? else {
+        return Err(Code::Unauthorized.into());
+    };
+    Query::only(&request.query, &[])?;
+    let body = body::capped(request, body, BODY_BYTES_MAX, BODY_PATIENCE).await?;
+    let admin = Admin { app, author };
+    let post = request.method == Method::POST;
+    match route {
+        AdminRoute::Connectors if post => admin.add_connector(parse(&body)?).await,
+        AdminRoute::Connectors => Ok(admin.connectors()),
+        AdminRoute::Connector { name } => admin.connector(name),
+        AdminRoute::RotateKey { name } => {
+            admin
+                .rotate_key(named(name)?, parse_or_default(&body)?)
+                .await
+        }
+        AdminRoute::RotateSigningKey { name } => {
+            admin
+                .rotate_signing_key(named(name)?, parse_or_default(&body)?)
+                .await
+        }
+        AdminRoute::Key { name, key_id } => admin.revoke_key(named(name)?, key_id).await,
+        AdminRoute::Enable { name, enabled } => admin.enable(named(name)?, enabled).await,
+        AdminRoute::Readers if post => admin.add_reader(parse(&body)?).await,
+        AdminRoute::Readers => Ok(admin.readers()),
+        AdminRoute::Reader { name } => admin.revoke_reader(named(name)?).await,
+    }
+}
+
+struct Admin<'a, L, P: PoolStore> {
+    app: &'a App<L, P>,
+    author: KeyId,
+}
+
+impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
+    async fn add_connector(&self, body: ConnectorBody) -> Result<Response, Problem> {
+        let stream = body.stream;
+        let name = match body.name {
+            Some(name) => name,
+            None => ConnectorName::new(stream.as_str()).map_err(bad_name)?,
+        };
+        let id_field = body.id_field.filter(|name| !name.is_empty());
+        let spec = ConnectorSpec {
+            name: name.clone(),
+            stream,
+            signed: body.signed,
+            id_field,
+            replay: body.replay,
+        };
+        let made = self
+            .app
+            .engine
+            .control()
+            .add_connector(&self.author, spec)
+            .await?;
+        let registry = self.app.engine.control().registry();
+        let connector = registry.connector(name.as_str()).ok_or(Code::NotFound)?;
+        let answer = json!({
+            "name": connector.name.as_str(),
+            "stream": connector.stream.as_str(),
+            "keyId": made.ingest_key.key_id.as_str(),
+            "ingestKey": made.ingest_key.secret.expose(),
+            "signingKey": made.signing_key.as_ref().map(|key| key.secret.expose()),
+            "url": format!("{}/api/webhook/{}", self.app.settings.public_url, connector.stream),
+            "idField": connector.id_field,
+            "replay": connector.replay,
+            "createdAt": connector.created_at.to_string(),
+        });
+        Ok(created(&answer))
+    }
+
+    fn connectors(&self) -> Response {
+        let registry = self.app.engine.control().registry();
+        let connectors: Vec<_> = registry
+            .connectors()
+            .map(|connector| connector_json(connector))
+            .collect();
+        json_response(json!({ "connectors": connectors }).to_string())
+    }
+
+    fn connector(&self, name: &str) -> Result<Response, Problem> {
+        let registry = self.app.engine.control().registry();
+        let connector = registry.connector(name).ok_or(Code::NotFound)?;
+        Ok(json_response(connector_json(connector).to_string()))
+    }
+
+    async fn rotate_key(&self, name: ConnectorName, body: RotateBody) -> Result<Response, Problem> {
+        let key = self
+            .app
+            .engine
+            .control()
+            .rotate_key(&self.author, name.clone(), body.overlap_seconds)
+            .await?;
+        self.rotated(&name, &key, "ingestKey")
+    }
+
+    async fn rotate_signing_key(
+        &self,
+        name: ConnectorName,
+        body: RotateBody,
+    ) -> Result<Response, Problem> {
+        let key = self
+            .app
+            .engine
+            .control()
+            .rotate_signing_key(&self.author, name.clone(), body.overlap_seconds)
+            .await?;
+        self.rotated(&name, &key, "signingKey")
+    }
+
+    fn rotated(
+        &self,
+        name: &ConnectorName,
+        key: &NewKey,
+        member: &str,
+    ) -> Result<Response, Problem> {
+        let registry = self.app.engine.control().registry();
+        let connector = registry.connector(name.as_str()).ok_or(Code::NotFound)?;
+        let (stream, key_id) = (connector.stream.as_str(), key.key_id.as_str());
+        let answer = json!({ "name": name.as_str(), "stream": stream, "keyId": key_id, member: key.secret.expose() });
+        Ok(json_response(answer.to_string()))
+    }
+
+    async fn revoke_key(
+        &self,
+        connector: ConnectorName,
+        key_id: &str,
+    ) -> Result<Response, Problem> {
+        let key_id = {
+            let registry = self.app.engine.control().registry();
+            let keys = &registry
+                .connector(connector.as_str())
+                .ok_or(Code::NotFound)?
+                .keys;
+            keys.iter()
+                .find(|key| key.key_id.as_str() == key_id)
+                .ok_or(Code::NotFound)?
+                .key_id
+                .clone()
+        };
+        let subject = connector.to_string();
+        self.change(
+            &subject,
+            ControlChange::IngestKeyRevoked { connector, key_id },
+        )
+        .await?;
+        Ok(no_content())
+    }
+
+    async fn enable(&self, connector: ConnectorName, enabled: bool) -> Result<Response, Problem> {
+        let name = connector.to_string();
+        self.change(
+            &name,
+            ControlChange::ConnectorEnabled { connector, enabled },
+        )
+        .await?;
+        self.connector(&name)
+    }
+
+    async fn add_reader(&self, body: ReaderBody) -> Result<Response, Problem> {
+        let name = body.name.clone();
+        let streams = streams(&body.streams)?;
+        let key = self
+            .app
+            .engine
+            .control()
+            .add_reader(&self.author, body.name, streams)
+            .await?;
+        let registry = self.app.engine.control().registry();
+        let mut answer = reader_json(registry.reader(name.as_str()).ok_or(Code::NotFound)?);
+        if let Some(members) = answer.as_object_mut() {
+            members.insert("readKey".into(), key.secret.expose().into());
+        }
+        Ok(created(&answer))
+    }
+
+    fn readers(&self) -> Response {
+        let registry = self.app.engine.control().registry();
+        let readers: Vec<_> = registry
+            .readers()
+            .map(|reader| reader_json(reader))
+            .collect();
+        json_response(json!({ "readers": readers }).to_string())
+    }
+
+    async fn revoke_reader(&self, reader: ConnectorName) -> Result<Response, Problem> {
+        let subject = reader.to_string();
+        self.change(&subject, ControlChange::ReaderRevoked { reader })
+            .await?;
+        Ok(no_content())
+    }
+
+    async fn change(&self, subject: &str, change: ControlChange) -> Result<(), Problem> {
+        Ok(self
+            .app
+            .engine
+            .control()
+            .change(&self.author, subject, change)
+            .await?)
+    }
+}
+
+fn connector_json(connector: &Connector) -> Value {
+    json!({
+        "name": connector.name.as_str(),
+        "stream": connector.stream.as_str(),
+        "enabled": connector.enabled,
+        "idField": connector.id_field,
+        "replay": connector.replay,
+        "createdAt": connector.created_at.to_string(),
+        "keys": keys_json(&connector.keys),
+        "signingKeys": keys_json(&connector.signing_keys),
+    })
+}
+
+fn keys_json<T>(keys: &[Keyed<T>]) -> Vec<Value> {
+    let key = |key: &Keyed<T>| {
+        json!({
+            "keyId": key.key_id.as_str(),
+            "createdAt": key.created_at.to_string(),
+            "expiresAt": key.expires_at.map(|end| end.to_string()),
+        })
+    };
+    keys.iter().map(key).collect()
+}
+
+fn reader_json(reader: &Reader) -> Value {
+    let streams = match &reader.streams {
+        Streams::All => vec!["*"],
+        Streams::Only(streams) => streams.iter().map(StreamName::as_str).collect(),
+    };
+    json!({
+        "name": reader.name.as_str(),
+        "keyId": reader.key.key_id.as_str(),
+        "streams": streams,
+        "createdAt": reader.key.created_at.to_string(),
+    })
+}
+
+fn streams(names: &[String]) -> Result<Streams, Problem> {
+    match names {
+        [] => Err(Problem::with(
+            Code::InvalidPayload,
+            "streams names at least one stream, or is [\"*\"]",
+        )),
+        [all] if all == "*" => Ok(Streams::All),
+        names => {
+            let names: Result<Vec<_>, _> = names.iter().map(|name| StreamName::new(name)).collect();
+            names.map(Streams::Only).map_err(bad_name)
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // Serde's message may quote the body; an operator's own body holds no secret, but the rule is one for all.
+    serde_json::from_slice(body).map_err(|error| {
+        let place = format!(
+            "the body is not what this call takes, at line {} column {}",
+            error.line(),
+            error.column()
+        );
+        Problem::with(Code::InvalidPayload, place)
+    })
+}
+
+fn parse_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Problem> {
+    if body.is_empty() {
+        Ok(T::default())
+    } else {
+        parse(body)
+    }
+}
+
+fn named(name: &str) -> Result<ConnectorName, Problem> {
+    ConnectorName::new(name).map_err(|_| Code::NotFound.into())
+}
+
+fn bad_name(error: NameError) -> Problem {
+    Problem::with(Code::InvalidPayload, error.to_string())
+}
+
+fn created(answer: &Value) -> Response {
+    let mut response = json_response(answer.to_string());
+    *response.status_mut() = StatusCode::CREATED;
+    response
+}
+
+fn no_content() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

@@ -1,0 +1,177 @@
+//! One request from filter to answer.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Buf;
+use futures_util::Stream;
+use hookpool_core::{event::RequestId, registry::Access, verify::Header};
+use hookpool_engine::Engine;
+use hookpool_store::{EventLog, PoolStore};
+use warp::{
+    Filter, Rejection,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    reply::Response,
+};
+
+use crate::{
+    admin, changes, ingest,
+    metrics::Metrics,
+    ops,
+    pages::PageChains,
+    problem::{Code, Problem},
+    read,
+    route::Route,
+};
+
+/// What an operator may set about the edge.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Largest body in bytes.
+    pub body_bytes: usize,
+    /// Longest time that a body may take.
+    pub body_timeout: Duration,
+    /// How the server is reached from outside, without a slash at the end: for the URLs in answers.
+    pub public_url: String,
+}
+
+/// What every handler may use.
+pub(crate) struct App<L, P: PoolStore> {
+    pub(crate) engine: Arc<Engine<L, P>>,
+    pub(crate) settings: Settings,
+    pub(crate) pages: PageChains<P::Snapshot>,
+    pub(crate) metrics: Metrics,
+}
+
+/// A request without its body.
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) id: RequestId,
+}
+
+impl Request {
+    /// A header that may come once.
+    pub(crate) fn header(&self, name: impl header::AsHeaderName) -> Header<'_> {
+        Header::from_values(self.headers.get_all(name).iter().map(HeaderValue::as_bytes))
+    }
+
+    /// Whether the client asks for this media type.
+    pub(crate) fn accepts(&self, media_type: &str) -> bool {
+        let values = self
+            .headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        let mut ranges = values.flat_map(|value| value.split(','));
+        ranges.any(|range| {
+            range
+                .split(';')
+                .next()
+                .is_some_and(|range| range.trim().eq_ignore_ascii_case(media_type))
+        })
+    }
+}
+
+/// The whole HTTP surface. Paths, methods and errors are decided in one handler that always answers, so no rejection of warp's decides a status.
+pub fn routes<L: EventLog, P: PoolStore>(
+    engine: Arc<Engine<L, P>>,
+    settings: Settings,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static {
+    let app = Arc::new(App {
+        engine,
+        settings,
+        pages: PageChains::default(),
+        metrics: Metrics::default(),
+    });
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method()
+        .and(warp::path::full())
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(
+            move |method, path: warp::path::FullPath, query, headers, body| {
+                let app = Arc::clone(&app);
+                let path = path.as_str().to_owned();
+                async move {
+                    let id = app.engine.request_id();
+                    answer(
+                        &app,
+                        Request {
+                            method,
+                            path,
+                            query,
+                            headers,
+                            id,
+                        },
+                        body,
+                    )
+                    .await
+                }
+            },
+        )
+}
+
+async fn answer<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: Request,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
+) -> Response {
+    let mut response = match handle(app, &request, body).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(request.id),
+    };
+    app.metrics.count(response.status().as_u16());
+    set(&mut response, X_REQUEST_ID, &request.id.to_string());
+    response
+}
+
+async fn handle<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
+) -> Result<Response, Problem> {
+    let route = Route::parse(&request.path).ok_or(Code::NotFound)?;
+    let allowed = route.methods();
+    if !allowed.contains(&request.method.as_str()) {
+        return Err(Problem::method_not_allowed(allowed));
+    }
+    match route {
+        Route::Webhook { stream } => ingest::webhook(app, request, stream, body).await,
+        Route::Streams => read::streams(app, request),
+        Route::Items { stream } => read::items(app, request, stream).await,
+        Route::Item { stream, id } => read::item(app, request, stream, id).await,
+        Route::Log { stream } => read::log(app, request, stream).await,
+        Route::LogEvent { stream, position } => {
+            read::log_event(app, request, stream, position).await
+        }
+        Route::Changes { stream } => changes::changes(app, request, stream),
+        Route::Admin(route) => admin::handle(app, request, route, body).await,
+        Route::Healthz => Ok(ops::healthz()),
+        Route::Readyz => ops::readyz(app),
+        Route::Metrics => ops::metrics(app),
+    }
+}
+
+impl<L: EventLog, P: PoolStore> App<L, P> {
+    /// Who asks, if they may read or operate at all.
+    pub(crate) fn access(&self, request: &Request) -> Result<Access, Problem> {
+        let key = request.header(header::AUTHORIZATION).presented_key();
+        key.and_then(|key| self.engine.access(&key))
+            .ok_or_else(|| Code::Unauthorized.into())
+    }
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Sets a header whose value is ours: digits, names, fixed words.
+pub(crate) fn set(response: &mut Response, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(value) => {
+            response.headers_mut().insert(name, value);
+        }
+        Err(error) => tracing::error!(%name, %error, "a header value of ours is not one"),
+    }
+}

@@ -1,0 +1,66 @@
+//! Bodies under a limit and a deadline, counted while they are read: a chunked body declares no length.
+
+use std::{pin::pin, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use hookpool_core::verify::Header;
+use warp::http::header;
+
+use crate::{
+    app::Request,
+    problem::{Code, Problem},
+};
+
+/// Reads a whole body. A declared length over the limit is refused before a byte is read.
+pub(crate) async fn capped(
+    request: &Request,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes, Problem> {
+    if declared(request).is_some_and(|length| length > limit as u64) {
+        return Err(Code::PayloadTooLarge.into());
+    }
+    tokio::time::timeout(patience, read(body, limit))
+        .await
+        .map_err(|_| Code::BodyTimeout)?
+}
+
+fn declared(request: &Request) -> Option<u64> {
+    match request.header(header::CONTENT_LENGTH) {
+        Header::One(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
+        Header::Absent | Header::Repeated => None,
+    }
+}
+
+async fn read(
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+    limit: usize,
+) -> Result<Bytes, Problem> {
+    let mut body = pin!(body);
+    let mut whole = Bytes::new();
+    let mut parts = BytesMut::new();
+    while let Some(part) = body.next().await {
+        let mut part = part.map_err(|error| {
+            tracing::debug!(%error, "a body broke off");
+            Problem::with(Code::InvalidPayload, "the body broke off")
+        })?;
+        if whole.len() + parts.len() + part.remaining() > limit {
+            return Err(Code::PayloadTooLarge.into());
+        }
+        let part = part.copy_to_bytes(part.remaining());
+        // Nearly every body is one part: it is taken as it is.
+        if whole.is_empty() && parts.is_empty() {
+            whole = part;
+        } else {
+            parts.extend_from_slice(&std::mem::take(&mut whole));
+            parts.extend_from_slice(&part);
+        }
+    }
+    Ok(if parts.is_empty() {
+        whole
+    } else {
+        parts.freeze()
+    })
+}

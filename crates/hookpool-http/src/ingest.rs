@@ -1,0 +1,88 @@
+//! `POST /api/webhook/{stream}`, to the letter of the product page.
+
+use std::sync::Arc;
+
+use bytes::Buf;
+use futures_util::Stream;
+use hookpool_core::verify::{Header, Proof};
+use hookpool_engine::Receipt;
+use hookpool_store::{EventLog, PoolStore};
+use warp::{
+    http::{HeaderName, StatusCode, header},
+    reply::Response,
+};
+
+use crate::{
+    app::{App, Request, set},
+    body,
+    problem::{Code, Problem},
+    query::Query,
+    render::{json_response, push_string},
+};
+
+const POSITION: HeaderName = HeaderName::from_static("datapool-position");
+const NOTICE: HeaderName = HeaderName::from_static("datapool-notice");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
+const TIMESTAMP: HeaderName = HeaderName::from_static("x-webhook-timestamp");
+
+/// Takes one delivery. The order of the checks is promised: nothing of a stranger's body is read.
+pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    stream: &str,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, Problem> {
+    let admitted = app.engine.admit(stream, proof(request))?;
+    let id_field = Query::new(&request.query).text("idField")?;
+    must_be_plain(request)?;
+    let body = body::capped(
+        request,
+        body,
+        app.settings.body_bytes,
+        app.settings.body_timeout,
+    )
+    .await?;
+    let receipt = app
+        .engine
+        .accept(admitted, body, id_field.as_deref(), request.id)
+        .await?;
+    Ok(accepted(&receipt))
+}
+
+fn proof(request: &Request) -> Proof<'_> {
+    Proof {
+        authorization: request.header(header::AUTHORIZATION),
+        signature: request.header(SIGNATURE),
+        timestamp: request.header(TIMESTAMP),
+    }
+}
+
+fn must_be_plain(request: &Request) -> Result<(), Problem> {
+    match request.header(header::CONTENT_ENCODING) {
+        Header::Absent => Ok(()),
+        Header::One(coding) if coding.eq_ignore_ascii_case(b"identity") => Ok(()),
+        Header::One(_) | Header::Repeated => Err(Code::UnsupportedEncoding.into()),
+    }
+}
+
+fn accepted(receipt: &Receipt) -> Response {
+    let mut json = String::from(r#"{"status":"accepted","itemId":"#);
+    push_string(&mut json, receipt.item_id.as_str());
+    json.push_str(r#","fieldsUpdated":"#);
+    json.push_str(&receipt.field_count.to_string());
+    json.push('}');
+    let mut response = json_response(json);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    set(&mut response, POSITION, &receipt.position.to_string());
+    if receipt.replayed {
+        set(&mut response, REPLAYED, "true");
+    }
+    match (receipt.generated_id, receipt.duplicate_keys) {
+        (true, true) => set(&mut response, NOTICE, "generated-id, duplicate-keys"),
+        (true, false) => set(&mut response, NOTICE, "generated-id"),
+        (false, true) => set(&mut response, NOTICE, "duplicate-keys"),
+        (false, false) => {}
+    }
+    response
+}

@@ -1,0 +1,144 @@
+//! What `/metrics` shows: counted here, or read from the engine when asked.
+
+use std::sync::atomic::Ordering;
+
+use hookpool_engine::Engine;
+use hookpool_store::{EventLog, PoolStore};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Status {
+    status: u16,
+}
+
+/// The metrics and their names.
+pub(crate) struct Metrics {
+    registry: Registry,
+    responses: Family<Status, Counter>,
+    followers: Gauge,
+    events: Counter,
+    duplicates: Counter,
+    commits: Counter,
+    commit_micros: Counter,
+    queue_bytes: Gauge,
+    head: Gauge,
+    applied: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("hookpool"),
+            responses: Family::default(),
+            followers: Gauge::default(),
+            events: Counter::default(),
+            duplicates: Counter::default(),
+            commits: Counter::default(),
+            commit_micros: Counter::default(),
+            queue_bytes: Gauge::default(),
+            head: Gauge::default(),
+            applied: Gauge::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register(
+            "http_responses",
+            "Answers by status",
+            metrics.responses.clone(),
+        );
+        registry.register(
+            "followers",
+            "Open change streams",
+            metrics.followers.clone(),
+        );
+        registry.register(
+            "log_events",
+            "Events appended since the start",
+            metrics.events.clone(),
+        );
+        registry.register(
+            "log_duplicates",
+            "Repeated deliveries collapsed since the start",
+            metrics.duplicates.clone(),
+        );
+        registry.register(
+            "log_commits",
+            "Batches appended since the start",
+            metrics.commits.clone(),
+        );
+        registry.register(
+            "log_commit_microseconds",
+            "Time spent appending since the start",
+            metrics.commit_micros.clone(),
+        );
+        registry.register(
+            "queue_bytes",
+            "Bytes that wait to be written",
+            metrics.queue_bytes.clone(),
+        );
+        registry.register(
+            "log_head_position",
+            "Last durable position",
+            metrics.head.clone(),
+        );
+        registry.register(
+            "pool_applied_position",
+            "Last position in the pool",
+            metrics.applied.clone(),
+        );
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Counts an answer.
+    pub(crate) fn count(&self, status: u16) {
+        self.responses.get_or_create(&Status { status }).inc();
+    }
+
+    /// Counts a follower until the value is dropped.
+    pub(crate) fn follower(&self) -> FollowerGauge {
+        self.followers.inc();
+        FollowerGauge(self.followers.clone())
+    }
+
+    /// The text for a scrape, with the engine's figures as of now.
+    pub(crate) fn render<L: EventLog, P: PoolStore>(
+        &self,
+        engine: &Engine<L, P>,
+    ) -> Result<String, std::fmt::Error> {
+        let stats = engine.appender_stats();
+        let copy = |counter: &Counter, value: &std::sync::atomic::AtomicU64| {
+            counter
+                .inner()
+                .store(value.load(Ordering::Relaxed), Ordering::Relaxed);
+        };
+        copy(&self.events, &stats.events);
+        copy(&self.duplicates, &stats.duplicates);
+        copy(&self.commits, &stats.commits);
+        copy(&self.commit_micros, &stats.commit_micros);
+        self.queue_bytes
+            .set(gauge(stats.queued_bytes.load(Ordering::Relaxed) as u64));
+        self.head.set(gauge(engine.head().0));
+        self.applied.set(gauge(engine.applied().0));
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// An open change stream.
+pub(crate) struct FollowerGauge(Gauge);
+
+impl Drop for FollowerGauge {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

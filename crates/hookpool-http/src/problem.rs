@@ -1,0 +1,265 @@
+//! The one table from errors to what a client is told (RFC 9457). Nothing here echoes input.
+
+use hookpool_core::registry::RegistryError;
+use hookpool_core::{event::RequestId, json::JsonError, shape::ShapeError, verify::VerifyError};
+use hookpool_engine::{AcceptError, appender::QueueError, control::ControlError};
+use hookpool_store::{PoolError, ReadError};
+use warp::{
+    http::{HeaderName, StatusCode, header},
+    reply::Response,
+};
+
+use crate::{app::set, render::json_response};
+
+/// What went wrong, for programs. The names are promised in `docs/protocol.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    InvalidPayload,
+    InvalidItemId,
+    InvalidParameter,
+    Unauthorized,
+    SignatureInvalid,
+    TimestampOutOfRange,
+    NotFound,
+    MethodNotAllowed,
+    NotAcceptable,
+    BodyTimeout,
+    Conflict,
+    PageExpired,
+    PayloadTooLarge,
+    UnsupportedEncoding,
+    Internal,
+    Unavailable,
+    NotYetApplied,
+}
+
+impl Code {
+    /// Status, stable name, and one sentence for people.
+    fn row(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::InvalidPayload => (
+                StatusCode::BAD_REQUEST,
+                "INVALID_PAYLOAD",
+                "The body is not one strict JSON object.",
+            ),
+            Self::InvalidItemId => (
+                StatusCode::BAD_REQUEST,
+                "INVALID_ITEM_ID",
+                "The item id is too long or holds a control character.",
+            ),
+            Self::InvalidParameter => (
+                StatusCode::BAD_REQUEST,
+                "INVALID_PARAMETER",
+                "A parameter is malformed or not known here.",
+            ),
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "UNAUTHORIZED",
+                "No valid key for this.",
+            ),
+            Self::SignatureInvalid => (
+                StatusCode::UNAUTHORIZED,
+                "SIGNATURE_INVALID",
+                "The signature is missing or does not match.",
+            ),
+            Self::TimestampOutOfRange => (
+                StatusCode::UNAUTHORIZED,
+                "TIMESTAMP_OUT_OF_RANGE",
+                "The timestamp is more than 300 seconds from the server's clock.",
+            ),
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "NOT_FOUND",
+                "There is nothing here that this key may see.",
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "METHOD_NOT_ALLOWED",
+                "This path takes other methods.",
+            ),
+            Self::NotAcceptable => (
+                StatusCode::NOT_ACCEPTABLE,
+                "NOT_ACCEPTABLE",
+                "This path speaks text/event-stream and application/x-ndjson.",
+            ),
+            Self::BodyTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "BODY_TIMEOUT",
+                "The body came too slowly.",
+            ),
+            Self::Conflict => (StatusCode::CONFLICT, "CONFLICT", "The name is taken."),
+            Self::PageExpired => (
+                StatusCode::GONE,
+                "PAGE_EXPIRED",
+                "The page chain is too old; start again without after.",
+            ),
+            Self::PayloadTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "PAYLOAD_TOO_LARGE",
+                "The body is over the limit.",
+            ),
+            Self::UnsupportedEncoding => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "UNSUPPORTED_ENCODING",
+                "Compressed bodies are not read.",
+            ),
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "INTERNAL",
+                "A stored record could not be read.",
+            ),
+            Self::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "UNAVAILABLE",
+                "Not now; the request may be sent again.",
+            ),
+            Self::NotYetApplied => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "NOT_YET_APPLIED",
+                "The position was not reached in time.",
+            ),
+        }
+    }
+}
+
+/// What a client is told instead of an answer.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    code: Code,
+    detail: Option<String>,
+    header: Option<(HeaderName, String)>,
+}
+
+impl From<Code> for Problem {
+    fn from(code: Code) -> Self {
+        let header = match code {
+            Code::Unauthorized => Some((header::WWW_AUTHENTICATE, "Bearer".to_owned())),
+            Code::Unavailable | Code::NotYetApplied => Some((header::RETRY_AFTER, "1".to_owned())),
+            _ => None,
+        };
+        Self {
+            code,
+            detail: None,
+            header,
+        }
+    }
+}
+
+impl Problem {
+    /// With a sentence that holds nothing from the request but names that it is about.
+    pub(crate) fn with(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            detail: Some(detail.into()),
+            ..code.into()
+        }
+    }
+
+    pub(crate) fn method_not_allowed(allowed: &[&str]) -> Self {
+        Self {
+            header: Some((header::ALLOW, allowed.join(", "))),
+            ..Code::MethodNotAllowed.into()
+        }
+    }
+
+    /// The document, with the status and header that go with it.
+    pub(crate) fn into_response(self, request_id: RequestId) -> Response {
+        let (status, code, title) = self.code.row();
+        let mut document = serde_json::json!({
+            "type": format!("/problems/{}", code.to_ascii_lowercase().replace('_', "-")),
+            "title": title,
+            "status": status.as_u16(),
+            "code": code,
+            "requestId": request_id.to_string(),
+        });
+        if let (Some(detail), Some(members)) = (self.detail, document.as_object_mut()) {
+            members.insert("detail".into(), detail.into());
+        }
+        let mut response = json_response(document.to_string());
+        *response.status_mut() = status;
+        set(
+            &mut response,
+            header::CONTENT_TYPE,
+            "application/problem+json",
+        );
+        if let Some((name, value)) = self.header {
+            set(&mut response, name, &value);
+        }
+        response
+    }
+}
+
+impl From<AcceptError> for Problem {
+    fn from(error: AcceptError) -> Self {
+        match error {
+            AcceptError::Verify(error) => error.into(),
+            AcceptError::Shape(error) => error.into(),
+            AcceptError::Queue(error) => error.into(),
+            AcceptError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<VerifyError> for Problem {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Unauthorized => Code::Unauthorized,
+            VerifyError::SignatureInvalid => Code::SignatureInvalid,
+            VerifyError::TimestampOutOfRange => Code::TimestampOutOfRange,
+        }
+        .into()
+    }
+}
+
+impl From<ShapeError> for Problem {
+    fn from(error: ShapeError) -> Self {
+        match error {
+            ShapeError::Payload(JsonError { offset, reason }) => {
+                Self::with(Code::InvalidPayload, format!("{reason} at byte {offset}"))
+            }
+            ShapeError::ItemId(error) => Self::with(Code::InvalidItemId, error.to_string()),
+        }
+    }
+}
+
+impl From<QueueError> for Problem {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Refused(reason) => Self::with(Code::Unavailable, reason),
+            QueueError::Append(error) => {
+                tracing::warn!(%error, "an append failed");
+                Self::with(
+                    Code::Unavailable,
+                    "the outcome is unknown; a signed request may safely be sent again",
+                )
+            }
+        }
+    }
+}
+
+impl From<ControlError> for Problem {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Registry(RegistryError::Taken(_)) => Code::Conflict.into(),
+            ControlError::Registry(RegistryError::Unknown(_)) => Code::NotFound.into(),
+            ControlError::Registry(error @ RegistryError::Seal(_)) => {
+                tracing::error!(%error, "a control change failed");
+                Code::Internal.into()
+            }
+            ControlError::Queue(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        tracing::error!(%error, "a read of the log failed");
+        Code::Internal.into()
+    }
+}
+
+impl From<PoolError> for Problem {
+    fn from(error: PoolError) -> Self {
+        tracing::error!(%error, "a read of the pool failed");
+        Code::Internal.into()
+    }
+}

@@ -1,0 +1,171 @@
+//! Query strings, read strictly: a parameter twice or broken is an error, never a guess.
+
+use crate::problem::{Code, Problem};
+
+/// The parameters of one request, still encoded.
+pub(crate) struct Query<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Query<'a> {
+    pub(crate) fn new(raw: &'a str) -> Self {
+        let pair = |part: &'a str| part.split_once('=').unwrap_or((part, ""));
+        Self(
+            raw.split('&')
+                .filter(|part| !part.is_empty())
+                .map(pair)
+                .collect(),
+        )
+    }
+
+    /// The same, but every parameter must be one of these.
+    pub(crate) fn only(raw: &'a str, known: &[&str]) -> Result<Self, Problem> {
+        let query = Self::new(raw);
+        if query.0.iter().all(|(name, _)| known.contains(name)) {
+            Ok(query)
+        } else {
+            let known = if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            };
+            Err(Problem::with(
+                Code::InvalidParameter,
+                format!("parameters known here: {known}"),
+            ))
+        }
+    }
+
+    /// A parameter's decoded value; an empty one counts as not given.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, Problem> {
+        let mut values = self
+            .0
+            .iter()
+            .filter(|(given, _)| *given == name)
+            .map(|(_, value)| *value);
+        let (value, again) = (values.next(), values.next());
+        if again.is_some() {
+            return Err(Problem::with(
+                Code::InvalidParameter,
+                format!("{name} is given twice"),
+            ));
+        }
+        let Some(value) = value else { return Ok(None) };
+        let broken = || {
+            Problem::with(
+                Code::InvalidParameter,
+                format!("{name} is not valid percent-encoded UTF-8"),
+            )
+        };
+        let decoded = decode(value, true).ok_or_else(broken)?;
+        Ok(Some(decoded).filter(|value| !value.is_empty()))
+    }
+
+    /// A parameter that is a decimal number in a range.
+    pub(crate) fn number(
+        &self,
+        name: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        let number = text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| text.parse().ok())
+            .flatten();
+        let outside = || {
+            Problem::with(
+                Code::InvalidParameter,
+                format!(
+                    "{name} is a number from {} to {}",
+                    range.start(),
+                    range.end()
+                ),
+            )
+        };
+        number
+            .filter(|number| range.contains(number))
+            .map(Some)
+            .ok_or_else(outside)
+    }
+
+    /// A parameter that is `true` or `false`.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.text(name)?.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::with(
+                Code::InvalidParameter,
+                format!("{name} is true or false"),
+            )),
+        }
+    }
+}
+
+/// Percent-decodes strictly; `plus` reads `+` as a space, as forms write it.
+pub(crate) fn decode(text: &str, plus: bool) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => hex(rest.next()?)? << 4 | hex(rest.next()?)?,
+            b'+' if plus => b' ',
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(query: &str) -> Result<Option<String>, ()> {
+        Query::new(query).text("idField").map_err(|_| ())
+    }
+
+    #[test]
+    fn one_value_is_decoded_and_anything_else_is_an_error() {
+        assert_eq!(text("idField=region"), Ok(Some("region".into())));
+        assert_eq!(
+            text("x=%zz&idField=a%2Eb+c%C3%BC"),
+            Ok(Some("a.b cü".into()))
+        );
+        for absent in ["", "idField", "idField=", "idfield=x", "idField%20=x"] {
+            assert_eq!(text(absent), Ok(None), "{absent}");
+        }
+        for bad in [
+            "idField=a&idField=a",
+            "idField=&idField=",
+            "idField=%",
+            "idField=%4",
+            "idField=%zz",
+            "idField=%ff",
+            "idField=%+1",
+        ] {
+            assert_eq!(text(bad), Err(()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_digits_in_their_range() {
+        let number = |query| Query::new(query).number("limit", 1..=10).map_err(|_| ());
+        assert_eq!((number("limit=10"), number("")), (Ok(Some(10)), Ok(None)));
+        for bad in [
+            "limit=0",
+            "limit=11",
+            "limit=+1",
+            "limit=1.0",
+            "limit=x",
+            "limit=99999999999999999999999",
+        ] {
+            assert_eq!(number(bad), Err(()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The pool and the log as pages of JSON.
+
+use std::{sync::Arc, time::Duration};
+
+use hookpool_core::{
+    event::Event,
+    name::{ItemId, StreamName},
+    position::{Generation, Position},
+    verify::Header,
+};
+use hookpool_store::{EventLog, PageRequest, PoolSnapshot, PoolStore};
+use warp::{
+    http::{StatusCode, header},
+    reply::Response,
+};
+
+use crate::{
+    app::{App, Request, set},
+    problem::{Code, Problem},
+    query::{Query, decode},
+    render::{Nested, json_response, push_event, push_item, push_meta, push_string},
+};
+
+/// Longest wait that `Prefer: wait=` gets, in seconds.
+const WAIT_SECONDS_MAX: u64 = 60;
+
+impl<L: EventLog, P: PoolStore> App<L, P> {
+    /// The stream, if the key may see it. One that is not there and one that is not to be seen are the same.
+    pub(crate) fn visible(&self, request: &Request, stream: &str) -> Result<StreamName, Problem> {
+        let access = self.access(request)?;
+        if !access.may_read(stream) || !self.engine.control().registry().has_stream(stream) {
+            return Err(Code::NotFound.into());
+        }
+        StreamName::new(stream).map_err(|_| Code::NotFound.into())
+    }
+
+    /// Holds a read back until the position that it asks for is in the pool.
+    async fn wait_for(&self, request: &Request, query: &Query<'_>) -> Result<(), Problem> {
+        let Some(position) = query.number("minPosition", 0..=u64::MAX)? else {
+            return Ok(());
+        };
+        let patience = Duration::from_secs(preferred_wait(request).min(WAIT_SECONDS_MAX));
+        if self.engine.wait_applied(Position(position), patience).await {
+            Ok(())
+        } else {
+            Err(Code::NotYetApplied.into())
+        }
+    }
+}
+
+/// Seconds of `Prefer: wait=` (RFC 7240); a preference that is not understood is none.
+fn preferred_wait(request: &Request) -> u64 {
+    let values = request
+        .headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split([',', ';']));
+    preferences
+        .find_map(|preference| {
+            preference
+                .trim()
+                .strip_prefix("wait=")?
+                .trim_matches('"')
+                .parse()
+                .ok()
+        })
+        .unwrap_or(0)
+}
+
+/// `GET /api/streams`
+pub(crate) fn streams<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    request: &Request,
+) -> Result<Response, Problem> {
+    Query::only(&request.query, &[])?;
+    let access = app.access(request)?;
+    let pool = app.engine.pool();
+    let lag = app.engine.head().0.saturating_sub(app.engine.applied().0);
+    let registry = app.engine.control().registry();
+    let mut names: Vec<&StreamName> = registry
+        .connectors()
+        .map(|connector| &connector.stream)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut rows = Vec::new();
+    for name in names
+        .into_iter()
+        .filter(|name| access.may_read(name.as_str()))
+    {
+        let state = pool.stream(name)?;
+        rows.push(serde_json::json!({
+            "stream": name.as_str(),
+            "items": state.map_or(0, |state| state.items),
+            "position": state.map_or(0, |state| state.position.0),
+            "generation": state.map_or(Generation::FIRST, |state| state.generation).0,
+            "lag": lag,
+        }));
+    }
+    Ok(json_response(
+        serde_json::json!({ "streams": rows }).to_string(),
+    ))
+}
+
+/// `GET /api/streams/{s}/items`
+pub(crate) async fn items<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    stream: &str,
+) -> Result<Response, Problem> {
+    let stream = app.visible(request, stream)?;
+    let query = Query::only(&request.query, &["limit", "after", "expand", "minPosition"])?;
+    let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
+    let nested = nested(&query)?;
+    app.wait_for(request, &query).await?;
+    let (snapshot, after) = match query.text("after")? {
+        None => (app.engine.pool(), None),
+        Some(token) => {
+            let (position, after) = parse_token(&token)?;
+            (
+                app.pages.find(position).ok_or(Code::PageExpired)?,
+                Some(after),
+            )
+        }
+    };
+    let position = snapshot
+        .checkpoint()
+        .map_or(Position::ZERO, |checkpoint| checkpoint.position);
+    let generation = snapshot
+        .stream(&stream)?
+        .map_or(Generation::FIRST, |state| state.generation);
+    // One more than asked for tells whether another page follows.
+    let mut rows = snapshot.items(&stream, generation, after.as_ref(), limit + 1)?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows
+        .last()
+        .filter(|_| more)
+        .map(|(id, _)| token(position, id));
+    if more {
+        app.pages.hold(position, Arc::clone(&snapshot));
+    }
+    let mut json = format!(r#"{{"position":{position},"items":["#);
+    for (n, (id, item)) in rows.iter().enumerate() {
+        json.push_str(if n > 0 { ",{" } else { "{" });
+        push_item(&mut json, id.as_str(), item, nested);
+        json.push('}');
+    }
+    json.push_str(r#"],"next":"#);
+    match &next {
+        Some(next) => push_string(&mut json, next),
+        None => json.push_str("null"),
+    }
+    json.push('}');
+    let mut response = json_response(json);
+    if let Some(next) = next {
+        let expand = if nested == Nested::Expanded {
+            "&expand=json"
+        } else {
+            ""
+        };
+        let link = format!(
+            "</api/streams/{stream}/items?limit={limit}&after={next}{expand}>; rel=\"next\""
+        );
+        set(&mut response, header::LINK, &link);
+    }
+    Ok(response)
+}
+
+/// `GET /api/streams/{s}/items/{id}`
+pub(crate) async fn item<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    stream: &str,
+    id: &str,
+) -> Result<Response, Problem> {
+    let stream = app.visible(request, stream)?;
+    let query = Query::only(&request.query, &["meta", "expand", "minPosition"])?;
+    let (meta, nested) = (query.flag("meta")?, nested(&query)?);
+    let id = decode(id, false)
+        .and_then(|id| ItemId::new(id).ok())
+        .ok_or(Code::NotFound)?;
+    app.wait_for(request, &query).await?;
+    let snapshot = app.engine.pool();
+    let generation = snapshot
+        .stream(&stream)?
+        .map_or(Generation::FIRST, |state| state.generation);
+    let item = snapshot
+        .item(&stream, generation, &id)?
+        .ok_or(Code::NotFound)?;
+    let form = if nested == Nested::Expanded { "x" } else { "" };
+    let etag = format!(
+        "\"{}{form}{}\"",
+        app.engine.cursor(item.position),
+        if meta { "m" } else { "" }
+    );
+    let mut response = if matches_etag(request, &etag) {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        let mut json = String::from("{");
+        push_item(&mut json, id.as_str(), &item, nested);
+        json.push_str(&format!(r#","position":{}"#, item.position));
+        if meta {
+            json.push_str(r#","meta":"#);
+            push_meta(&mut json, &item);
+        }
+        json.push('}');
+        json_response(json)
+    };
+    set(&mut response, header::ETAG, &etag);
+    Ok(response)
+}
+
+/// `GET /api/streams/{s}/log`
+pub(crate) async fn log<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    stream: &str,
+) -> Result<Response, Problem> {
+    let stream = app.visible(request, stream)?;
+    let query = Query::only(
+        &request.query,
+        &["after", "until", "limit", "body", "minPosition"],
+    )?;
+    let body = query.flag("body")?;
+    let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
+    app.wait_for(request, &query).await?;
+    let after = Position(query.number("after", 0..=u64::MAX)?.unwrap_or(0));
+    let until = Position(query.number("until", 0..=u64::MAX)?.unwrap_or(u64::MAX));
+    let page = PageRequest {
+        until,
+        events_max: limit,
+        bytes_max: 8 << 20,
+        ..PageRequest::of_stream(stream, after)
+    };
+    let page = app.engine.log_page(page).await?;
+    if request.accepts("application/x-ndjson") {
+        return Ok(ndjson(&page.events, body));
+    }
+    let mut json = String::from(r#"{"events":["#);
+    for (n, event) in page.events.iter().enumerate() {
+        if n > 0 {
+            json.push(',');
+        }
+        push_event(&mut json, event, body);
+    }
+    let end = page.through >= until.min(app.engine.head());
+    let next = if end {
+        "null".to_owned()
+    } else {
+        page.through.to_string()
+    };
+    json.push_str(&format!(r#"],"next":{next}}}"#));
+    Ok(json_response(json))
+}
+
+fn ndjson(events: &[Event], body: bool) -> Response {
+    let mut lines = String::new();
+    for event in events {
+        push_event(&mut lines, event, body);
+        lines.push('\n');
+    }
+    let mut response = json_response(lines);
+    set(&mut response, header::CONTENT_TYPE, "application/x-ndjson");
+    response
+}
+
+/// `GET /api/streams/{s}/log/{position}`
+pub(crate) async fn log_event<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    stream: &str,
+    position: Position,
+) -> Result<Response, Problem> {
+    let stream = app.visible(request, stream)?;
+    Query::only(&request.query, &[])?;
+    let after = Position(position.0.checked_sub(1).ok_or(Code::NotFound)?);
+    let page = PageRequest {
+        until: position,
+        events_max: 1,
+        ..PageRequest::of_stream(stream, after)
+    };
+    let event = app
+        .engine
+        .log_page(page)
+        .await?
+        .events
+        .pop()
+        .ok_or(Code::NotFound)?;
+    if request.accepts("application/octet-stream") {
+        let mut response = Response::new(event.event.body.into());
+        set(
+            &mut response,
+            header::CONTENT_TYPE,
+            "application/octet-stream",
+        );
+        return Ok(response);
+    }
+    let mut json = String::new();
+    push_event(&mut json, &event, true);
+    Ok(json_response(json))
+}
+
+fn nested(query: &Query<'_>) -> Result<Nested, Problem> {
+    match query.text("expand")?.as_deref() {
+        None => Ok(Nested::AsString),
+        Some("json") => Ok(Nested::Expanded),
+        Some(_) => Err(Problem::with(Code::InvalidParameter, "expand is json")),
+    }
+}
+
+fn matches_etag(request: &Request, etag: &str) -> bool {
+    match request.header(header::IF_NONE_MATCH) {
+        Header::One(value) => value.split(|byte| *byte == b',').any(|given| {
+            matches!(given.trim_ascii(), b"*") || given.trim_ascii() == etag.as_bytes()
+        }),
+        Header::Absent | Header::Repeated => false,
+    }
+}
+
+/// Where the next page starts: the position of the chain and the last id, in letters that need no encoding.
+fn token(position: Position, last: &ItemId) -> String {
+    let id: String = last
+        .as_str()
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{position}.{id}")
+}
+
+fn parse_token(token: &str) -> Result<(Position, ItemId), Problem> {
+    let parse = || {
+        let (position, id) = token.split_once('.')?;
+        let digits = id
+            .as_bytes()
+            .chunks(2)
+            .map(|pair| std::str::from_utf8(pair).ok());
+        let bytes: Option<Vec<u8>> = digits
+            .map(|pair| u8::from_str_radix(pair?, 16).ok())
+            .collect();
+        let id = ItemId::new(String::from_utf8(bytes?).ok()?).ok()?;
+        Some((Position(position.parse().ok()?), id))
+    };
+    parse()
+        .ok_or_else(|| Problem::with(Code::InvalidParameter, "after is the next of another page"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_carry_any_id() {
+        for id in ["a", "a/b %ü.\u{202e}"] {
+            let id = ItemId::new(id).unwrap();
+            assert_eq!(
+                parse_token(&token(Position(7), &id)).unwrap(),
+                (Position(7), id)
+            );
+        }
+        for bad in ["", "7", "7.", "x.61", "7.6", "7.zz", "7.ff", "7.00"] {
+            assert!(parse_token(bad).is_err(), "{bad}");
+        }
+    }
+}

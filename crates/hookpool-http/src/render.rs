@@ -1,0 +1,114 @@
+//! Served JSON, written straight into text: values go out as the sender spelled them.
+
+use hookpool_core::{
+    event::Event,
+    fold::Item,
+    json::{Kind, Value},
+};
+use warp::{http::header, reply::Response};
+
+use crate::app::set;
+
+/// An answer with a JSON body.
+pub(crate) fn json_response(json: String) -> Response {
+    let mut response = Response::new(json.into());
+    set(&mut response, header::CONTENT_TYPE, "application/json");
+    response
+}
+
+/// Appends a JSON string.
+pub(crate) fn push_string(json: &mut String, text: &str) {
+    let plain = text
+        .bytes()
+        .all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\');
+    if plain {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+    } else {
+        json.push_str(&serde_json::to_string(text).expect("every text is a JSON string"));
+    }
+}
+
+/// Whether nested values go out as strings, as they are stored, or as the JSON they hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nested {
+    AsString,
+    Expanded,
+}
+
+/// Appends an object of field values.
+pub(crate) fn push_fields<'a>(
+    json: &mut String,
+    fields: impl Iterator<Item = (&'a str, Value<'a>)>,
+    nested: Nested,
+) {
+    push_object(json, fields, |json, value| match (value.kind, nested) {
+        (Kind::Scalar, _) | (Kind::Nested, Nested::Expanded) => json.push_str(value.text),
+        (Kind::Nested, Nested::AsString) => push_string(json, value.text),
+    });
+}
+
+fn push_object<'a, T>(
+    json: &mut String,
+    members: impl Iterator<Item = (&'a str, T)>,
+    mut push: impl FnMut(&mut String, T),
+) {
+    json.push('{');
+    for (n, (name, value)) in members.enumerate() {
+        if n > 0 {
+            json.push(',');
+        }
+        push_string(json, name);
+        json.push(':');
+        push(json, value);
+    }
+    json.push('}');
+}
+
+/// Appends `"itemId":...,"fields":{...}`.
+pub(crate) fn push_item(json: &mut String, id: &str, item: &Item, nested: Nested) {
+    json.push_str(r#""itemId":"#);
+    push_string(json, id);
+    json.push_str(r#","fields":"#);
+    push_fields(
+        json,
+        item.fields
+            .iter()
+            .map(|(name, field)| (name.as_ref(), field.value())),
+        nested,
+    );
+}
+
+/// Appends per field what set it.
+pub(crate) fn push_meta(json: &mut String, item: &Item) {
+    let sources = item
+        .fields
+        .iter()
+        .map(|(name, field)| (name.as_ref(), &field.source));
+    push_object(json, sources, |json, source| {
+        let (position, time, connector) = (source.position, source.time, &source.connector);
+        json.push_str(&format!(
+            r#"{{"position":{position},"time":"{time}","connector":"{connector}"}}"#
+        ));
+    });
+}
+
+/// Appends an event of the log, with its body as a string if asked for.
+pub(crate) fn push_event(json: &mut String, Event { position, event }: &Event, body: bool) {
+    let (time, stream, op) = (event.time, &event.stream, event.op.as_str());
+    json.push_str(&format!(
+        r#"{{"position":{position},"time":"{time}","stream":"{stream}","op":"{op}","itemId":"#
+    ));
+    push_string(json, event.item_id.as_str());
+    let (connector, request_id, bytes) = (&event.connector, event.request_id, event.body.len());
+    json.push_str(&format!(
+        r#","connector":"{connector}","requestId":"{request_id}","bytes":{bytes}"#
+    ));
+    if body {
+        json.push_str(r#","body":"#);
+        // A body was checked to be UTF-8 before it was appended.
+        push_string(json, &String::from_utf8_lossy(&event.body));
+    }
+    json.push('}');
+}

@@ -1,0 +1,192 @@
+//! Which path means what. Segments are compared as sent: no decoding, no trailing slashes, no aliases.
+
+use hookpool_core::position::Position;
+
+/// A path of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route<'a> {
+    Webhook {
+        stream: &'a str,
+    },
+    Streams,
+    Items {
+        stream: &'a str,
+    },
+    /// `id` is still percent-encoded.
+    Item {
+        stream: &'a str,
+        id: &'a str,
+    },
+    Log {
+        stream: &'a str,
+    },
+    LogEvent {
+        stream: &'a str,
+        position: Position,
+    },
+    Changes {
+        stream: &'a str,
+    },
+    Admin(AdminRoute<'a>),
+    Healthz,
+    Readyz,
+    Metrics,
+}
+
+/// A path under `/api/admin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AdminRoute<'a> {
+    Connectors,
+    Connector { name: &'a str },
+    RotateKey { name: &'a str },
+    RotateSigningKey { name: &'a str },
+    Key { name: &'a str, key_id: &'a str },
+    Enable { name: &'a str, enabled: bool },
+    Readers,
+    Reader { name: &'a str },
+}
+
+impl<'a> Route<'a> {
+    pub(crate) fn parse(path: &'a str) -> Option<Self> {
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        Some(match segments.as_slice() {
+            ["healthz"] => Self::Healthz,
+            ["readyz"] => Self::Readyz,
+            ["metrics"] => Self::Metrics,
+            ["api", "webhook", stream] => Self::Webhook {
+                stream: name(stream)?,
+            },
+            ["api", "streams"] => Self::Streams,
+            ["api", "streams", stream, rest @ ..] => Self::of_stream(name(stream)?, rest)?,
+            ["api", "admin", rest @ ..] => Self::Admin(AdminRoute::parse(rest)?),
+            _ => return None,
+        })
+    }
+
+    fn of_stream(stream: &'a str, rest: &[&'a str]) -> Option<Self> {
+        Some(match rest {
+            ["items"] => Self::Items { stream },
+            ["items", id] => Self::Item { stream, id },
+            ["log"] => Self::Log { stream },
+            ["log", position] => Self::LogEvent {
+                stream,
+                position: decimal(position)?,
+            },
+            ["changes"] => Self::Changes { stream },
+            _ => return None,
+        })
+    }
+
+    /// The methods that the path takes.
+    pub(crate) fn methods(&self) -> &'static [&'static str] {
+        match self {
+            Self::Webhook { .. } => &["POST"],
+            Self::Admin(route) => route.methods(),
+            _ => &["GET"],
+        }
+    }
+}
+
+impl<'a> AdminRoute<'a> {
+    fn parse(segments: &[&'a str]) -> Option<Self> {
+        Some(match segments {
+            ["connectors"] => Self::Connectors,
+            ["connectors", one] => Self::connector(one)?,
+            ["connectors", one, "keys:rotate"] => Self::RotateKey { name: name(one)? },
+            ["connectors", one, "signing-keys:rotate"] => {
+                Self::RotateSigningKey { name: name(one)? }
+            }
+            ["connectors", one, "keys", key_id] => Self::Key {
+                name: name(one)?,
+                key_id,
+            },
+            ["readers"] => Self::Readers,
+            ["readers", one] => Self::Reader { name: name(one)? },
+            _ => return None,
+        })
+    }
+
+    fn connector(segment: &'a str) -> Option<Self> {
+        let (text, action) = segment
+            .split_once(':')
+            .map_or((segment, None), |(name, action)| (name, Some(action)));
+        let name = name(text)?;
+        Some(match action {
+            None => Self::Connector { name },
+            Some("enable") => Self::Enable {
+                name,
+                enabled: true,
+            },
+            Some("disable") => Self::Enable {
+                name,
+                enabled: false,
+            },
+            Some(_) => return None,
+        })
+    }
+
+    fn methods(&self) -> &'static [&'static str] {
+        match self {
+            Self::Connectors | Self::Readers => &["GET", "POST"],
+            Self::Connector { .. } => &["GET"],
+            Self::RotateKey { .. } | Self::RotateSigningKey { .. } | Self::Enable { .. } => {
+                &["POST"]
+            }
+            Self::Key { .. } | Self::Reader { .. } => &["DELETE"],
+        }
+    }
+}
+
+/// A segment that can name a stream, connector or reader.
+fn name(segment: &str) -> Option<&str> {
+    hookpool_core::name::StreamName::new(segment)
+        .is_ok()
+        .then_some(segment)
+}
+
+fn decimal(segment: &str) -> Option<Position> {
+    let digits = !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit());
+    if digits {
+        segment.parse().ok().map(Position)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_no_aliases() {
+        assert_eq!(
+            Route::parse("/api/webhook/sales"),
+            Some(Route::Webhook { stream: "sales" })
+        );
+        for bad in [
+            "",
+            "/",
+            "api/webhook/sales",
+            "/api/webhook",
+            "/api/webhook/",
+            "/api/webhook/sales/",
+            "/api//webhook/sales",
+            "/API/webhook/sales",
+            "/api/webhook/%73ales",
+            "/api/webhook/..",
+            "/api/webhook/a%2Fb",
+            "/api/webhook/sales;a=b",
+            "/api/webhook/$all",
+            "/api/streams/sales/log/+1",
+            "/api/streams/sales/log/",
+            "/api/admin",
+            "/api/admin/connectors/sales:explode",
+            "/healthz/",
+        ] {
+            assert_eq!(Route::parse(bad), None, "{bad}");
+        }
+        let longest = format!("/api/webhook/{}", "a".repeat(64));
+        assert!(Route::parse(&longest).is_some());
+        assert!(Route::parse(&format!("{longest}a")).is_none());
+    }
+}

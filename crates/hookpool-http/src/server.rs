@@ -1,0 +1,203 @@
+//! The accept loop that warp's own server is not: limits, deadlines, TLS, and an end.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use futures_util::future::Either;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self, ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+use warp::{Filter, Rejection, reply::Response};
+
+/// What one server may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open connections; more wait to be accepted.
+    pub connections: usize,
+    /// Until the first byte of a fresh connection, TLS handshake included.
+    pub first_byte: Duration,
+    /// Until the headers of a request are complete, counted from the end of the one before: hyper has one timer for a slow
+    /// header and an idle connection.
+    pub keep_alive: Duration,
+    /// For open requests after the stop.
+    pub drain: Duration,
+}
+
+/// Bytes that the headers of a request may have.
+const HEADER_BYTES_MAX: usize = 32 << 10;
+const HEADERS_MAX: usize = 64;
+/// After a failed accept, mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why TLS can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is missing or not PEM.
+    #[error("read {path}: {cause}")]
+    Pem {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        cause: rustls::pki_types::pem::Error,
+    },
+    /// Certificate and key do not go together.
+    #[error("use the certificate and key: {0}")]
+    Pair(#[from] rustls::Error),
+}
+
+/// TLS from PEM files: the certificate chain and its key.
+///
+/// # Errors
+/// [`TlsError`]
+pub fn tls(certificates: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+    let pem = |path: &Path| {
+        let path = path.display().to_string();
+        move |cause| TlsError::Pem { path, cause }
+    };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificates)
+        .map_err(pem(certificates))?
+        .collect();
+    let chain = chain.map_err(pem(certificates))?;
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(pem(key))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key_der)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves until `stop` is done, then lets open requests end, at most for the drain time. Change streams must end by themselves.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    routes: impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
+    let server = Arc::new(Server {
+        routes,
+        tls,
+        http: http(&limits),
+        first_byte: limits.first_byte,
+    });
+    let free = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let (cut, cutting) = watch::channel(());
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = accept(&listener, &free) => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let (server, watcher, mut cutting) =
+                    (Arc::clone(&server), graceful.watcher(), cutting.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = server.connection(stream, watcher) => {}
+                        _ = cutting.changed() => {}
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some requests did not end in time and were cut");
+    }
+    // Ends the tasks that are left, and with them their handles of the engine; waits until they are gone.
+    drop(cutting);
+    cut.send_replace(());
+    cut.closed().await;
+}
+
+fn http(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.keep_alive)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .pipeline_flush(true);
+    http
+}
+
+async fn accept(
+    listener: &TcpListener,
+    free: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    // A place first: what can't be served is left in the kernel's queue.
+    let place = Arc::clone(free)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, place))
+}
+
+struct Server<F> {
+    routes: F,
+    tls: Option<TlsAcceptor>,
+    http: http1::Builder,
+    first_byte: Duration,
+}
+
+impl<F> Server<F>
+where
+    F: Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static,
+{
+    async fn connection(&self, stream: TcpStream, watcher: Watcher) {
+        let begun = async {
+            stream.readable().await?;
+            match &self.tls {
+                None => Ok::<_, io::Error>(Either::Left(stream)),
+                Some(tls) => Ok(Either::Right(tls.accept(stream).await?)),
+            }
+        };
+        match tokio::time::timeout(self.first_byte, begun).await {
+            Ok(Ok(Either::Left(stream))) => self.http(stream, watcher).await,
+            Ok(Ok(Either::Right(stream))) => self.http(stream, watcher).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a connection could not begin"),
+            Err(_) => tracing::debug!("a connection did not begin in time"),
+        }
+    }
+
+    async fn http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        watcher: Watcher,
+    ) {
+        let service = TowerToHyperService::new(warp::service(self.routes.clone()));
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        // Clients that leave, are slow or talk nonsense are everyday.
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Frames on the wire, as server-sent events or lines of JSON. The only place that knows either framing.
+//!
+//! warp's own events write ids and carriage returns unescaped; a field of ours never holds a line end, and that is checked here.
+
+use hookpool_core::{cursor::Cursor, event::Event, json::Fields};
+
+use crate::render::{Nested, push_fields, push_string};
+
+/// How a client reads its frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// `text/event-stream`
+    Sse,
+    /// `application/x-ndjson`
+    Ndjson,
+}
+
+/// Sent with the first frame that has data: how long a client waits before it comes back.
+pub(crate) const RETRY: &[u8] = b"retry: 2000\n";
+
+impl Framing {
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Self::Sse => "text/event-stream",
+            Self::Ndjson => "application/x-ndjson",
+        }
+    }
+
+    /// A sign of life without content.
+    pub(crate) fn heartbeat(self) -> &'static [u8] {
+        match self {
+            Self::Sse => b": hb\n\n",
+            Self::Ndjson => b"\n",
+        }
+    }
+
+    /// Appends one frame; `data` is one JSON value.
+    ///
+    /// # Panics
+    /// If a line end got into the data: it would forge a frame. Every string of ours is escaped, so that would be a bug.
+    pub(crate) fn push(self, into: &mut Vec<u8>, event: &str, id: Option<&Cursor>, data: &str) {
+        assert!(!data.contains(['\n', '\r']), "data of a frame is one line");
+        let frame = match (self, id) {
+            (Self::Sse, Some(id)) => format!("event: {event}\nid: {id}\ndata: {data}\n\n"),
+            (Self::Sse, None) => format!("event: {event}\ndata: {data}\n\n"),
+            (Self::Ndjson, Some(id)) => {
+                format!("{{\"event\":\"{event}\",\"id\":\"{id}\",\"data\":{data}}}\n")
+            }
+            (Self::Ndjson, None) => format!("{{\"event\":\"{event}\",\"data\":{data}}}\n"),
+        };
+        into.extend_from_slice(frame.as_bytes());
+    }
+
+    /// Appends the frame of one event.
+    pub(crate) fn push_change(
+        self,
+        into: &mut Vec<u8>,
+        cursor: &Cursor,
+        event: &Event,
+        fields: &Fields<'_>,
+    ) {
+        self.push(into, "change", Some(cursor), &change(event, fields));
+    }
+}
+
+/// Encodes a change for all followers that read server-sent events.
+pub fn encode_change(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, fields: &Fields<'_>) {
+    Framing::Sse.push_change(into, cursor, event, fields);
+}
+
+fn change(Event { position, event }: &Event, fields: &Fields<'_>) -> String {
+    let (op, stream, time) = (event.op.as_str(), &event.stream, event.time);
+    let mut json = format!(r#"{{"op":"{op}","stream":"{stream}","itemId":"#);
+    push_string(&mut json, event.item_id.as_str());
+    json.push_str(r#","set":"#);
+    push_fields(
+        &mut json,
+        fields.iter().map(|(name, value)| (name.as_ref(), *value)),
+        Nested::AsString,
+    );
+    json.push_str(&format!(r#","position":{position},"time":"{time}"}}"#));
+    json
+}
