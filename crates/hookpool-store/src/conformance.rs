@@ -1,1 +1,754 @@
-//! One function per promise of the contracts; every backend runs them all.
+//! One function per promise of the contracts; every backend runs them all, with [`log_conformance!`](crate::log_conformance)
+//! and [`pool_conformance!`](crate::pool_conformance).
+//!
+//! A promise panics when it is broken. It gets a store of its own, empty, and may close and open it.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use hookpool_core::{
+    event::{DedupeKey, Event, NewEvent},
+    fold::Item,
+    json,
+    name::{ItemId, StreamName},
+    position::{Epoch, Generation, Position},
+};
+
+use crate::{
+    dedupe::WINDOW_SECONDS,
+    log::{Appended, EventLog, Page, PageRequest},
+    pool::{Checkpoint, ItemChange, PoolChanges, PoolSnapshot, PoolStore, StreamState},
+};
+
+/// Makes logs to be tested.
+pub trait LogFixture {
+    /// The log.
+    type Log: EventLog;
+
+    /// A new, empty log.
+    fn create(&mut self) -> impl Future<Output = Self::Log>;
+
+    /// Closes a log and opens it again. One that lives in memory is given back.
+    fn reopen(&mut self, log: Self::Log) -> impl Future<Output = Self::Log>;
+}
+
+/// Makes pools to be tested.
+pub trait PoolFixture {
+    /// The pool.
+    type Pool: PoolStore;
+
+    /// A new, empty pool.
+    fn create(&mut self) -> Self::Pool;
+
+    /// Closes a pool and opens it again. One that lives in memory is given back.
+    fn reopen(&mut self, pool: Self::Pool) -> Self::Pool;
+}
+
+/// A test for each promise of [`EventLog`], over a [`LogFixture`] made by the expression.
+#[macro_export]
+macro_rules! log_conformance {
+    ($fixture:expr) => {
+        $crate::log_conformance!($fixture,
+            a_new_log_is_empty
+            positions_strictly_increase_in_the_order_of_appending
+            what_is_appended_is_read_back_byte_for_byte
+            an_empty_batch_is_nothing
+            a_duplicate_yields_the_first_position
+            a_duplicate_inside_one_batch_yields_the_first_position
+            events_without_a_key_are_never_duplicates
+            a_key_is_known_for_the_whole_window
+            pages_hold_the_events_after_a_position_up_to_another
+            pages_are_bounded_and_go_on_where_the_last_one_ended
+            a_page_says_how_far_it_saw
+            a_page_of_a_stream_holds_its_events_only
+            pages_of_a_stream_are_bounded_and_go_on
+            a_stream_without_events_is_seen_to_the_end
+            waiting_ends_when_the_head_is_past
+            readers_never_see_a_hole_or_more_than_the_head
+            a_reopened_log_is_the_same_and_goes_on
+            duplicates_are_known_after_reopening
+        );
+    };
+    ($fixture:expr, $($promise:ident)+) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $promise() {
+            $crate::conformance::$promise(&mut $fixture).await;
+        }
+    )+};
+}
+
+/// A test for each promise of [`PoolStore`], over a [`PoolFixture`] made by the expression.
+#[macro_export]
+macro_rules! pool_conformance {
+    ($fixture:expr) => {
+        $crate::pool_conformance!($fixture,
+            a_new_pool_has_no_checkpoint
+            a_commit_is_in_the_next_snapshot
+            a_snapshot_stays_as_it_was
+            items_come_in_byte_order_of_their_ids_page_by_page
+            streams_and_generations_are_apart
+            items_are_replaced_as_a_whole
+            one_snapshot_is_one_checkpoint_while_commits_go_on
+            a_reopened_pool_is_at_its_last_commit
+        );
+    };
+    ($fixture:expr, $($promise:ident)+) => {$(
+        #[test]
+        fn $promise() {
+            $crate::conformance::$promise(&mut $fixture);
+        }
+    )+};
+}
+
+/// Events and items to test with.
+pub mod sample {
+    use bytes::Bytes;
+    use hookpool_core::{
+        event::{Op, RequestId},
+        name::ConnectorName,
+        time::Timestamp,
+    };
+
+    use super::{DedupeKey, Event, ItemId, NewEvent, StreamName};
+
+    /// A stream name.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn stream(name: &str) -> StreamName {
+        StreamName::new(name).expect("a stream name")
+    }
+
+    /// Delivery number `n` of a test, one second after the last.
+    ///
+    /// # Panics
+    /// If the stream is no name.
+    #[must_use]
+    pub fn event(name: &str, n: u64, body: &str) -> NewEvent {
+        NewEvent {
+            time: Timestamp::from_seconds(1_700_000_000 + n),
+            stream: stream(name),
+            op: Op::Upsert,
+            item_id: ItemId::new(format!("item {n}")).expect("an item id"),
+            generated_id: n.is_multiple_of(2),
+            duplicate_keys: n.is_multiple_of(3),
+            field_count: 1,
+            connector: ConnectorName::new("till").expect("a connector name"),
+            request_id: RequestId(u128::from(n).to_le_bytes()),
+            dedupe: None,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        }
+    }
+
+    /// The same with a dedupe key.
+    #[must_use]
+    pub fn keyed(name: &str, n: u64, key: u8) -> NewEvent {
+        NewEvent {
+            dedupe: Some(DedupeKey([key; 16])),
+            ..event(name, n, "{}")
+        }
+    }
+
+    /// Bodies that have been trouble somewhere: empty, a block's magic, every byte value, and one larger than any buffer.
+    #[must_use]
+    pub fn bodies() -> Vec<Bytes> {
+        vec![
+            Bytes::new(),
+            Bytes::from_static(b"HKPL\x01\0\0\0"),
+            (0..=u8::MAX).collect(),
+            Bytes::from_static(br#"{"a":1.0e+2,"a":"\u0000"}"#),
+            Bytes::from(vec![b' '; 300_000]),
+        ]
+    }
+
+    /// The events at these positions.
+    pub fn at(events: Vec<NewEvent>, positions: impl IntoIterator<Item = u64>) -> Vec<Event> {
+        let positions = positions.into_iter().map(super::Position);
+        positions
+            .zip(events)
+            .map(|(position, event)| Event { position, event })
+            .collect()
+    }
+}
+
+async fn append(log: &impl EventLog, events: Vec<NewEvent>) -> Vec<Appended> {
+    log.append(events).await.expect("an append")
+}
+
+async fn page(log: &impl EventLog, request: PageRequest) -> Page {
+    log.page(request).await.expect("a page")
+}
+
+/// All pages of a request, with the limits that it has.
+async fn all(log: &impl EventLog, request: PageRequest) -> Vec<Event> {
+    let end = log.head().min(request.until);
+    let mut events = Vec::new();
+    let mut after = request.after;
+    while after < end {
+        let request = PageRequest {
+            after,
+            ..request.clone()
+        };
+        let page = page(log, request).await;
+        assert!(page.through > after, "a page goes on");
+        after = page.through;
+        events.extend(page.events);
+    }
+    events
+}
+
+async fn everything(log: &impl EventLog) -> Vec<Event> {
+    all(log, PageRequest::after(Position::ZERO)).await
+}
+
+/// Thirty events of three streams, in batches of different sizes. Returns them as the log holds them.
+async fn fill(log: &impl EventLog) -> Vec<Event> {
+    let events: Vec<_> = (0..30)
+        .map(|n| {
+            let stream = ["sales", "sales-2", "hr"][usize::try_from(n % 7 % 3).unwrap_or_default()];
+            sample::event(stream, n, &format!(r#"{{"n":{n}}}"#))
+        })
+        .collect();
+    let mut rest = events.as_slice();
+    let mut appended = Vec::new();
+    for size in [1, 2, 7, 1, 10, 9] {
+        let (batch, others) = rest.split_at(size);
+        appended.extend(append(log, batch.to_vec()).await);
+        rest = others;
+    }
+    let positions: Vec<_> = appended
+        .iter()
+        .map(|outcome| outcome.position().0)
+        .collect();
+    sample::at(events, positions)
+}
+
+/// **Positions** ... start after [`Position::ZERO`].
+pub async fn a_new_log_is_empty<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    assert_eq!(log.head(), Position::ZERO);
+    let page = page(&log, PageRequest::after(Position::ZERO)).await;
+    assert_eq!((page.events.len(), page.through), (0, Position::ZERO));
+}
+
+/// **Positions** strictly increase in the order of appending.
+pub async fn positions_strictly_increase_in_the_order_of_appending<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let events = fill(&log).await;
+    assert!(events.is_sorted_by(|a, b| a.position < b.position));
+    assert!(events[0].position > Position::ZERO);
+    assert_eq!(log.head(), events[29].position);
+    assert_eq!(everything(&log).await, events);
+}
+
+/// What is reported appended is ... at that position, with those bytes.
+pub async fn what_is_appended_is_read_back_byte_for_byte<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let events: Vec<_> = (1..)
+        .zip(sample::bodies())
+        .map(|(n, body)| NewEvent {
+            body,
+            ..sample::keyed("sales", n, u8::try_from(n).unwrap_or_default())
+        })
+        .collect();
+    let outcomes = append(&log, events.clone()).await;
+    let positions: Vec<_> = outcomes.iter().map(|at| at.position().0).collect();
+    assert_eq!(everything(&log).await, sample::at(events, positions));
+}
+
+/// An empty batch is nothing.
+pub async fn an_empty_batch_is_nothing<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    assert_eq!(append(&log, Vec::new()).await, []);
+    assert_eq!(log.head(), Position::ZERO);
+}
+
+/// **Duplicates.** An event whose dedupe key is equal ... yields the first one's position.
+pub async fn a_duplicate_yields_the_first_position<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let first = append(&log, vec![sample::keyed("sales", 1, 7)]).await[0];
+    assert!(matches!(first, Appended::New(_)));
+    let head = log.head();
+    let batch = vec![sample::keyed("hr", 2, 7), sample::keyed("hr", 3, 8)];
+    let outcomes = append(&log, batch).await;
+    assert_eq!(outcomes[0], Appended::Duplicate(first.position()));
+    assert!(matches!(outcomes[1], Appended::New(position) if position > head));
+    let again = append(&log, vec![sample::keyed("sales", 4, 7)]).await;
+    assert_eq!(again, [Appended::Duplicate(first.position())]);
+    assert_eq!(everything(&log).await.len(), 2);
+    assert_eq!(log.head(), outcomes[1].position());
+}
+
+/// **Duplicates.** ... also inside one batch.
+pub async fn a_duplicate_inside_one_batch_yields_the_first_position<F: LogFixture>(
+    fixture: &mut F,
+) {
+    let log = fixture.create().await;
+    let batch = vec![
+        sample::keyed("sales", 1, 1),
+        sample::keyed("sales", 2, 2),
+        sample::keyed("sales", 3, 1),
+    ];
+    let outcomes = append(&log, batch).await;
+    assert_eq!(outcomes[2], Appended::Duplicate(outcomes[0].position()));
+    assert_eq!(everything(&log).await.len(), 2);
+}
+
+/// **Duplicates.** An event whose dedupe key ...: without one, each delivery counts.
+pub async fn events_without_a_key_are_never_duplicates<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let event = sample::event("sales", 1, "{}");
+    append(&log, vec![event.clone(), event.clone()]).await;
+    append(&log, vec![event]).await;
+    assert_eq!(everything(&log).await.len(), 3);
+}
+
+/// **Duplicates.** ... at most [`WINDOW_SECONDS`] older.
+pub async fn a_key_is_known_for_the_whole_window<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let first = append(&log, vec![sample::keyed("sales", 0, 1)]).await[0];
+    for second in 1..WINDOW_SECONDS {
+        if second.is_multiple_of(50) {
+            append(&log, vec![sample::keyed("sales", second, 2)]).await;
+        }
+    }
+    let again = append(&log, vec![sample::keyed("sales", WINDOW_SECONDS, 1)]).await;
+    assert_eq!(again, [Appended::Duplicate(first.position())]);
+}
+
+/// **Reading.** A page holds the events after a position in order, without holes.
+pub async fn pages_hold_the_events_after_a_position_up_to_another<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let events = fill(&log).await;
+    for from in 0..30 {
+        for to in from..30 {
+            let request = PageRequest {
+                until: events[to].position,
+                ..PageRequest::after(events[from].position)
+            };
+            let page = page(&log, request).await;
+            assert_eq!(page.events, events[from + 1..=to], "{from} to {to}");
+            assert_eq!(page.through, events[to].position);
+        }
+    }
+}
+
+/// At most this many events; no further event once the bodies have this many bytes; at least one event.
+pub async fn pages_are_bounded_and_go_on_where_the_last_one_ended<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let events = fill(&log).await;
+    for events_max in 1..12 {
+        for bytes_max in [0, 1, 8, 40, 1 << 20] {
+            let request = PageRequest {
+                events_max,
+                bytes_max,
+                ..PageRequest::after(Position::ZERO)
+            };
+            let first = page(&log, request.clone()).await;
+            let before_last: usize = first
+                .events
+                .iter()
+                .rev()
+                .skip(1)
+                .map(|event| event.event.body.len())
+                .sum();
+            assert!((1..=events_max).contains(&first.events.len()));
+            assert!(before_last < bytes_max || first.events.len() == 1);
+            assert_eq!(first.through, first.events[first.events.len() - 1].position);
+            assert_eq!(all(&log, request).await, events);
+        }
+    }
+}
+
+/// At the end `through` is the head or `until`, whichever is less, and never less than `after`.
+pub async fn a_page_says_how_far_it_saw<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    fill(&log).await;
+    let head = log.head();
+    let through = async |after: Position, until: Position| {
+        let request = PageRequest {
+            until,
+            ..PageRequest::after(after)
+        };
+        page(&log, request).await.through
+    };
+    assert_eq!(through(Position::ZERO, Position(u64::MAX)).await, head);
+    assert_eq!(through(head, Position(u64::MAX)).await, head);
+    assert_eq!(
+        through(head.plus(5), Position(u64::MAX)).await,
+        head.plus(5)
+    );
+    assert_eq!(
+        through(Position::ZERO, Position::ZERO).await,
+        Position::ZERO
+    );
+    assert_eq!(through(head, Position(1)).await, head);
+}
+
+fn of(events: &[Event], stream: &StreamName) -> Vec<Event> {
+    let of_stream = |event: &&Event| event.event.stream == *stream;
+    events.iter().filter(of_stream).cloned().collect()
+}
+
+/// Only events of this stream, also where one name begins with another.
+pub async fn a_page_of_a_stream_holds_its_events_only<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let events = fill(&log).await;
+    for name in ["sales", "sales-2", "hr"] {
+        let stream = sample::stream(name);
+        for after in (0..=30).map(Position) {
+            for until in (after.0..=31).map(Position) {
+                let request = PageRequest {
+                    until,
+                    ..PageRequest::of_stream(stream.clone(), after)
+                };
+                let page = page(&log, request).await;
+                let mut expected = of(&events, &stream);
+                expected.retain(|event| event.position > after && event.position <= until);
+                assert_eq!(page.events, expected, "{name} {after} {until}");
+                assert_eq!(page.through, until.min(log.head()).max(after));
+            }
+        }
+    }
+}
+
+/// The limits hold for pages of a stream too.
+pub async fn pages_of_a_stream_are_bounded_and_go_on<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let events = fill(&log).await;
+    for name in ["sales", "sales-2", "hr"] {
+        let stream = sample::stream(name);
+        for events_max in 1..5 {
+            let request = PageRequest {
+                events_max,
+                ..PageRequest::of_stream(stream.clone(), Position::ZERO)
+            };
+            let first = page(&log, request.clone()).await;
+            assert_eq!(first.events.len(), events_max);
+            assert_eq!(all(&log, request).await, of(&events, &stream));
+        }
+    }
+}
+
+/// Everything asked for up to `through` has been seen, also if that is nothing.
+pub async fn a_stream_without_events_is_seen_to_the_end<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    fill(&log).await;
+    let request = PageRequest::of_stream(sample::stream("sales-"), Position(3));
+    let page = page(&log, request).await;
+    assert_eq!((page.events.len(), page.through), (0, log.head()));
+}
+
+/// Waits until the head is past a position, and returns the head.
+pub async fn waiting_ends_when_the_head_is_past<F: LogFixture>(fixture: &mut F) {
+    let log = Arc::new(fixture.create().await);
+    let waiting = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move { log.wait(Position::ZERO).await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!waiting.is_finished());
+    append(log.as_ref(), vec![sample::event("sales", 1, "{}")]).await;
+    let head = waiting.await.expect("a head");
+    assert_eq!(head, log.head());
+    assert_eq!(log.wait(Position::ZERO).await, head);
+}
+
+/// A page ... never \[holds\] one that is not durable. **Head** ... moves only after what it covers can be read.
+pub async fn readers_never_see_a_hole_or_more_than_the_head<F: LogFixture>(fixture: &mut F) {
+    const EVENTS: u64 = 400;
+    let log = Arc::new(fixture.create().await);
+    let reader = |stream: Option<StreamName>| {
+        let log = Arc::clone(&log);
+        tokio::spawn(async move {
+            let mut events = Vec::new();
+            let mut after = Position::ZERO;
+            while events.len() < usize::try_from(EVENTS).unwrap_or_default() {
+                let head = log.wait(after).await;
+                let request = PageRequest {
+                    stream: stream.clone(),
+                    events_max: 5,
+                    ..PageRequest::after(after)
+                };
+                let page = page(log.as_ref(), request).await;
+                assert!(page.through > after, "what the head covers can be read");
+                assert!(page.through >= head || !page.events.is_empty());
+                assert!(page.through <= log.head());
+                after = page.through;
+                events.extend(page.events);
+            }
+            events
+        })
+    };
+    let readers = [reader(None), reader(Some(sample::stream("sales")))];
+    for n in 0..EVENTS / 4 {
+        let event = |k| sample::event("sales", 4 * n + k, "{}");
+        append(log.as_ref(), (0..4).map(event).collect()).await;
+    }
+    for reader in readers {
+        assert_eq!(
+            reader.await.expect("a reader"),
+            everything(log.as_ref()).await
+        );
+    }
+}
+
+/// What is reported appended is durable. A log is one [`Epoch`] for its whole life.
+pub async fn a_reopened_log_is_the_same_and_goes_on<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let empty = log.epoch();
+    let mut log = fixture.reopen(log).await;
+    assert_eq!((log.epoch(), log.head()), (empty, Position::ZERO));
+    let mut events = fill(&log).await;
+    for n in 30..34 {
+        let (epoch, head) = (log.epoch(), log.head());
+        let reopened = fixture.reopen(log).await;
+        assert_eq!((reopened.epoch(), reopened.head()), (epoch, head));
+        assert_eq!(everything(&reopened).await, events);
+        let event = sample::event("sales", n, "{}");
+        let outcomes = append(&reopened, vec![event.clone()]).await;
+        assert!(outcomes[0].position() > head);
+        events.extend(sample::at(vec![event], [outcomes[0].position().0]));
+        log = reopened;
+    }
+}
+
+/// **Duplicates.** ... also after a restart.
+pub async fn duplicates_are_known_after_reopening<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let mut first = Vec::new();
+    for n in 0..20 {
+        first.extend(append(&log, vec![sample::keyed("sales", u64::from(n), n)]).await);
+    }
+    let log = fixture.reopen(log).await;
+    for n in 0..20 {
+        let again = append(&log, vec![sample::keyed("hr", 30, n)]).await;
+        assert_eq!(
+            again,
+            [Appended::Duplicate(first[usize::from(n)].position())]
+        );
+    }
+    assert_eq!(log.head(), first[19].position());
+}
+
+const EPOCH: Epoch = Epoch(7);
+
+/// An item with one field, last touched at a position.
+fn item(position: u64, value: &str) -> Item {
+    let mut item = Item::default();
+    let body = format!(r#"{{"value":"{value}"}}"#);
+    let event = sample::at(vec![sample::event("any", position, &body)], [position]);
+    let object = json::object(body.as_bytes()).expect("an object");
+    item.apply(&event[0], &object.fields);
+    item
+}
+
+fn id(text: &str) -> ItemId {
+    ItemId::new(text).expect("an item id")
+}
+
+/// A commit of items of one stream and generation.
+fn changes(stream: &str, generation: u32, position: u64, items: &[&str]) -> PoolChanges {
+    let stream = sample::stream(stream);
+    let generation = Generation(generation);
+    let change = |text: &&str| ItemChange {
+        stream: stream.clone(),
+        generation,
+        id: id(text),
+        item: item(position, text),
+    };
+    let state = StreamState {
+        generation,
+        items: items.len() as u64,
+        position: Position(position),
+    };
+    PoolChanges {
+        checkpoint: Checkpoint {
+            epoch: EPOCH,
+            position: Position(position),
+        },
+        items: items.iter().map(change).collect(),
+        streams: vec![(stream.clone(), state)],
+    }
+}
+
+fn ids(
+    snapshot: &impl PoolSnapshot,
+    stream: &str,
+    generation: u32,
+    after: Option<&str>,
+    limit: usize,
+) -> Vec<String> {
+    let after = after.map(id);
+    let items = snapshot
+        .items(
+            &sample::stream(stream),
+            Generation(generation),
+            after.as_ref(),
+            limit,
+        )
+        .expect("items");
+    items.into_iter().map(|(id, _)| id.to_string()).collect()
+}
+
+/// `None` in a new pool.
+pub fn a_new_pool_has_no_checkpoint<F: PoolFixture>(fixture: &mut F) {
+    let snapshot = fixture.create().snapshot();
+    assert_eq!(snapshot.checkpoint(), None);
+    assert_eq!(snapshot.streams().expect("streams"), []);
+    let state = snapshot.stream(&sample::stream("sales")).expect("a stream");
+    assert_eq!(state, None);
+    assert!(ids(snapshot.as_ref(), "sales", 1, None, 10).is_empty());
+}
+
+/// **Commits** are atomic. **Reads** go through a snapshot that is published after each commit.
+pub fn a_commit_is_in_the_next_snapshot<F: PoolFixture>(fixture: &mut F) {
+    let pool = fixture.create();
+    let changes = changes("sales", 1, 5, &["b", "a"]);
+    pool.commit(changes.clone()).expect("a commit");
+    let snapshot = pool.snapshot();
+    assert_eq!(snapshot.checkpoint(), Some(changes.checkpoint));
+    assert_eq!(snapshot.streams().expect("streams"), changes.streams);
+    for change in changes.items {
+        let found = snapshot.item(&change.stream, change.generation, &change.id);
+        assert_eq!(found.expect("an item"), Some(change.item));
+    }
+    let missing = snapshot.item(&sample::stream("sales"), Generation(1), &id("c"));
+    assert_eq!(missing.expect("no item"), None);
+}
+
+/// All reads of one snapshot see one checkpoint.
+pub fn a_snapshot_stays_as_it_was<F: PoolFixture>(fixture: &mut F) {
+    let pool = fixture.create();
+    let first = changes("sales", 1, 1, &["a"]);
+    pool.commit(first.clone()).expect("a commit");
+    let old = pool.snapshot();
+    for position in 2..50 {
+        let next = changes("sales", 1, position, &["a", "b"]);
+        pool.commit(next).expect("a commit");
+    }
+    assert_eq!(old.checkpoint(), Some(first.checkpoint));
+    assert_eq!(ids(old.as_ref(), "sales", 1, None, 10), ["a"]);
+    let found = old.item(&sample::stream("sales"), Generation(1), &id("a"));
+    assert_eq!(found.expect("an item"), Some(item(1, "a")));
+    assert_eq!(old.streams().expect("streams"), first.streams);
+}
+
+/// At most `limit` items after an id, in byte order of their ids.
+pub fn items_come_in_byte_order_of_their_ids_page_by_page<F: PoolFixture>(fixture: &mut F) {
+    let pool = fixture.create();
+    let sorted = ["10", "2", "A", "B b", "a", "aa", "ü", "\u{10ffff}"];
+    let mut shuffled = sorted.to_vec();
+    shuffled.reverse();
+    pool.commit(changes("sales", 1, 1, &shuffled))
+        .expect("a commit");
+    let snapshot = pool.snapshot();
+    assert_eq!(ids(snapshot.as_ref(), "sales", 1, None, 100), sorted);
+    for limit in 0..sorted.len() {
+        assert_eq!(
+            ids(snapshot.as_ref(), "sales", 1, None, limit),
+            sorted[..limit]
+        );
+    }
+    for (at, after) in sorted.iter().enumerate() {
+        let rest = ids(snapshot.as_ref(), "sales", 1, Some(after), 2);
+        assert_eq!(rest, sorted[at + 1..(at + 3).min(sorted.len())]);
+    }
+    // An id that is not there has a place all the same.
+    assert_eq!(ids(snapshot.as_ref(), "sales", 1, Some("3"), 1), ["A"]);
+}
+
+/// Items by stream, generation and id: none is seen under another, also where one name begins with another.
+pub fn streams_and_generations_are_apart<F: PoolFixture>(fixture: &mut F) {
+    let pool = fixture.create();
+    let commits = [
+        ("sales", 1, "one"),
+        ("sales", 2, "two"),
+        ("sales", 256, "many"),
+        ("sales-2", 1, "other"),
+        ("sale", 1, "short"),
+    ];
+    for (position, (stream, generation, id)) in (1..).zip(commits) {
+        pool.commit(changes(stream, generation, position, &[id]))
+            .expect("a commit");
+    }
+    let snapshot = pool.snapshot();
+    for (stream, generation, id) in commits {
+        assert_eq!(ids(snapshot.as_ref(), stream, generation, None, 10), [id]);
+    }
+    let streams: Vec<_> = snapshot
+        .streams()
+        .expect("streams")
+        .into_iter()
+        .map(|(name, state)| (name.to_string(), state.generation.0))
+        .collect();
+    let expected = [("sale", 1), ("sales", 256), ("sales-2", 1)];
+    assert_eq!(streams, expected.map(|(name, n)| (name.to_owned(), n)));
+}
+
+/// Items as they are now.
+pub fn items_are_replaced_as_a_whole<F: PoolFixture>(fixture: &mut F) {
+    let pool = fixture.create();
+    for position in 1..20 {
+        pool.commit(changes("sales", 1, position, &["a"]))
+            .expect("a commit");
+        let found = pool
+            .snapshot()
+            .item(&sample::stream("sales"), Generation(1), &id("a"));
+        assert_eq!(found.expect("an item"), Some(item(position, "a")));
+    }
+}
+
+/// All reads of one snapshot see one checkpoint, also while a writer goes on.
+pub fn one_snapshot_is_one_checkpoint_while_commits_go_on<F: PoolFixture>(fixture: &mut F) {
+    const COMMITS: u64 = 300;
+    let names: Vec<_> = (10..60).map(|n: u32| n.to_string()).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let pool = fixture.create();
+    pool.commit(changes("sales", 1, 1, &names))
+        .expect("a commit");
+    let read = || {
+        let mut seen = BTreeMap::new();
+        loop {
+            let snapshot = pool.snapshot();
+            let checkpoint = snapshot.checkpoint().expect("a checkpoint").position;
+            let items = snapshot.items(&sample::stream("sales"), Generation(1), None, 100);
+            let items = items.expect("items");
+            assert_eq!(items.len(), names.len());
+            assert!(items.iter().all(|(_, item)| item.position == checkpoint));
+            let state = snapshot.stream(&sample::stream("sales")).expect("a state");
+            assert_eq!(state.map(|state| state.position), Some(checkpoint));
+            *seen.entry(checkpoint).or_insert(0) += 1;
+            if checkpoint.0 == COMMITS {
+                return seen;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        for position in 2..=COMMITS {
+            pool.commit(changes("sales", 1, position, &names))
+                .expect("a commit");
+        }
+        for reader in readers {
+            assert!(!reader.join().expect("a reader").is_empty());
+        }
+    });
+}
+
+/// After a crash the items are those of the checkpoint, no more and no less.
+pub fn a_reopened_pool_is_at_its_last_commit<F: PoolFixture>(fixture: &mut F) {
+    let mut pool = fixture.create();
+    for position in 1..5 {
+        let commit = changes("sales", 1, position, &["a", "b"]);
+        pool.commit(commit.clone()).expect("a commit");
+        pool = fixture.reopen(pool);
+        let snapshot = pool.snapshot();
+        assert_eq!(snapshot.checkpoint(), Some(commit.checkpoint));
+        assert_eq!(snapshot.streams().expect("streams"), commit.streams);
+        for change in commit.items {
+            let found = snapshot.item(&change.stream, change.generation, &change.id);
+            assert_eq!(found.expect("an item"), Some(change.item));
+        }
+    }
+}

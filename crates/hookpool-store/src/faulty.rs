@@ -1,1 +1,262 @@
-//! Any log wrapped in seeded failures.
+//! Any log wrapped in seeded failures: slow, failing, failing for ever. The same seed and calls give the same failures.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use hookpool_core::{
+    event::NewEvent,
+    position::{Epoch, Position},
+};
+use thiserror::Error;
+
+use crate::log::{AppendError, Appended, Cause, EventLog, Page, PageRequest, ReadError};
+
+/// Which failures happen and how often. "One in `n`" calls on average; 0 is never.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// Chooses when.
+    pub seed: u64,
+    /// Every call takes up to this long; a delay needs a tokio runtime with time.
+    pub delay_max: Duration,
+    /// One in this many appends ends as [`AppendError::Unknown`], half of them after the events were appended.
+    pub unknown_one_in: u64,
+    /// One in this many appends ends as [`AppendError::Final`], half of them after the events were appended, and so do all later ones.
+    pub final_one_in: u64,
+    /// One in this many pages ends as [`ReadError::Backend`].
+    pub read_one_in: u64,
+}
+
+/// A log that fails.
+#[derive(Debug)]
+pub struct FaultyLog<L> {
+    inner: L,
+    faults: Faults,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    random: SplitMix64,
+    stopped: Option<Cause>,
+}
+
+/// What becomes of a call, besides taking its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Works,
+    FailsBefore,
+    FailsAfter,
+}
+
+#[derive(Debug, Clone, Copy, Error)]
+#[error("an injected fault")]
+struct Injected;
+
+impl<L> FaultyLog<L> {
+    /// Wraps a log.
+    pub fn new(inner: L, faults: Faults) -> Self {
+        let state = State {
+            random: SplitMix64(faults.seed),
+            stopped: None,
+        };
+        Self {
+            inner,
+            faults,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The log without failures.
+    pub fn inner(&self) -> &L {
+        &self.inner
+    }
+
+    /// The log without failures, for good.
+    pub fn into_inner(self) -> L {
+        self.inner
+    }
+
+    fn with_state<T>(&self, run: impl FnOnce(&mut State) -> T) -> T {
+        run(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn delay(&self) {
+        let max = u64::try_from(self.faults.delay_max.as_nanos()).unwrap_or(u64::MAX);
+        if max > 0 {
+            let nanos = self.with_state(|state| state.random.below(max));
+            tokio::time::sleep(Duration::from_nanos(nanos)).await;
+        }
+    }
+
+    fn stop(&self) -> AppendError {
+        let cause: Cause = Arc::new(Injected);
+        self.with_state(|state| state.stopped = Some(Arc::clone(&cause)));
+        AppendError::Final(cause)
+    }
+}
+
+impl<L: EventLog> FaultyLog<L> {
+    async fn append_as_fated(
+        &self,
+        batch: Vec<NewEvent>,
+        fate: Fate,
+        error: impl FnOnce() -> AppendError,
+    ) -> Result<Vec<Appended>, AppendError> {
+        match fate {
+            Fate::Works => self.inner.append(batch).await,
+            Fate::FailsBefore => Err(error()),
+            Fate::FailsAfter => {
+                self.inner.append(batch).await?;
+                Err(error())
+            }
+        }
+    }
+}
+
+impl<L: EventLog> EventLog for FaultyLog<L> {
+    async fn append(&self, batch: Vec<NewEvent>) -> Result<Vec<Appended>, AppendError> {
+        self.delay().await;
+        let (stopped, unknown, last) = self.with_state(|state| {
+            let unknown = state.random.fate(self.faults.unknown_one_in);
+            let last = state.random.fate(self.faults.final_one_in);
+            (state.stopped.clone(), unknown, last)
+        });
+        if let Some(cause) = stopped {
+            return Err(AppendError::Final(cause));
+        }
+        if last == Fate::Works {
+            let error = || AppendError::Unknown(Arc::new(Injected));
+            self.append_as_fated(batch, unknown, error).await
+        } else {
+            self.append_as_fated(batch, last, || self.stop()).await
+        }
+    }
+
+    async fn page(&self, request: PageRequest) -> Result<Page, ReadError> {
+        self.delay().await;
+        match self.with_state(|state| state.random.fate(self.faults.read_one_in)) {
+            Fate::Works => self.inner.page(request).await,
+            Fate::FailsBefore | Fate::FailsAfter => Err(ReadError::Backend(Arc::new(Injected))),
+        }
+    }
+
+    fn head(&self) -> Position {
+        self.inner.head()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.inner.epoch()
+    }
+
+    async fn wait(&self, past: Position) -> Position {
+        self.inner.wait(past).await
+    }
+}
+
+/// Sebastiano Vigna's splitmix64: enough to choose failures, and the same everywhere.
+#[derive(Debug)]
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn fate(&mut self, one_in: u64) -> Fate {
+        if one_in == 0 || self.below(one_in) != 0 {
+            Fate::Works
+        } else if self.next().is_multiple_of(2) {
+            Fate::FailsBefore
+        } else {
+            Fate::FailsAfter
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{conformance::sample, memory::MemoryLog};
+
+    async fn outcomes(faults: Faults, appends: u64) -> (Vec<&'static str>, Position) {
+        let log = FaultyLog::new(MemoryLog::new(Epoch(1)), faults);
+        let mut outcomes = Vec::new();
+        for n in 0..appends {
+            outcomes.push(match log.append(vec![sample::event("s", n, "{}")]).await {
+                Ok(_) => "ok",
+                Err(AppendError::Unknown(_)) => "unknown",
+                Err(AppendError::Final(_)) => "final",
+            });
+        }
+        let head = log.into_inner().head();
+        (outcomes, head)
+    }
+
+    #[tokio::test]
+    async fn the_same_seed_gives_the_same_failures() {
+        let faults = Faults {
+            seed: 7,
+            unknown_one_in: 3,
+            final_one_in: 50,
+            ..Faults::default()
+        };
+        assert_eq!(outcomes(faults, 100).await, outcomes(faults, 100).await);
+        let other = Faults { seed: 8, ..faults };
+        assert_ne!(outcomes(faults, 100).await, outcomes(other, 100).await);
+    }
+
+    #[tokio::test]
+    async fn some_failed_appends_are_in_the_log_and_some_are_not() {
+        let faults = Faults {
+            seed: 1,
+            unknown_one_in: 1,
+            ..Faults::default()
+        };
+        let (outcomes, head) = outcomes(faults, 100).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == "unknown"));
+        assert!((20..80).contains(&head.0), "{head}");
+    }
+
+    #[tokio::test]
+    async fn after_a_final_failure_nothing_is_appended() {
+        let faults = Faults {
+            seed: 1,
+            final_one_in: 10,
+            ..Faults::default()
+        };
+        let (outcomes, head) = outcomes(faults, 1_000).await;
+        let worked = outcomes.iter().filter(|outcome| **outcome == "ok").count();
+        let failed = outcomes.iter().skip(worked);
+        assert!(failed.clone().count() > 0 && failed.clone().all(|outcome| *outcome == "final"));
+        assert!((worked as u64..=worked as u64 + 1).contains(&head.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_are_delayed_and_reads_fail() {
+        let faults = Faults {
+            seed: 1,
+            delay_max: Duration::from_secs(60),
+            read_one_in: 2,
+            ..Faults::default()
+        };
+        let log = FaultyLog::new(MemoryLog::new(Epoch(1)), faults);
+        let before = tokio::time::Instant::now();
+        let mut failed = 0;
+        for _ in 0..100 {
+            let page = log.page(PageRequest::after(Position::ZERO)).await;
+            failed += usize::from(page.is_err());
+        }
+        assert!((20..80).contains(&failed), "{failed}");
+        assert!(before.elapsed() > Duration::from_secs(600));
+    }
+}

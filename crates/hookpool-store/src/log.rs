@@ -53,6 +53,32 @@ pub trait EventLog: Send + Sync + 'static {
     fn wait(&self, past: Position) -> impl Future<Output = Position> + Send;
 }
 
+/// A log that several hold is the same log.
+impl<L: EventLog> EventLog for Arc<L> {
+    fn append(
+        &self,
+        batch: Vec<NewEvent>,
+    ) -> impl Future<Output = Result<Vec<Appended>, AppendError>> + Send {
+        L::append(self, batch)
+    }
+
+    fn page(&self, request: PageRequest) -> impl Future<Output = Result<Page, ReadError>> + Send {
+        L::page(self, request)
+    }
+
+    fn head(&self) -> Position {
+        L::head(self)
+    }
+
+    fn epoch(&self) -> Epoch {
+        L::epoch(self)
+    }
+
+    fn wait(&self, past: Position) -> impl Future<Output = Position> + Send {
+        L::wait(self, past)
+    }
+}
+
 /// What became of one event of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {

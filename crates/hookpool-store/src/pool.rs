@@ -32,6 +32,19 @@ pub trait PoolStore: Send + Sync + 'static {
     fn commit(&self, changes: PoolChanges) -> Result<(), PoolError>;
 }
 
+/// A pool that several hold is the same pool.
+impl<P: PoolStore> PoolStore for Arc<P> {
+    type Snapshot = P::Snapshot;
+
+    fn snapshot(&self) -> Arc<Self::Snapshot> {
+        P::snapshot(self)
+    }
+
+    fn commit(&self, changes: PoolChanges) -> Result<(), PoolError> {
+        P::commit(self, changes)
+    }
+}
+
 /// The pool at one checkpoint. Calls may block for the time of a disk access.
 pub trait PoolSnapshot: Send + Sync + 'static {
     /// Up to where the log is applied; `None` in a new pool.
