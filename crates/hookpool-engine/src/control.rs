@@ -1,6 +1,6 @@
 //! The registry, followed live from the control log, and the operators' changes to it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -48,6 +48,9 @@ pub enum ControlReadError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
+
+/// How long a log that does not answer is left alone.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// The registry and the way to change it.
 #[derive(Debug)]
@@ -139,9 +142,16 @@ impl<L: EventLog> Control<L> {
                 _ = status.ended() => return,
                 _ = self.log.wait(applied) => {}
             }
-            let _changing = self.changing.lock().await;
-            if let Err(error) = self.catch_up().await {
-                return status.fail(error.to_string());
+            let changing = self.changing.lock().await;
+            let caught_up = self.catch_up().await;
+            drop(changing);
+            match caught_up {
+                Ok(()) => {}
+                Err(ControlReadError::Read(error @ ReadError::Backend(_))) => {
+                    tracing::warn!(%error, "the registry tries again");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return status.fail(error.to_string()),
             }
         }
     }

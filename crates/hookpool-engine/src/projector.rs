@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     sync::Arc,
     thread::JoinHandle,
+    time::Duration,
 };
 
 use hookpool_core::{
@@ -40,6 +41,10 @@ pub enum ProjectError {
     #[error("fold the event at position {0}: {1}")]
     Body(Position, json::JsonError),
 }
+
+/// How long a log that does not answer is left alone at first; doubled each time.
+const RETRY_MIN: Duration = Duration::from_millis(2);
+const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// A running projector.
 #[derive(Debug)]
@@ -105,6 +110,7 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
         moved: &watch::Sender<Position>,
         status: &StatusCell,
     ) -> Result<(), ProjectError> {
+        let mut pause = RETRY_MIN;
         loop {
             tokio::select! {
                 biased;
@@ -113,7 +119,19 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
                     debug_assert_ne!(ended, Status::Ready);
                     return Ok(());
                 }
-                _ = self.log.wait(at) => at = self.apply_page(at).await?,
+                _ = self.log.wait(at) => match self.apply_page(at).await {
+                    Ok(through) => {
+                        at = through;
+                        pause = RETRY_MIN;
+                    }
+                    // A backend that does not answer may do so later; a damaged one will not.
+                    Err(ProjectError::Read(error @ ReadError::Backend(_))) => {
+                        tracing::warn!(%error, "the projector tries again");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(RETRY_MAX);
+                    }
+                    Err(error) => return Err(error),
+                },
             }
             moved.send_replace(at);
         }
