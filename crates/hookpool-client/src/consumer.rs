@@ -1,0 +1,207 @@
+//! Reads the pool and the log.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hookpool_core::key::Secret;
+use reqwest::{RequestBuilder, header::ACCEPT};
+use serde::{Deserialize, Serialize};
+
+use crate::{error::Error, follower::Follower, server::Server, value::Fields};
+
+/// Reads streams with a read key, or with an operator key, which reads all of them.
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    server: Server,
+    key: Secret,
+}
+
+/// A stream and how far it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stream {
+    /// Its name.
+    pub stream: String,
+    /// How many items it has.
+    pub items: u64,
+    /// The last position that its pool shows.
+    pub position: u64,
+    /// Which materialisation is served.
+    pub generation: u64,
+    /// How many positions of the log the pool has not applied.
+    pub lag: u64,
+}
+
+/// An item of the pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// Its id within the stream.
+    pub item_id: String,
+    /// Its fields.
+    pub fields: Fields,
+    /// The event that changed it last; not given on pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// Where each field came from, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<BTreeMap<String, FieldMeta>>,
+}
+
+/// Where a field came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldMeta {
+    /// The event that set it.
+    pub position: u64,
+    /// When that was recorded, RFC 3339.
+    pub time: String,
+    /// Who sent it.
+    pub connector: String,
+}
+
+/// Some items in byte order of their ids, as they were at one position.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ItemPage {
+    /// The position; the same on every page of a chain.
+    pub position: u64,
+    /// The items.
+    pub items: Vec<Item>,
+    /// What to pass as `after` for the next page, if there is one.
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+/// An event of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Where it is in the log.
+    pub position: u64,
+    /// When it was recorded, RFC 3339.
+    pub time: String,
+    /// The stream it belongs to.
+    pub stream: String,
+    /// `upsert` or `delete`.
+    pub op: String,
+    /// The item it is about.
+    pub item_id: String,
+    /// Who sent it.
+    pub connector: String,
+    /// Of the request that brought it.
+    pub request_id: String,
+    /// The size of its body.
+    pub bytes: u64,
+    /// Its body as text, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+/// Some events, oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<Event>,
+    /// What to pass as `after` for the next page, if there is one.
+    pub next: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Streams {
+    streams: Vec<Stream>,
+}
+
+impl Consumer {
+    /// A consumer with a read key or an operator key.
+    #[must_use]
+    pub fn new(server: Server, key: Secret) -> Self {
+        Self { server, key }
+    }
+
+    /// The streams that the key may see.
+    ///
+    /// # Errors
+    /// As every call: see [`Error`].
+    pub async fn streams(&self) -> Result<Vec<Stream>, Error> {
+        let request = self.server.get(&["api", "streams"], Some(&self.key))?;
+        Ok(self.server.json::<Streams>(request).await?.streams)
+    }
+
+    /// A page of items; `after` is the `next` of the page before. `limit` is 1 to 1000.
+    ///
+    /// # Errors
+    /// `PAGE_EXPIRED` if the page before is older than a minute; otherwise as every call.
+    pub async fn items(
+        &self,
+        stream: &str,
+        after: Option<&str>,
+        limit: u64,
+    ) -> Result<ItemPage, Error> {
+        let mut request = self.get(stream, &["items"])?.query(&[("limit", limit)]);
+        if let Some(after) = after {
+            request = request.query(&[("after", after)]);
+        }
+        self.server.json(request).await
+    }
+
+    /// One item, with the origin of its fields if `meta`.
+    ///
+    /// # Errors
+    /// 404 if there is none; otherwise as every call.
+    pub async fn item(&self, stream: &str, item_id: &str, meta: bool) -> Result<Item, Error> {
+        let mut request = self.get(stream, &["items", item_id])?;
+        if meta {
+            request = request.query(&[("meta", true)]);
+        }
+        self.server.json(request).await
+    }
+
+    /// A page of the log after a position (0 is the start), with bodies if `body`. `limit` is 1 to 1000.
+    ///
+    /// # Errors
+    /// As every call: see [`Error`].
+    pub async fn log(
+        &self,
+        stream: &str,
+        after: u64,
+        limit: u64,
+        body: bool,
+    ) -> Result<EventPage, Error> {
+        let mut request = self
+            .get(stream, &["log"])?
+            .query(&[("after", after), ("limit", limit)]);
+        if body {
+            request = request.query(&[("body", true)]);
+        }
+        self.server.json(request).await
+    }
+
+    /// One event with its body.
+    ///
+    /// # Errors
+    /// 404 if there is none; otherwise as every call.
+    pub async fn event(&self, stream: &str, position: u64) -> Result<Event, Error> {
+        let request = self.get(stream, &["log", &position.to_string()])?;
+        self.server.json(request).await
+    }
+
+    /// The bytes that were posted.
+    ///
+    /// # Errors
+    /// 404 if there is no such event; otherwise as every call.
+    pub async fn posted(&self, stream: &str, position: u64) -> Result<Bytes, Error> {
+        let request = self
+            .get(stream, &["log", &position.to_string()])?
+            .header(ACCEPT, "application/octet-stream");
+        self.server.body(request).await
+    }
+
+    /// Follows a stream from a snapshot on.
+    #[must_use]
+    pub fn follow(&self, stream: &str) -> Follower {
+        Follower::new(self.server.clone(), stream, self.key.clone())
+    }
+
+    fn get(&self, stream: &str, rest: &[&str]) -> Result<RequestBuilder, Error> {
+        let path = [&["api", "streams", stream], rest].concat();
+        self.server.get(&path, Some(&self.key))
+    }
+}

@@ -1,0 +1,290 @@
+//! Connectors and read keys: who may write and who may read.
+
+use hookpool_core::key::Secret;
+use reqwest::Method;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{error::Error, secret, server::Server};
+
+/// Hands out keys and takes them back, with an operator key.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    server: Server,
+    key: Secret,
+}
+
+/// What a connector does with a signed delivery that comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Replay {
+    /// Gives the first answer and records nothing.
+    #[default]
+    Collapse,
+    /// Records it again.
+    Allow,
+}
+
+/// A connector to be made.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewConnector {
+    /// The stream it writes to.
+    pub stream: String,
+    /// Its name; the stream's if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether deliveries must be signed.
+    pub signed: bool,
+    /// The property that holds the item id, for deliveries that name none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_field: Option<String>,
+    /// About repeated deliveries.
+    pub replay: Replay,
+}
+
+/// A connector just made, with the secrets that are never shown again. Serializing it shows them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedConnector {
+    /// Its name.
+    pub name: String,
+    /// The stream it writes to.
+    pub stream: String,
+    /// The public part of the ingest key.
+    pub key_id: String,
+    /// The ingest key.
+    #[serde(with = "secret::required")]
+    pub ingest_key: Secret,
+    /// The signing key, if it is signed.
+    #[serde(with = "secret::optional")]
+    pub signing_key: Option<Secret>,
+    /// Where to post.
+    pub url: String,
+    /// The property that holds the item id.
+    pub id_field: Option<String>,
+    /// About repeated deliveries.
+    pub replay: Replay,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
+/// A connector without its secrets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connector {
+    /// Its name.
+    pub name: String,
+    /// The stream it writes to.
+    pub stream: String,
+    /// Whether it takes deliveries.
+    pub enabled: bool,
+    /// The property that holds the item id.
+    pub id_field: Option<String>,
+    /// About repeated deliveries.
+    pub replay: Replay,
+    /// RFC 3339.
+    pub created_at: String,
+    /// Ingest keys that are accepted or will expire.
+    pub keys: Vec<ConnectorKey>,
+    /// The same for signing keys; none if it is unsigned.
+    pub signing_keys: Vec<ConnectorKey>,
+}
+
+/// A key by its public part.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectorKey {
+    /// The public part.
+    pub key_id: String,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339; `None` if it stays.
+    pub expires_at: Option<String>,
+}
+
+/// A new ingest key. Serializing it shows the key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotatedKey {
+    /// The connector.
+    pub name: String,
+    /// The stream it writes to.
+    pub stream: String,
+    /// The public part of the key.
+    pub key_id: String,
+    /// The key.
+    #[serde(with = "secret::required")]
+    pub ingest_key: Secret,
+}
+
+/// A new signing key. Serializing it shows the key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotatedSigningKey {
+    /// The connector.
+    pub name: String,
+    /// The stream it writes to.
+    pub stream: String,
+    /// The public name of the key.
+    pub key_id: String,
+    /// The key.
+    #[serde(with = "secret::required")]
+    pub signing_key: Secret,
+}
+
+/// A read key just made. Serializing it shows the key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedReader {
+    /// Its name.
+    pub name: String,
+    /// The public part of the key.
+    pub key_id: String,
+    /// The streams it may read; `*` is every stream.
+    pub streams: Vec<String>,
+    /// The key.
+    #[serde(with = "secret::required")]
+    pub read_key: Secret,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
+/// A read key without its secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reader {
+    /// Its name.
+    pub name: String,
+    /// The public part of the key.
+    pub key_id: String,
+    /// The streams it may read; `*` is every stream.
+    pub streams: Vec<String>,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
+#[derive(Deserialize)]
+struct Connectors {
+    connectors: Vec<Connector>,
+}
+
+#[derive(Deserialize)]
+struct Readers {
+    readers: Vec<Reader>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Overlap {
+    overlap_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct NewReader<'a> {
+    name: &'a str,
+    streams: &'a [String],
+}
+
+/// Every call fails as [`Error`] says; `CONFLICT` is a name that is taken, 404 one that is not there.
+impl Operator {
+    /// An operator with its key.
+    #[must_use]
+    pub fn new(server: Server, key: Secret) -> Self {
+        Self { server, key }
+    }
+
+    /// Makes a connector and its keys.
+    pub async fn add_connector(&self, new: &NewConnector) -> Result<CreatedConnector, Error> {
+        self.post(&["connectors"], new).await
+    }
+
+    /// All connectors.
+    pub async fn connectors(&self) -> Result<Vec<Connector>, Error> {
+        Ok(self.get::<Connectors>(&["connectors"]).await?.connectors)
+    }
+
+    /// One connector.
+    pub async fn connector(&self, name: &str) -> Result<Connector, Error> {
+        self.get(&["connectors", name]).await
+    }
+
+    /// Makes a new ingest key; the old ones expire after the overlap.
+    pub async fn rotate_key(&self, name: &str, overlap_seconds: u64) -> Result<RotatedKey, Error> {
+        let path = ["connectors", name, "keys:rotate"];
+        self.post(&path, &Overlap { overlap_seconds }).await
+    }
+
+    /// Makes a new signing key; the old ones expire after the overlap. Turns signing on where it was off.
+    pub async fn rotate_signing_key(
+        &self,
+        name: &str,
+        overlap_seconds: u64,
+    ) -> Result<RotatedSigningKey, Error> {
+        let path = ["connectors", name, "signing-keys:rotate"];
+        self.post(&path, &Overlap { overlap_seconds }).await
+    }
+
+    /// Refuses an ingest key from now on.
+    pub async fn revoke_key(&self, name: &str, key_id: &str) -> Result<(), Error> {
+        self.delete(&["connectors", name, "keys", key_id]).await
+    }
+
+    /// Refuses all deliveries of a connector.
+    pub async fn disable_connector(&self, name: &str) -> Result<Connector, Error> {
+        self.act(&["connectors", &format!("{name}:disable")]).await
+    }
+
+    /// Takes its deliveries again.
+    pub async fn enable_connector(&self, name: &str) -> Result<Connector, Error> {
+        self.act(&["connectors", &format!("{name}:enable")]).await
+    }
+
+    /// Makes a read key for some streams, `*` for every one.
+    pub async fn add_reader(&self, name: &str, streams: &[String]) -> Result<CreatedReader, Error> {
+        self.post(&["readers"], &NewReader { name, streams }).await
+    }
+
+    /// All read keys.
+    pub async fn readers(&self) -> Result<Vec<Reader>, Error> {
+        Ok(self.get::<Readers>(&["readers"]).await?.readers)
+    }
+
+    /// Refuses a read key from now on; its change streams end.
+    pub async fn revoke_reader(&self, name: &str) -> Result<(), Error> {
+        self.delete(&["readers", name]).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
+        let request = self.server.get(&admin(path), Some(&self.key))?;
+        self.server.json(request).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let request = self
+            .server
+            .request(Method::POST, &admin(path), Some(&self.key))?;
+        self.server.json(request.json(body)).await
+    }
+
+    async fn act<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
+        let request = self
+            .server
+            .request(Method::POST, &admin(path), Some(&self.key))?;
+        self.server.json(request).await
+    }
+
+    async fn delete(&self, path: &[&str]) -> Result<(), Error> {
+        let request = self
+            .server
+            .request(Method::DELETE, &admin(path), Some(&self.key))?;
+        self.server.done(request).await
+    }
+}
+
+fn admin<'a>(path: &[&'a str]) -> Vec<&'a str> {
+    [&["api", "admin"], path].concat()
+}

@@ -1,0 +1,119 @@
+//! The server's refusals: RFC 9457 problem documents, and what stands in for one where a proxy answered instead.
+
+use std::{fmt, time::Duration};
+
+use reqwest::{
+    Response, StatusCode,
+    header::{HeaderMap, RETRY_AFTER},
+};
+use serde::{Deserialize, Serialize};
+
+/// Why the server did not do it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// The stable name of the problem, `INVALID_PAYLOAD` for one. Empty if something else than Hookpool answered.
+    pub code: String,
+    /// The problem in a few words.
+    pub title: String,
+    /// More about this occurrence.
+    pub detail: Option<String>,
+    /// What to look for in the server's log.
+    pub request_id: Option<String>,
+    /// How long the server asked to be left alone.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
+}
+
+/// The members we read; a problem document may hold more and may miss any.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Document {
+    code: String,
+    title: String,
+    detail: Option<String>,
+    request_id: Option<String>,
+}
+
+impl Problem {
+    /// Reads the answer to its end. An answer that is no problem document still gives its status.
+    pub(crate) async fn read(response: Response) -> Self {
+        let status = response.status();
+        let headers = response.headers().clone();
+        let body = response.bytes().await.unwrap_or_default();
+        Self::new(status, &headers, &body)
+    }
+
+    fn new(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        let mut document: Document = serde_json::from_slice(body).unwrap_or_default();
+        if document.title.is_empty() {
+            document.title = status
+                .canonical_reason()
+                .unwrap_or("no reason given")
+                .into();
+        }
+        Self {
+            status: status.as_u16(),
+            code: document.code,
+            title: document.title,
+            detail: document.detail,
+            request_id: document
+                .request_id
+                .or_else(|| text(headers, "x-request-id")),
+            retry_after: text(headers, RETRY_AFTER.as_str())
+                .and_then(|seconds| seconds.parse().ok())
+                .map(Duration::from_secs),
+        }
+    }
+}
+
+/// A header as text, if it is there and is text.
+pub(crate) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(ToOwned::to_owned)
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.title.trim_end_matches('.'))?;
+        if let Some(detail) = &self.detail {
+            write!(f, ": {}", detail.trim_end_matches('.'))?;
+        }
+        match self.code.as_str() {
+            "" => write!(f, " ({}", self.status)?,
+            code => write!(f, " ({} {code}", self.status)?,
+        }
+        match &self.request_id {
+            Some(id) => write!(f, ", request {id})"),
+            None => write!(f, ")"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_document_is_told_in_one_sentence() {
+        let body = br#"{"type":"/problems/unavailable","title":"Try again later.","status":503,"code":"UNAVAILABLE","requestId":"r1"}"#;
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, "7".parse().unwrap())]);
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, &headers, body);
+        assert_eq!(
+            problem.to_string(),
+            "Try again later (503 UNAVAILABLE, request r1)"
+        );
+        assert_eq!(problem.retry_after, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn an_answer_of_something_else_keeps_its_status() {
+        let problem = Problem::new(
+            StatusCode::BAD_GATEWAY,
+            &HeaderMap::new(),
+            b"<html>oops</html>",
+        );
+        assert_eq!(problem.to_string(), "Bad Gateway (502)");
+    }
+}

@@ -1,0 +1,229 @@
+//! Sends deliveries, and sends them again where that can't do harm.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookpool_core::{key::Secret, sign::signature};
+use reqwest::{
+    Method,
+    header::{CONTENT_TYPE, HeaderMap},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{backoff::Backoff, clock, error::Error, problem::text, server::Server};
+
+/// Sends bodies to one stream.
+///
+/// # Retries
+///
+/// A failed try is repeated, with growing waits or after the server's `Retry-After`, if
+/// - the connection was never established, or the server said 503; or
+/// - the delivery is signed and no complete answer came.
+///
+/// A repeated signed delivery is the very same request, timestamp included. A connector that collapses replays (the default)
+/// answers it with the first answer and no second event, so it is safe even if the first try had arrived. An unsigned delivery
+/// that got a 503 after it had been handed on, and a signed one on a connector with `replay: allow`, may be in the log
+/// twice; the pool shows the same item either way if the body carries its item id.
+///
+/// For the same reason two equal bodies signed within one second are one delivery to a connector that collapses replays.
+#[derive(Debug, Clone)]
+pub struct Producer {
+    server: Server,
+    stream: String,
+    ingest_key: Secret,
+    signing_key: Option<Secret>,
+    id_field: Option<String>,
+    retries: Retries,
+}
+
+/// How stubbornly a [`Producer`] repeats.
+#[derive(Debug, Clone, Copy)]
+pub struct Retries {
+    /// How often at most, after the first try.
+    pub most: u32,
+    /// The waits between tries.
+    pub backoff: Backoff,
+    /// A `Retry-After` beyond this is not waited for.
+    pub patience: Duration,
+}
+
+impl Default for Retries {
+    /// Four retries from 200 ms on. With at most 30 s for an answer and 20 s for a wait, all five tries stay inside the 300 s
+    /// for which a signature holds.
+    fn default() -> Self {
+        Self {
+            most: 4,
+            backoff: Backoff {
+                first: Duration::from_millis(200),
+                longest: Duration::from_secs(5),
+            },
+            patience: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The server's promise: the event is durable and ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// `accepted`.
+    pub status: String,
+    /// The item that the event updates; generated where the body has no id.
+    pub item_id: String,
+    /// Distinct top-level properties, the id included.
+    pub fields_updated: u64,
+    /// Where the event is in the log.
+    pub position: u64,
+    /// Whether this is the answer to an earlier, equal delivery, and no new event.
+    pub replayed: bool,
+    /// What the server noticed: `generated-id`, `duplicate-keys`.
+    pub notices: Vec<String>,
+    /// What to look for in the server's log.
+    pub request_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AcceptedBody {
+    status: String,
+    item_id: String,
+    fields_updated: u64,
+}
+
+/// What stays the same over all tries.
+struct Delivery {
+    body: Bytes,
+    signed: Option<Signed>,
+}
+
+struct Signed {
+    timestamp: u64,
+    signature: String,
+}
+
+impl Producer {
+    /// A producer for a stream, unsigned, with the default retries.
+    #[must_use]
+    pub fn new(server: Server, stream: impl Into<String>, ingest_key: Secret) -> Self {
+        Self {
+            server,
+            stream: stream.into(),
+            ingest_key,
+            signing_key: None,
+            id_field: None,
+            retries: Retries::default(),
+        }
+    }
+
+    /// Signs every delivery with the whole key, its `whsk_` included.
+    #[must_use]
+    pub fn signing_key(mut self, key: Secret) -> Self {
+        self.signing_key = Some(key);
+        self
+    }
+
+    /// The property that holds the item id, for every delivery.
+    #[must_use]
+    pub fn id_field(mut self, name: impl Into<String>) -> Self {
+        self.id_field = Some(name.into());
+        self
+    }
+
+    /// Other retries than the default ones.
+    #[must_use]
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Delivers one body, byte for byte: one JSON object.
+    ///
+    /// # Errors
+    /// The last try's. After [`Error::Unreachable`] with `sent` it is unknown whether the event is in the log.
+    pub async fn send(&self, body: impl Into<Bytes>) -> Result<Accepted, Error> {
+        let delivery = self.sign(body.into());
+        let mut failures = 0;
+        loop {
+            let error = match self.post(&delivery).await {
+                Ok(accepted) => return Ok(accepted),
+                Err(error) => error,
+            };
+            failures += 1;
+            if failures > self.retries.most || !is_repeatable(&error, delivery.signed.is_some()) {
+                return Err(error);
+            }
+            let wait = self.retries.backoff.jittered(failures);
+            // Jitter on top: everybody was told the same number of seconds.
+            let wait = error.retry_after().map_or(wait, |asked| asked + wait);
+            if wait > self.retries.patience {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn sign(&self, body: Bytes) -> Delivery {
+        let signed = self.signing_key.as_ref().map(|key| {
+            let timestamp = clock::unix_seconds();
+            let signature = signature(key.expose(), timestamp, &body);
+            Signed {
+                timestamp,
+                signature,
+            }
+        });
+        Delivery { body, signed }
+    }
+
+    async fn post(&self, delivery: &Delivery) -> Result<Accepted, Error> {
+        let path = ["api", "webhook", self.stream.as_str()];
+        let mut request = self
+            .server
+            .request(Method::POST, &path, Some(&self.ingest_key))?
+            .header(CONTENT_TYPE, "application/json")
+            .body(delivery.body.clone());
+        if let Some(name) = &self.id_field {
+            request = request.query(&[("idField", name)]);
+        }
+        if let Some(Signed {
+            timestamp,
+            signature,
+        }) = &delivery.signed
+        {
+            request = request
+                .header("x-webhook-timestamp", *timestamp)
+                .header("x-webhook-signature", signature);
+        }
+        let (headers, body) = self.server.head_and_body(request).await?;
+        accepted(&headers, &body)
+    }
+}
+
+fn accepted(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Error> {
+    let body: AcceptedBody =
+        serde_json::from_slice(body).map_err(|error| Error::Protocol(error.to_string()))?;
+    let position = text(headers, "datapool-position")
+        .and_then(|position| position.parse().ok())
+        .ok_or_else(|| Error::Protocol("DataPool-Position is missing".to_owned()))?;
+    let notices = text(headers, "datapool-notice").unwrap_or_default();
+    Ok(Accepted {
+        status: body.status,
+        item_id: body.item_id,
+        fields_updated: body.fields_updated,
+        position,
+        replayed: text(headers, "idempotency-replayed").as_deref() == Some("true"),
+        notices: notices
+            .split(',')
+            .map(|notice| notice.trim().to_owned())
+            .filter(|notice| !notice.is_empty())
+            .collect(),
+        request_id: text(headers, "x-request-id"),
+    })
+}
+
+fn is_repeatable(error: &Error, signed: bool) -> bool {
+    match error {
+        Error::Unreachable { sent, .. } => signed || !sent,
+        Error::Problem(problem) => problem.status == 503,
+        Error::Protocol(_) | Error::Invalid(_) => false,
+    }
+}

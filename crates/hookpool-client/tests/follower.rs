@@ -1,0 +1,204 @@
+//! A follower sees each change once and in order, wherever its connections are cut.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod support;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use hookpool_client::{Backoff, Follower, Frame, Reset, Secret, Start};
+use support::{Canned, answer, header};
+
+const HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
+fn follower(canned: &Canned) -> Follower {
+    let quick = Duration::from_millis(1);
+    Follower::new(canned.server(), "sales", Secret::new("rk_a_b".to_owned())).backoff(Backoff {
+        first: quick,
+        longest: quick,
+    })
+}
+
+fn item(position: u64) -> String {
+    format!(
+        "event: item\ndata: {{\"stream\":\"s\",\"itemId\":\"i{position}\",\"fields\":{{}},\"position\":{position}}}\n\n"
+    )
+}
+
+fn snapshot_end(position: u64) -> String {
+    format!(
+        "event: snapshot-end\nid: e.1.{position}\ndata: {{\"position\":{position},\"items\":{position}}}\n\n"
+    )
+}
+
+fn change(position: u64) -> String {
+    format!(
+        "event: change\r\nid: e.1.{position}\r\ndata: {{\"op\":\"upsert\",\"stream\":\"s\",\"itemId\":\"ü\",\r\ndata: \"set\":{{\"n\":{position}}},\"position\":{position},\"time\":\"t\"}}\r\n\r\n: hb\r\n"
+    )
+}
+
+fn goodbye(reason: &str) -> String {
+    format!("event: goodbye\ndata: {{\"reason\":\"{reason}\"}}\n\n")
+}
+
+/// A whole answer in chunks of 50 bytes, so that cuts also hit the chunk framing.
+fn chunked(events: &str) -> Vec<u8> {
+    let mut answer = HEAD.as_bytes().to_vec();
+    for chunk in events.as_bytes().chunks(50) {
+        answer.extend(format!("{:x}\r\n", chunk.len()).bytes());
+        answer.extend(chunk);
+        answer.extend(b"\r\n");
+    }
+    answer.extend(b"0\r\n\r\n");
+    answer
+}
+
+/// What a server with three items and the changes 4 to 6 sends, resumed where the request says.
+fn events(request: &str) -> String {
+    let after =
+        header(request, "last-event-id").map(|id| id.rsplit('.').next().unwrap().parse().unwrap());
+    let snapshot = || (1..=3).map(item).collect::<String>() + &snapshot_end(3);
+    let start = after.map_or_else(snapshot, |_| {
+        "event: bookmark\ndata: {\"position\":0}\n\n".to_owned()
+    });
+    let changes: String = (4..=6)
+        .filter(|p| after.is_none_or(|after| *p > after))
+        .map(change)
+        .collect();
+    format!("retry: 1\n{start}{changes}{}", goodbye("shutdown"))
+}
+
+#[tokio::test]
+async fn every_change_comes_once_in_order_wherever_the_stream_is_cut() {
+    let length = chunked(&events("")).len();
+    for cut in 0..length {
+        let canned = Canned::start(move |nth, request| {
+            let mut answer = chunked(&events(request));
+            if nth == 0 {
+                answer.truncate(cut);
+            }
+            answer
+        })
+        .await;
+        let mut follower = follower(&canned);
+        let (mut rows, mut changes) = (Vec::new(), Vec::new());
+        while changes.last() != Some(&6) {
+            match follower.next().await.unwrap().unwrap() {
+                Frame::Item(row) => rows.push(row.position),
+                Frame::Change(change) => changes.push(change.position),
+                Frame::Reset(reset) => {
+                    assert_eq!(reset.reason, Reset::CUT);
+                    rows.clear();
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(
+            (rows, changes),
+            (vec![1, 2, 3], vec![4, 5, 6]),
+            "cut at {cut}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn resumes_by_last_event_id_and_asks_for_what_it_was_asked_for() {
+    let canned = Canned::start(|nth, _| match nth {
+        0 => chunked(&(change(7) + &goodbye("shutdown"))),
+        _ => chunked(&change(8)),
+    })
+    .await;
+    let mut follower = follower(&canned)
+        .item("a&b")
+        .start(Start::Cursor("e.1.6".to_owned()));
+    for event in ["change", "goodbye", "change"] {
+        assert_eq!(follower.next().await.unwrap().unwrap().event(), event);
+    }
+    let requests = canned.requests();
+    assert!(
+        requests[0].starts_with(
+            "GET /api/streams/sales/changes?after=e.1.6&heartbeat=15&item=a%26b HTTP/1.1"
+        ),
+        "{}",
+        requests[0]
+    );
+    assert_eq!(header(&requests[0], "last-event-id"), None);
+    assert_eq!(header(&requests[1], "last-event-id"), Some("e.1.7"));
+    assert_eq!(header(&requests[1], "authorization"), Some("Bearer rk_a_b"));
+}
+
+#[tokio::test]
+async fn a_cut_after_a_servers_reset_is_not_announced_twice() {
+    let reset = "event: reset\ndata: {\"reason\":\"other-epoch\"}\n\n";
+    let canned = Canned::start(move |nth, request| {
+        assert_eq!(
+            header(request, "last-event-id"),
+            (nth > 0).then_some("e.1.1")
+        );
+        match nth {
+            0 => chunked(&change(1)),
+            1 => chunked(&format!("{reset}{}", item(1))),
+            _ => chunked(&format!("{reset}{}{}", item(1), snapshot_end(1))),
+        }
+    })
+    .await;
+    let mut follower = follower(&canned).start(Start::Earliest);
+    for event in ["change", "reset", "item", "reset", "item", "snapshot-end"] {
+        assert_eq!(follower.next().await.unwrap().unwrap().event(), event);
+    }
+}
+
+#[tokio::test]
+async fn overload_is_retried_and_a_refusal_ends_it() {
+    let canned = Canned::start(|nth, _| match nth {
+        0 => answer("503 Service Unavailable", "", "{}"),
+        1 => chunked(&(change(1) + &goodbye("revoked"))),
+        _ => answer("401 Unauthorized", "", r#"{"code":"UNAUTHORIZED"}"#),
+    })
+    .await;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    let mut follower = follower(&canned).on_interruption(move |interruption| {
+        told.lock().unwrap().push(interruption.error.to_string())
+    });
+    assert_eq!(follower.next().await.unwrap().unwrap().event(), "change");
+    assert_eq!(follower.next().await.unwrap().unwrap().event(), "goodbye");
+    let error = follower.next().await.unwrap().unwrap_err();
+    assert_eq!(error.problem().unwrap().status, 401);
+    assert!(follower.next().await.is_none());
+    let seen = seen.lock().unwrap();
+    assert!(
+        seen.len() == 2 && seen[0].contains("503") && seen[1].contains("ended"),
+        "{seen:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_of_something_else_ends_it() {
+    let canned =
+        Canned::start(|_, _| answer("200 OK", "content-type: text/html\r\n", "<html>")).await;
+    let mut follower = follower(&canned);
+    assert!(follower.next().await.unwrap().is_err());
+    assert!(follower.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_dropped_next_loses_nothing() {
+    let canned = Canned::start(|_, request| chunked(&events(request))).await;
+    let mut follower = follower(&canned).start(Start::Earliest);
+    let mut changes = Vec::new();
+    while changes.last() != Some(&6) {
+        tokio::select! {
+            biased;
+            frame = follower.next() => if let Frame::Change(change) = frame.unwrap().unwrap() {
+                changes.push(change.position);
+            },
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    assert_eq!(changes, [4, 5, 6]);
+}

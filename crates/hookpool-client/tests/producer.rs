@@ -1,0 +1,163 @@
+//! What a producer repeats, and what it leaves alone.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod support;
+
+use std::time::Duration;
+
+use hookpool_client::{Backoff, Error, Producer, Retries, Secret};
+use support::{Canned, answer, header};
+
+const BODY: &str = r#"{"region":"North","sales":142000}"#;
+
+fn accepted() -> Vec<u8> {
+    answer(
+        "202 Accepted",
+        "datapool-position: 42\r\nx-request-id: r1\r\ndatapool-notice: generated-id, duplicate-keys\r\n",
+        r#"{"status":"accepted","itemId":"North","fieldsUpdated":2}"#,
+    )
+}
+
+fn unavailable(headers: &str) -> Vec<u8> {
+    answer(
+        "503 Service Unavailable",
+        headers,
+        r#"{"status":503,"code":"UNAVAILABLE"}"#,
+    )
+}
+
+fn producer(canned: &Canned) -> Producer {
+    Producer::new(canned.server(), "sales", Secret::new("ik_a_b".to_owned())).retries(Retries {
+        most: 3,
+        backoff: Backoff {
+            first: Duration::from_millis(5),
+            longest: Duration::from_millis(5),
+        },
+        patience: Duration::from_secs(2),
+    })
+}
+
+fn signed(canned: &Canned) -> Producer {
+    producer(canned).signing_key(Secret::new("whsk_x".to_owned()))
+}
+
+#[tokio::test]
+async fn an_answer_is_read_from_body_and_headers() {
+    let canned = Canned::start(|_, _| accepted()).await;
+    let accepted = producer(&canned)
+        .id_field("a b&c")
+        .send(BODY)
+        .await
+        .unwrap();
+    assert_eq!(accepted.item_id, "North");
+    assert_eq!((accepted.fields_updated, accepted.position), (2, 42));
+    assert_eq!(accepted.notices, ["generated-id", "duplicate-keys"]);
+    assert_eq!(accepted.request_id.as_deref(), Some("r1"));
+    assert!(!accepted.replayed);
+
+    let request = &canned.requests()[0];
+    assert!(
+        request.starts_with("POST /api/webhook/sales?idField=a+b%26c HTTP/1.1"),
+        "{request}"
+    );
+    assert!(request.ends_with(BODY));
+    assert_eq!(header(request, "authorization"), Some("Bearer ik_a_b"));
+    assert_eq!(header(request, "x-webhook-signature"), None);
+}
+
+#[tokio::test]
+async fn a_signed_delivery_is_repeated_as_it_was_after_every_kind_of_cut() {
+    let whole = accepted();
+    // Cut everywhere in the first answer, the head included.
+    for cut in 0..whole.len() {
+        let whole = whole.clone();
+        let canned = Canned::start(move |nth, _| match nth {
+            0 => whole[..cut].to_vec(),
+            _ => whole.clone(),
+        })
+        .await;
+        let accepted = signed(&canned).send(BODY).await.unwrap();
+        assert_eq!(accepted.position, 42);
+        let requests = canned.requests();
+        assert_eq!(requests.len(), 2, "cut at {cut}");
+        for name in ["x-webhook-signature", "x-webhook-timestamp"] {
+            assert!(header(&requests[0], name).is_some());
+            assert_eq!(header(&requests[0], name), header(&requests[1], name));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unsigned_delivery_that_may_have_arrived_is_not_repeated() {
+    let canned = Canned::start(|_, _| Vec::new()).await;
+    let error = producer(&canned).send(BODY).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Unreachable { sent: true, .. }),
+        "{error}"
+    );
+    assert_eq!(canned.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn overload_is_waited_out_as_long_as_the_server_asks() {
+    let canned = Canned::start(|nth, _| match nth {
+        0 => unavailable("retry-after: 1\r\n"),
+        _ => accepted(),
+    })
+    .await;
+    let before = tokio::time::Instant::now();
+    producer(&canned).send(BODY).await.unwrap();
+    assert!(before.elapsed() >= Duration::from_secs(1));
+    assert_eq!(canned.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn retries_are_bounded_in_number_and_in_patience() {
+    let canned = Canned::start(|_, _| unavailable("")).await;
+    let error = producer(&canned).send(BODY).await.unwrap_err();
+    assert_eq!(error.problem().unwrap().code, "UNAVAILABLE");
+    assert_eq!(canned.requests().len(), 4);
+
+    let canned = Canned::start(|_, _| unavailable("retry-after: 3600\r\n")).await;
+    producer(&canned).send(BODY).await.unwrap_err();
+    assert_eq!(canned.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_final() {
+    let canned =
+        Canned::start(|_, _| answer("401 Unauthorized", "", r#"{"code":"UNAUTHORIZED"}"#)).await;
+    let error = signed(&canned).send(BODY).await.unwrap_err();
+    assert_eq!(error.problem().unwrap().status, 401);
+    assert_eq!(canned.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_with_the_key() {
+    let canned =
+        Canned::start(|_, _| answer("307 Temporary Redirect", "location: /elsewhere\r\n", ""))
+            .await;
+    let error = producer(&canned).send(BODY).await.unwrap_err();
+    assert_eq!(error.problem().unwrap().status, 307);
+    assert_eq!(canned.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn nobody_listening_is_unreachable_and_nothing_was_sent() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let server = hookpool_client::Server::new(&url).unwrap();
+    let producer =
+        Producer::new(server, "sales", Secret::new("ik_a_b".to_owned())).retries(Retries {
+            most: 0,
+            ..Retries::default()
+        });
+    let error = producer.send(BODY).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Unreachable { sent: false, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&url), "{error}");
+}
