@@ -1,0 +1,163 @@
+//! Every key that is stored. Nothing else knows one.
+
+use hookpool_core::{
+    name::{ItemId, StreamName},
+    position::{Generation, Position},
+};
+
+/// Keyspace of the log: its blocks.
+pub(crate) const BLOCKS: &str = "blocks";
+/// Keyspace of the log: which blocks hold events of a stream.
+pub(crate) const STREAMS: &str = "streams";
+/// The one keyspace of the pool: one table file is then one moment of all of it.
+pub(crate) const POOL: &str = "pool";
+
+/// Ends a stream name in a key; no name holds it.
+const END: u8 = 0;
+
+/// A key, its value and its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key<'a> {
+    /// In `blocks`: `position(8, BE)` of the block's first event.
+    ///
+    /// Value: the block, as `hookpool_core::codec` writes it. Written once by the commit, never changed, never removed.
+    Block(Position),
+    /// In `streams`: `name 00 position(8, BE)` of the first event of a block that holds events of this stream.
+    ///
+    /// Value: [`crate::rows::Ordinals`]. Written with its block, never changed, never removed.
+    Stream(&'a StreamName, Position),
+    /// In `pool`: `c`.
+    ///
+    /// Value: [`crate::rows::checkpoint`]. Overwritten by every commit, in the same batch as its items.
+    Checkpoint,
+    /// In `pool`: `s name`.
+    ///
+    /// Value: [`crate::rows::stream_state`]. Overwritten when the stream changes, never removed.
+    State(&'a StreamName),
+    /// In `pool`: `i name 00 generation(4, BE) item-id`.
+    ///
+    /// Value: the item, as `hookpool_core::codec` writes it. Overwritten when the item changes.
+    Item(&'a StreamName, Generation, &'a ItemId),
+}
+
+impl Key<'_> {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        match self {
+            Self::Block(first) => first.0.to_be_bytes().into(),
+            Self::Stream(name, first) => {
+                let mut key = stream_prefix(name);
+                key.extend_from_slice(&first.0.to_be_bytes());
+                key
+            }
+            Self::Checkpoint => vec![b'c'],
+            Self::State(name) => [b"s", name.as_str().as_bytes()].concat(),
+            Self::Item(name, generation, id) => {
+                let mut key = item_prefix(name, generation);
+                key.extend_from_slice(id.as_str().as_bytes());
+                key
+            }
+        }
+    }
+}
+
+/// What all keys of a stream in `streams` begin with.
+pub(crate) fn stream_prefix(name: &StreamName) -> Vec<u8> {
+    let mut key = Vec::with_capacity(name.as_str().len() + 9);
+    key.extend_from_slice(name.as_str().as_bytes());
+    key.push(END);
+    key
+}
+
+/// What all items of a generation begin with.
+pub(crate) fn item_prefix(name: &StreamName, generation: Generation) -> Vec<u8> {
+    let mut key = Vec::with_capacity(name.as_str().len() + 64);
+    key.push(b'i');
+    key.extend_from_slice(name.as_str().as_bytes());
+    key.push(END);
+    key.extend_from_slice(&generation.0.to_be_bytes());
+    key
+}
+
+/// What the states of all streams begin with.
+pub(crate) const STATE_PREFIX: &[u8] = b"s";
+
+/// Reads a key of `blocks`.
+pub(crate) fn block_of(key: &[u8]) -> Option<Position> {
+    key.try_into().ok().map(u64::from_be_bytes).map(Position)
+}
+
+/// Reads a key of `streams`.
+pub(crate) fn stream_of(key: &[u8]) -> Option<(StreamName, Position)> {
+    let (rest, first) = key.split_last_chunk()?;
+    let (end, name) = rest.split_last()?;
+    let name = StreamName::new(str::from_utf8(name).ok()?).ok()?;
+    (*end == END).then_some((name, Position(u64::from_be_bytes(*first))))
+}
+
+/// Reads a [`Key::State`].
+pub(crate) fn state_of(key: &[u8]) -> Option<StreamName> {
+    let name = key.strip_prefix(STATE_PREFIX)?;
+    StreamName::new(str::from_utf8(name).ok()?).ok()
+}
+
+/// Reads the id off a [`Key::Item`] that begins with this prefix.
+pub(crate) fn item_of(key: &[u8], prefix: &[u8]) -> Option<ItemId> {
+    ItemId::new(str::from_utf8(key.strip_prefix(prefix)?).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> StreamName {
+        StreamName::new(text).unwrap()
+    }
+
+    #[test]
+    fn every_key_is_read_back() {
+        let sales = name("sales");
+        let id = ItemId::new("a/b ü").unwrap();
+        assert_eq!(
+            block_of(&Key::Block(Position(7)).encode()),
+            Some(Position(7))
+        );
+        assert_eq!(
+            stream_of(&Key::Stream(&sales, Position(7)).encode()),
+            Some((sales.clone(), Position(7)))
+        );
+        assert_eq!(state_of(&Key::State(&sales).encode()), Some(sales.clone()));
+        let prefix = item_prefix(&sales, Generation(3));
+        let key = Key::Item(&sales, Generation(3), &id).encode();
+        assert_eq!(item_of(&key, &prefix), Some(id));
+    }
+
+    #[test]
+    fn keys_sort_as_what_they_name() {
+        let sorted = [
+            Key::Stream(&name("a"), Position(2)).encode(),
+            Key::Stream(&name("a"), Position(256)).encode(),
+            Key::Stream(&name("a-b"), Position(1)).encode(),
+            Key::Stream(&name("b"), Position(1)).encode(),
+        ];
+        assert!(sorted.is_sorted());
+        assert!(Key::Block(Position(255)).encode() < Key::Block(Position(256)).encode());
+    }
+
+    #[test]
+    fn no_prefix_of_a_stream_holds_keys_of_another() {
+        let key = Key::Stream(&name("a-b"), Position(1)).encode();
+        assert!(!key.starts_with(&stream_prefix(&name("a"))));
+        let id = ItemId::new("x").unwrap();
+        let key = Key::Item(&name("a-b"), Generation(1), &id).encode();
+        assert!(!key.starts_with(&item_prefix(&name("a"), Generation(1))));
+    }
+
+    #[test]
+    fn other_bytes_are_no_key() {
+        assert_eq!(block_of(b"1234567"), None);
+        assert_eq!(stream_of(b"sales-12345678"), None);
+        assert_eq!(stream_of(b"\x0012345678"), None);
+        assert_eq!(state_of(b"s\xff"), None);
+        assert_eq!(item_of(b"isales", b"iother"), None);
+    }
+}

@@ -1,0 +1,599 @@
+//! A log in a folder: one block per commit, synced before anybody is told.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use fjall::{Database, Keyspace, PersistMode};
+use hookpool_core::{
+    codec::{Block, Digest, EncodedBlock, encode_block},
+    event::{DedupeKey, Event, NewEvent},
+    name::StreamName,
+    position::{Epoch, Position},
+};
+use hookpool_store::{
+    AppendError, Appended, Cause, EventLog, Page, PageRequest, ReadError, dedupe::DedupeWindow,
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::{
+    database,
+    error::{OpenError, Refusal},
+    folder, journal,
+    keys::{BLOCKS, Key, STREAMS, stream_of, stream_prefix},
+    rows::Ordinals,
+    tables,
+    tail::{Tail, View, index},
+    witness::{Found, Keeper, Witness},
+};
+
+/// How much of the end of a log is checked when it opens: all of what fjall's journals can hold, and more.
+pub const VERIFY_BYTES: u64 = 256 << 20;
+/// `blocks` and `streams`.
+const KEYSPACES: u64 = 2;
+
+/// How a log is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Identity of the log if it is created now.
+    pub epoch_if_new: Epoch,
+    /// Bytes at the end of the log that are checked; less than [`VERIFY_BYTES`] weakens what opening promises.
+    pub verify_bytes: u64,
+}
+
+impl Options {
+    /// The usual checks.
+    #[must_use]
+    pub fn new(epoch_if_new: Epoch) -> Self {
+        Self {
+            epoch_if_new,
+            verify_bytes: VERIFY_BYTES,
+        }
+    }
+}
+
+/// A log in a folder.
+pub struct FjallLog {
+    epoch: Epoch,
+    writer: Mutex<Writer>,
+    published: ArcSwap<Published>,
+    head: watch::Sender<Position>,
+    keeper: Keeper,
+    database: Database,
+    blocks: Keyspace,
+    streams: Keyspace,
+    _lock: File,
+}
+
+/// What readers see: a snapshot, and up to where it may be read.
+struct Published {
+    view: View,
+    head: Position,
+}
+
+/// What only the appender needs.
+struct Writer {
+    head: Position,
+    digest: Digest,
+    dedupe: DedupeWindow,
+    failed: Option<Cause>,
+}
+
+/// A panic or an unfinished commit: nobody knows what is on the disk.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("a commit did not finish")]
+struct Unfinished;
+
+/// Stored bytes that are not what was written.
+#[derive(Debug, Clone, Error)]
+#[error("{0}")]
+struct Damage(String);
+
+impl fmt::Debug for FjallLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FjallLog")
+            .field("epoch", &self.epoch)
+            .field("head", &self.head())
+            .finish_non_exhaustive()
+    }
+}
+
+impl FjallLog {
+    /// Opens the log in a folder, or creates it. Proves that its end is what was written; see `docs/storage.md`.
+    ///
+    /// # Errors
+    /// [`OpenError`], each with what to do next. Nothing was deleted then.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        let opened = Opened::open(dir, options).map_err(|refusal| refusal.error)?;
+        let view = opened.view();
+        let tail = view
+            .tail(opened.epoch, options.verify_bytes)
+            .map_err(|what| OpenError::damaged(dir, what))?;
+        let witnessed = opened.prove(&view, &tail)?;
+        opened.finish(view, tail, witnessed)
+    }
+
+    fn commit(&self, batch: &[NewEvent]) -> Result<Vec<Appended>, AppendError> {
+        // A panic in here leaves `failed` set.
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cause) = writer.failed.clone().or_else(|| self.keeper.failed()) {
+            return Err(AppendError::Final(cause));
+        }
+        let (outcomes, new) = writer.sort_out(batch);
+        if new.is_empty() {
+            return Ok(outcomes);
+        }
+        writer.failed = Some(Arc::new(Unfinished));
+        let first = writer.head.plus(1);
+        let block = encode_block(self.epoch, first, writer.digest, new.iter().copied());
+        let end = Witness {
+            epoch: self.epoch,
+            head: block.last,
+            digest: block.digest,
+        };
+        if let Err(error) = self.write(first, block, &new) {
+            let cause = database::cause(error);
+            writer.failed = Some(Arc::clone(&cause));
+            return Err(AppendError::Final(cause));
+        }
+        writer.advance(&end, &new);
+        writer.failed = None;
+        self.publish(&end);
+        Ok(outcomes)
+    }
+
+    /// IMPORTANT: one batch, synced; the block and its index are both there or both absent.
+    fn write(
+        &self,
+        first: Position,
+        block: EncodedBlock,
+        events: &[&NewEvent],
+    ) -> Result<(), fjall::Error> {
+        let mut batch = self
+            .database
+            .batch()
+            .durability(Some(PersistMode::SyncData));
+        batch.insert(&self.blocks, Key::Block(first).encode(), block.bytes);
+        for (stream, ordinals) in index(events.iter().map(|event| &event.stream)) {
+            let key = Key::Stream(stream, first).encode();
+            batch.insert(&self.streams, key, ordinals.encode());
+        }
+        batch.commit()
+    }
+
+    /// IMPORTANT: the snapshot before the head, so that whoever sees the head can read up to it.
+    fn publish(&self, end: &Witness) {
+        let view = View {
+            blocks: self.blocks.clone(),
+            streams: self.streams.clone(),
+            snapshot: self.database.snapshot(),
+        };
+        self.published.store(Arc::new(Published {
+            view,
+            head: end.head,
+        }));
+        self.head.send_replace(end.head);
+        self.keeper.moved(*end);
+    }
+}
+
+impl EventLog for FjallLog {
+    async fn append(&self, batch: Vec<NewEvent>) -> Result<Vec<Appended>, AppendError> {
+        self.commit(&batch)
+    }
+
+    async fn page(&self, request: PageRequest) -> Result<Page, ReadError> {
+        PageReader::new(&self.published.load_full(), &request).read(&request)
+    }
+
+    fn head(&self) -> Position {
+        *self.head.borrow()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    async fn wait(&self, past: Position) -> Position {
+        let mut head = self.head.subscribe();
+        // The sender lives in self, so the channel is open while we wait.
+        head.wait_for(|head| *head > past)
+            .await
+            .map_or(past, |head| *head)
+    }
+}
+
+impl Writer {
+    /// What becomes of each event, and which are new.
+    fn sort_out<'a>(&self, batch: &'a [NewEvent]) -> (Vec<Appended>, Vec<&'a NewEvent>) {
+        let mut new = Vec::with_capacity(batch.len());
+        let mut seen: HashMap<DedupeKey, Position> = HashMap::new();
+        let mut next = self.head.plus(1);
+        let mut outcome = |event: &'a NewEvent| {
+            let known = |key| self.dedupe.find(&key).or_else(|| seen.get(&key).copied());
+            if let Some(position) = event.dedupe.and_then(known) {
+                return Appended::Duplicate(position);
+            }
+            let position = next;
+            next = next.plus(1);
+            new.push(event);
+            if let Some(key) = event.dedupe {
+                seen.insert(key, position);
+            }
+            Appended::New(position)
+        };
+        let outcomes = batch.iter().map(&mut outcome).collect();
+        (outcomes, new)
+    }
+
+    fn advance(&mut self, end: &Witness, events: &[&NewEvent]) {
+        for (event, offset) in events.iter().zip(1..) {
+            if let Some(key) = event.dedupe {
+                let position = self.head.plus(offset);
+                self.dedupe.remember(key, event.time, position);
+            }
+        }
+        (self.head, self.digest) = (end.head, end.digest);
+    }
+}
+
+/// A log whose files are checked and whose database is open, but whose end is not proved.
+pub(crate) struct Opened {
+    pub(crate) dir: PathBuf,
+    pub(crate) epoch: Epoch,
+    witness: Found,
+    accepted: Option<Witness>,
+    database: Database,
+    blocks: Keyspace,
+    streams: Keyspace,
+    lock: File,
+}
+
+impl Opened {
+    /// IMPORTANT: everything is checked before fjall opens, since opening cuts and deletes.
+    pub(crate) fn open(dir: &Path, options: Options) -> Result<Self, Refusal> {
+        let unusable = |error| OpenError::unusable(dir, error);
+        let lock = folder::lock(dir)?;
+        let witness = Witness::read(dir).map_err(unusable)?;
+        if !folder::db(dir).try_exists().map_err(unusable)? {
+            create(dir, options.epoch_if_new, witness)?;
+            return Ok(Self::open_database(dir, options.epoch_if_new, None, lock)?);
+        }
+        let epoch = folder::read_format(dir)?;
+        let accepted = folder::read_accept(dir).filter(|end| end.epoch == epoch);
+        let durable = match (accepted, witness) {
+            (Some(end), _) | (None, Found::Intact(end)) => end.head,
+            (None, Found::Damaged | Found::Missing) => Position::ZERO,
+        };
+        tables::check(&folder::db(dir), KEYSPACES, options.verify_bytes)
+            .map_err(|what| OpenError::damaged(dir, what))?;
+        journal::check(dir, epoch, durable, accepted.as_ref())
+            .map_err(|error| Refusal::of_journals(dir, epoch, error))?;
+        Ok(Self::open_database(dir, epoch, accepted, lock)?)
+    }
+
+    fn open_database(
+        dir: &Path,
+        epoch: Epoch,
+        accepted: Option<Witness>,
+        lock: File,
+    ) -> Result<Self, OpenError> {
+        let witness = Witness::read(dir).map_err(|error| OpenError::unusable(dir, error))?;
+        let (database, [blocks, streams]) = database::open(&folder::db(dir), [BLOCKS, STREAMS])
+            .map_err(|error| OpenError::damaged(dir, error.to_string()))?;
+        Ok(Self {
+            dir: dir.into(),
+            epoch,
+            witness,
+            accepted,
+            database,
+            blocks,
+            streams,
+            lock,
+        })
+    }
+
+    pub(crate) fn view(&self) -> View {
+        View {
+            blocks: self.blocks.clone(),
+            streams: self.streams.clone(),
+            snapshot: self.database.snapshot(),
+        }
+    }
+
+    /// Proves by the witness that the log did not come back shorter; returns what the file `witness` says afterwards.
+    pub(crate) fn prove(&self, view: &View, tail: &Tail) -> Result<Witness, OpenError> {
+        let end = Witness {
+            epoch: self.epoch,
+            head: tail.head,
+            digest: tail.digest,
+        };
+        match self.vouch(view, &end) {
+            Ok(witness) => Ok(witness),
+            Err(_) if self.accepted == Some(end) => self.accept(end),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn vouch(&self, view: &View, end: &Witness) -> Result<Witness, OpenError> {
+        let doubt = |what: &str| OpenError::Witness {
+            dir: self.dir.clone(),
+            what: what.into(),
+            epoch: end.epoch,
+            head: end.head,
+        };
+        let witness = match self.witness {
+            Found::Intact(witness) => witness,
+            Found::Damaged => return Err(doubt("the file `witness` is damaged")),
+            Found::Missing => return Err(doubt("the file `witness` is missing")),
+        };
+        if witness.epoch != end.epoch {
+            return Err(doubt("the file `witness` is of another log"));
+        }
+        if witness.head > end.head {
+            return Err(OpenError::Shorter {
+                dir: self.dir.clone(),
+                head: end.head,
+                durable: witness.head,
+            });
+        }
+        let witnessed = if witness.head == Position::ZERO {
+            Digest::default()
+        } else {
+            view.block_at(witness.head)
+                .map_err(|what| OpenError::damaged(&self.dir, what))?
+                .filter(|block| block.header().last() == witness.head)
+                .ok_or_else(|| doubt("no block ends where the file `witness` says"))?
+                .digest()
+        };
+        if witnessed == witness.digest {
+            Ok(witness)
+        } else {
+            Err(doubt("the file `witness` is of another history"))
+        }
+    }
+
+    /// An operator takes the log as it is.
+    fn accept(&self, end: Witness) -> Result<Witness, OpenError> {
+        let unusable = |error| OpenError::unusable(&self.dir, error);
+        end.write(&self.dir).map_err(unusable)?;
+        folder::remove_accept(&self.dir).map_err(unusable)?;
+        Ok(end)
+    }
+
+    fn finish(self, view: View, tail: Tail, witnessed: Witness) -> Result<FjallLog, OpenError> {
+        let end = Witness {
+            epoch: self.epoch,
+            head: tail.head,
+            digest: tail.digest,
+        };
+        let keeper = Keeper::start(&self.dir, end, witnessed)
+            .map_err(|error| OpenError::unusable(&self.dir, error))?;
+        let writer = Writer {
+            head: tail.head,
+            digest: tail.digest,
+            dedupe: tail.dedupe,
+            failed: None,
+        };
+        Ok(FjallLog {
+            epoch: self.epoch,
+            writer: Mutex::new(writer),
+            published: ArcSwap::from_pointee(Published {
+                view,
+                head: tail.head,
+            }),
+            head: watch::Sender::new(tail.head),
+            keeper,
+            database: self.database,
+            blocks: self.blocks,
+            streams: self.streams,
+            _lock: self.lock,
+        })
+    }
+}
+
+/// IMPORTANT: `db` takes its name last; where it is, the log is whole and has a format and a witness.
+fn create(dir: &Path, epoch: Epoch, witness: Found) -> Result<(), OpenError> {
+    let unusable = |error| OpenError::unusable(dir, error);
+    match witness {
+        Found::Missing => {}
+        // A creation that was killed.
+        Found::Intact(witness) if witness.head == Position::ZERO => {}
+        Found::Intact(_) | Found::Damaged => {
+            return Err(OpenError::damaged(dir, "the folder `db` is missing"));
+        }
+    }
+    let unfinished = folder::unfinished_db(dir);
+    if unfinished.try_exists().map_err(unusable)? {
+        std::fs::remove_dir_all(&unfinished).map_err(unusable)?;
+    }
+    database::create(&unfinished, [BLOCKS, STREAMS]).map_err(|error| OpenError::Unusable {
+        dir: dir.into(),
+        cause: Arc::new(error),
+    })?;
+    let empty = Witness {
+        epoch,
+        head: Position::ZERO,
+        digest: Digest::default(),
+    };
+    empty.write(dir).map_err(unusable)?;
+    folder::write_format(dir, epoch).map_err(unusable)?;
+    std::fs::rename(&unfinished, folder::db(dir)).map_err(unusable)?;
+    folder::sync(dir).map_err(unusable)?;
+    // The folder's own name.
+    dir.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .map_or(Ok(()), folder::sync)
+        .map_err(unusable)
+}
+
+/// Fills one page.
+struct PageReader<'a> {
+    published: &'a Published,
+    until: Position,
+    /// Up to here all is in the page, or was not asked for.
+    seen: Position,
+    events: Vec<Event>,
+    bytes: usize,
+    events_max: usize,
+    bytes_max: usize,
+}
+
+impl<'a> PageReader<'a> {
+    fn new(published: &'a Published, request: &PageRequest) -> Self {
+        Self {
+            published,
+            until: request.until.min(published.head),
+            seen: request.after,
+            events: Vec::new(),
+            bytes: 0,
+            events_max: request.events_max.max(1),
+            bytes_max: request.bytes_max,
+        }
+    }
+
+    fn read(mut self, request: &PageRequest) -> Result<Page, ReadError> {
+        if self.until > self.seen {
+            let whole = match &request.stream {
+                None => self.read_all(),
+                Some(stream) => self.read_stream(stream),
+            };
+            let whole = whole.map_err(|what| ReadError::Damaged {
+                after: self.seen,
+                cause: Arc::new(Damage(what)),
+            })?;
+            if whole {
+                self.seen = self.until;
+            }
+        }
+        Ok(Page {
+            events: self.events,
+            through: self.seen,
+        })
+    }
+
+    /// Whether everything up to the end is in the page.
+    fn read_all(&mut self) -> Result<bool, String> {
+        let view = &self.published.view;
+        let next = self.seen.plus(1);
+        let first = view
+            .block_at(next)?
+            .filter(|block| block.header().last() >= next)
+            .ok_or_else(|| missing(next))?;
+        let rest = view.blocks(first.header().last().plus(1)..=self.until);
+        let mut expected = first.header().first;
+        for block in std::iter::once(Ok(first)).chain(rest) {
+            let block = block?;
+            if block.header().first != expected {
+                return Err(missing(expected));
+            }
+            expected = block.header().last().plus(1);
+            for event in block.events_from(self.seen.plus(1)) {
+                let event = event.map_err(|error| error.to_string())?;
+                if event.position > self.until {
+                    return Ok(true);
+                }
+                if !self.take(event) {
+                    return Ok(false);
+                }
+            }
+        }
+        if expected > self.until {
+            Ok(true)
+        } else {
+            Err(missing(expected))
+        }
+    }
+
+    /// Whether everything of the stream up to the end is in the page.
+    fn read_stream(&mut self, stream: &StreamName) -> Result<bool, String> {
+        let view = &self.published.view;
+        let key = |first| Key::Stream(stream, first).encode();
+        // The block that holds the next position may begin before it.
+        let from = self
+            .rows(key(Position::ZERO)..=key(self.seen.plus(1)))
+            .next_back()
+            .transpose()?
+            .map_or_else(|| stream_prefix(stream), |(first, _)| key(first));
+        for row in self.rows(from..=key(self.until)) {
+            let (first, row) = row?;
+            let block = view.block(first)?.ok_or_else(|| missing(first))?;
+            let count = block.header().count;
+            let ordinals = Ordinals::decode(&row, count)
+                .ok_or_else(|| format!("the index of stream {stream} is damaged at {first}"))?;
+            for (ordinal, length) in ordinals.runs(count) {
+                if !self.take_run(stream, &block, first.plus(ordinal.into()), length)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes events of a stream that lie side by side in a block.
+    fn take_run(
+        &mut self,
+        stream: &StreamName,
+        block: &Block,
+        first: Position,
+        length: u32,
+    ) -> Result<bool, String> {
+        let end = first.plus(length.into());
+        let from = first.max(self.seen.plus(1));
+        if from >= end {
+            return Ok(true);
+        }
+        for event in block.events_from(from) {
+            let event = event.map_err(|error| error.to_string())?;
+            if event.position >= end || event.position > self.until {
+                break;
+            }
+            if event.event.stream != *stream {
+                return Err(format!(
+                    "the index of stream {stream} names position {}, which is of stream {}",
+                    event.position, event.event.stream
+                ));
+            }
+            if !self.take(event) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn rows(
+        &self,
+        range: std::ops::RangeInclusive<Vec<u8>>,
+    ) -> impl DoubleEndedIterator<Item = Result<(Position, fjall::Slice), String>> + use<> {
+        use fjall::Readable as _;
+        let view = &self.published.view;
+        view.snapshot.range(&view.streams, range).map(|guard| {
+            let (key, row) = guard.into_inner().map_err(|error| error.to_string())?;
+            let (_, first) = stream_of(&key).ok_or("a key in `streams` is damaged")?;
+            Ok((first, row))
+        })
+    }
+
+    /// Puts an event into the page, if it has room.
+    fn take(&mut self, event: Event) -> bool {
+        if self.events.len() >= self.events_max
+            || (self.bytes >= self.bytes_max && !self.events.is_empty())
+        {
+            return false;
+        }
+        self.bytes += event.event.body.len();
+        self.seen = event.position;
+        self.events.push(event);
+        true
+    }
+}
+
+fn missing(position: Position) -> String {
+    format!("the block of position {position} is missing")
+}

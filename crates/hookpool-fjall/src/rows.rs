@@ -1,0 +1,189 @@
+//! Values that are not blocks or items: fixed layouts, little endian. What a checksum covers begins with the key.
+
+use hookpool_core::position::{Epoch, Generation, Position};
+use hookpool_store::{Checkpoint, StreamState};
+
+/// Which events of a block belong to a stream: their ordinals within it, 4 bytes each, strictly increasing; none means all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ordinals {
+    /// The whole block.
+    All,
+    /// These, counted from 0.
+    Some(Vec<u32>),
+}
+
+impl Ordinals {
+    /// Of the ordinals of one stream in a block of `count` events.
+    pub(crate) fn of(ordinals: Vec<u32>, count: usize) -> Self {
+        if ordinals.len() == count {
+            Self::All
+        } else {
+            Self::Some(ordinals)
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::All => Vec::new(),
+            Self::Some(ordinals) => ordinals.iter().flat_map(|n| n.to_le_bytes()).collect(),
+        }
+    }
+
+    /// Of a block of `count` events; `None` if the bytes fit no such block.
+    pub(crate) fn decode(bytes: &[u8], count: u32) -> Option<Self> {
+        let (chunks, rest) = bytes.as_chunks::<4>();
+        let ordinals: Vec<u32> = chunks
+            .iter()
+            .map(|bytes| u32::from_le_bytes(*bytes))
+            .collect();
+        let fits = rest.is_empty()
+            && ordinals.is_sorted_by(|a, b| a < b)
+            && ordinals.last().is_none_or(|last| *last < count);
+        fits.then_some(if ordinals.is_empty() {
+            Self::All
+        } else {
+            Self::Some(ordinals)
+        })
+    }
+
+    /// Ranges of ordinals without holes, as (first, length).
+    pub(crate) fn runs(&self, count: u32) -> Vec<(u32, u32)> {
+        let ordinals = match self {
+            Self::All => return vec![(0, count)],
+            Self::Some(ordinals) => ordinals,
+        };
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        for ordinal in ordinals {
+            match runs.last_mut() {
+                Some((first, length)) if *first + *length == *ordinal => *length += 1,
+                _ => runs.push((*ordinal, 1)),
+            }
+        }
+        runs
+    }
+}
+
+const VERSION: u8 = 1;
+
+/// Version, fields, CRC-32 over the key and all of these.
+fn seal(key: &[u8], fields: &[&[u8]]) -> Vec<u8> {
+    let mut row = vec![VERSION];
+    for field in fields {
+        row.extend_from_slice(field);
+    }
+    let crc = crc(key, &row);
+    row.extend_from_slice(&crc.to_le_bytes());
+    row
+}
+
+/// The fields of an intact row.
+fn unseal<'a>(key: &[u8], row: &'a [u8]) -> Option<&'a [u8]> {
+    let (checked, stored) = row.split_last_chunk()?;
+    let (version, fields) = checked.split_first()?;
+    (*version == VERSION && crc(key, checked) == u32::from_le_bytes(*stored)).then_some(fields)
+}
+
+fn crc(key: &[u8], row: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(key);
+    crc.update(row);
+    crc.finalize()
+}
+
+/// `version(1) epoch(8) position(8) crc(4)`.
+pub(crate) fn checkpoint(key: &[u8], checkpoint: Checkpoint) -> Vec<u8> {
+    seal(
+        key,
+        &[
+            &checkpoint.epoch.0.to_le_bytes(),
+            &checkpoint.position.0.to_le_bytes(),
+        ],
+    )
+}
+
+/// Reads a [`checkpoint`].
+pub(crate) fn to_checkpoint(key: &[u8], row: &[u8]) -> Option<Checkpoint> {
+    let (epoch, position) = unseal(key, row)?.split_first_chunk()?;
+    Some(Checkpoint {
+        epoch: Epoch(u64::from_le_bytes(*epoch)),
+        position: Position(u64::from_le_bytes(position.try_into().ok()?)),
+    })
+}
+
+/// `version(1) generation(4) items(8) position(8) crc(4)`.
+pub(crate) fn stream_state(key: &[u8], state: StreamState) -> Vec<u8> {
+    seal(
+        key,
+        &[
+            &state.generation.0.to_le_bytes(),
+            &state.items.to_le_bytes(),
+            &state.position.0.to_le_bytes(),
+        ],
+    )
+}
+
+/// Reads a [`stream_state`].
+pub(crate) fn to_stream_state(key: &[u8], row: &[u8]) -> Option<StreamState> {
+    let (generation, rest) = unseal(key, row)?.split_first_chunk()?;
+    let (items, position) = rest.split_first_chunk()?;
+    Some(StreamState {
+        generation: Generation(u32::from_le_bytes(*generation)),
+        items: u64::from_le_bytes(*items),
+        position: Position(u64::from_le_bytes(position.try_into().ok()?)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHECKPOINT: Checkpoint = Checkpoint {
+        epoch: Epoch(7),
+        position: Position(9),
+    };
+    const STATE: StreamState = StreamState {
+        generation: Generation(2),
+        items: 5,
+        position: Position(8),
+    };
+
+    #[test]
+    fn rows_are_read_back_under_their_own_key_only() {
+        let row = checkpoint(b"c", CHECKPOINT);
+        assert_eq!(to_checkpoint(b"c", &row), Some(CHECKPOINT));
+        assert_eq!(to_checkpoint(b"d", &row), None);
+        let row = stream_state(b"ssales", STATE);
+        assert_eq!(to_stream_state(b"ssales", &row), Some(STATE));
+        assert_eq!(to_stream_state(b"sother", &row), None);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_row_is_found() {
+        let good = stream_state(b"ssales", STATE);
+        for bit in 0..good.len() * 8 {
+            let mut row = good.clone();
+            row[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(to_stream_state(b"ssales", &row), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn ordinals_are_read_back_in_runs() {
+        let some = Ordinals::of(vec![0, 1, 4], 5);
+        assert_eq!(Ordinals::decode(&some.encode(), 5), Some(some.clone()));
+        assert_eq!(some.runs(5), [(0, 2), (4, 1)]);
+        let all = Ordinals::of(vec![0, 1, 2], 3);
+        assert_eq!((all.encode().len(), all.runs(3)), (0, vec![(0, 3)]));
+    }
+
+    #[test]
+    fn ordinals_that_fit_no_block_are_damaged() {
+        let some = Ordinals::Some(vec![0, 4]).encode();
+        assert_eq!(Ordinals::decode(&some, 4), None);
+        assert_eq!(Ordinals::decode(some.get(..7).unwrap(), 5), None);
+        assert_eq!(
+            Ordinals::decode(&Ordinals::Some(vec![4, 0]).encode(), 5),
+            None
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! Reads a whole log that nobody has open, and says what is in it.
+
+use std::path::Path;
+
+use hookpool_core::{
+    codec::{Block, Digest},
+    position::{Epoch, Position},
+};
+
+use crate::{
+    error::{OpenError, Refusal},
+    folder,
+    log::{Opened, Options},
+    tables::Finding,
+    tail::{View, index},
+    witness::Witness,
+};
+
+/// How far a verification is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The last position read.
+    pub position: Position,
+    /// The last position of the log.
+    pub head: Position,
+}
+
+/// What is wrong with a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Everything up to here is intact.
+    pub after: Position,
+    /// What was found.
+    pub what: String,
+}
+
+/// What a log holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Intact events.
+    pub events: u64,
+    /// Intact blocks.
+    pub blocks: u64,
+    /// Bytes of intact blocks.
+    pub bytes: u64,
+    /// Where the intact log ends.
+    pub head: Position,
+    /// Identity of the log.
+    pub epoch: Epoch,
+    /// Of the block that ends at the head.
+    pub digest: Digest,
+    /// The first thing that is wrong.
+    pub problem: Option<Problem>,
+    /// What to write into the file `accept` in the log's folder to go on with the log as it is, if that is possible.
+    pub accept: Option<String>,
+}
+
+/// Reads all of the log in a folder.
+///
+/// # Errors
+/// [`OpenError`] if there is nothing to read. What is found while reading is in the report.
+pub fn verify(dir: &Path, progress: impl FnMut(Progress)) -> Result<Report, OpenError> {
+    let exists = folder::db(dir).try_exists();
+    if !exists.map_err(|error| OpenError::unusable(dir, error))? {
+        return Err(OpenError::Missing { dir: dir.into() });
+    }
+    let options = Options {
+        // Not used: the log exists.
+        epoch_if_new: Epoch(0),
+        verify_bytes: u64::MAX,
+    };
+    match Opened::open(dir, options) {
+        Ok(opened) => Ok(Verification::of(&opened).run(progress)),
+        Err(refusal) => unopened(dir, refusal),
+    }
+}
+
+/// What can be said of a log whose database must not be opened.
+fn unopened(dir: &Path, refusal: Refusal) -> Result<Report, OpenError> {
+    let Refusal { error, keep } = refusal;
+    let found = matches!(
+        error,
+        OpenError::Damaged { .. } | OpenError::Shorter { .. } | OpenError::Witness { .. }
+    );
+    if !found {
+        return Err(error);
+    }
+    let head = keep.map_or(Position::ZERO, |end| end.head);
+    Ok(Report {
+        events: 0,
+        blocks: 0,
+        bytes: 0,
+        head,
+        epoch: folder::read_format(dir).unwrap_or(Epoch(0)),
+        digest: keep.map_or_else(Digest::default, |end| end.digest),
+        problem: Some(Problem {
+            after: head,
+            what: error.to_string(),
+        }),
+        accept: keep.as_ref().map(folder::accept_line),
+    })
+}
+
+/// One pass over all blocks, oldest first.
+struct Verification<'a> {
+    opened: &'a Opened,
+    view: View,
+    report: Report,
+    /// What the next block must name as the one before it; unknown behind a damaged block.
+    previous: Option<Digest>,
+    index_rows: u64,
+}
+
+impl<'a> Verification<'a> {
+    fn of(opened: &'a Opened) -> Self {
+        let report = Report {
+            events: 0,
+            blocks: 0,
+            bytes: 0,
+            head: Position::ZERO,
+            epoch: opened.epoch,
+            digest: Digest::default(),
+            problem: None,
+            accept: None,
+        };
+        Self {
+            opened,
+            view: opened.view(),
+            report,
+            previous: Some(Digest::default()),
+            index_rows: 0,
+        }
+    }
+
+    fn run(mut self, mut progress: impl FnMut(Progress)) -> Report {
+        let head = self.last().unwrap_or_default();
+        for block in self.view.blocks(Position::ZERO..=Position(u64::MAX)) {
+            if let Err(what) = block.and_then(|block| self.take(&block)) {
+                self.found(what);
+                self.previous = None;
+            }
+            progress(Progress {
+                position: self.report.head,
+                head,
+            });
+        }
+        if let Err(what) = self.check_index_rows() {
+            self.found(what);
+        }
+        self.check_witness();
+        self.report
+    }
+
+    fn last(&self) -> Option<Position> {
+        let last = self.view.block_at(Position(u64::MAX)).ok()??;
+        Some(last.header().last())
+    }
+
+    /// Checks a block against the one before it.
+    fn take(&mut self, block: &Block) -> Result<(), Finding> {
+        let header = block.header();
+        if header.epoch != self.report.epoch {
+            return Err(format!(
+                "the block at position {} is of another log",
+                header.first
+            ));
+        }
+        let events: Result<Vec<_>, _> = block.events().collect();
+        let events = events.map_err(|error| error.to_string())?;
+        if let Some(previous) = self.previous {
+            if self.report.head.plus(1) != header.first {
+                self.found(format!(
+                    "events are missing before position {}",
+                    header.first
+                ));
+            } else if header.previous != previous {
+                self.found(format!(
+                    "the block at position {} does not follow the one before it",
+                    header.first
+                ));
+            }
+        }
+        self.index_rows += index(events.iter().map(|event| &event.event.stream)).len() as u64;
+        self.view.check_index(block, &events)?;
+        self.report.events += u64::from(header.count);
+        self.report.blocks += 1;
+        self.report.bytes += block.len_bytes() as u64;
+        self.report.head = header.last();
+        self.report.digest = block.digest();
+        self.previous = Some(self.report.digest);
+        Ok(())
+    }
+
+    /// Every row of the index belongs to a block that was seen.
+    fn check_index_rows(&self) -> Result<(), Finding> {
+        let rows = self.view.index_rows()?;
+        if self.report.problem.is_none() && rows != self.index_rows {
+            return Err(format!(
+                "the index has {rows} rows, but the blocks need {}",
+                self.index_rows
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_witness(&mut self) {
+        let end = Witness {
+            epoch: self.report.epoch,
+            head: self.report.head,
+            digest: self.report.digest,
+        };
+        if let Err(error) = self.opened.vouch(&self.view, &end) {
+            let whole = self.report.problem.is_none();
+            self.report.accept = whole.then(|| folder::accept_line(&end));
+            self.found(error.to_string());
+        }
+    }
+
+    /// The first finding is the one to report.
+    fn found(&mut self, what: Finding) {
+        let after = self.report.head;
+        self.report.problem.get_or_insert(Problem { after, what });
+    }
+}

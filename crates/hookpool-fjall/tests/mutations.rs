@@ -1,0 +1,424 @@
+//! Damage at rest: thousands of broken copies of a data folder. Each opens and holds every event, or is refused with a message
+//! that says what to do; none is ever shorter, and none panics.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use fjall::Database;
+use hookpool_core::{
+    event::{Event, NewEvent},
+    position::{Epoch, Position},
+};
+use hookpool_fjall::{FjallLog, OpenError, Options};
+use hookpool_store::{
+    EventLog as _, Page, PageRequest, ReadError,
+    conformance::sample::{self, stream},
+};
+use tempfile::TempDir;
+
+const STREAMS: [&str; 3] = ["sales", "hr", "it"];
+const BLOCKS: u64 = 60;
+
+/// Contents of a folder, by path within it.
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mutation {
+    Flip { file: PathBuf, bit: usize },
+    Cut { file: PathBuf, length: usize },
+    Zero { file: PathBuf, at: usize },
+    Delete { file: PathBuf },
+    Older { file: PathBuf },
+    Swap { file: PathBuf, with: PathBuf },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Intact,
+    RefusedUntouched,
+    RefusedTouched,
+    RefusedRead,
+}
+
+/// The events of one block: one to four, over the streams.
+fn batch(block: u64) -> Vec<NewEvent> {
+    let event = |n: u64| {
+        let name = STREAMS[usize::try_from((block * 7 + n) % 3).unwrap()];
+        let body = format!(r#"{{"block":{block},"n":{n},"text":"{}"}}"#, "x".repeat(40));
+        sample::event(name, block * 10 + n, &body)
+    };
+    (0..=block % 4).map(event).collect()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+}
+
+fn options() -> Options {
+    Options::new(Epoch(0x1122_3344_5566_7788))
+}
+
+fn open(dir: &Path) -> FjallLog {
+    FjallLog::open(dir, options()).unwrap()
+}
+
+fn append(log: &FjallLog, blocks: std::ops::Range<u64>) {
+    let runtime = runtime();
+    for block in blocks {
+        runtime.block_on(log.append(batch(block))).unwrap();
+    }
+}
+
+/// Opening once more cuts the unused end off the journal, so that copies are small.
+fn trim(dir: &Path) {
+    drop(open(dir));
+}
+
+/// Moves everything into table files.
+fn flush(dir: &Path) {
+    let database = Database::builder(dir.join("db")).open().unwrap();
+    for name in ["blocks", "streams"] {
+        let keyspace = database.keyspace(name, Default::default).unwrap();
+        keyspace.rotate_memtable_and_wait().unwrap();
+    }
+}
+
+/// All in the journal, closed in order.
+fn journal_only(dir: &Path) {
+    append(&open(dir), 0..BLOCKS);
+    trim(dir);
+}
+
+/// Half in table files and in no journal any more, the rest in a journal.
+fn tables_and_journal(dir: &Path) {
+    append(&open(dir), 0..BLOCKS / 2);
+    flush(dir);
+    for entry in fs::read_dir(dir.join("db")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            fs::File::create(path).unwrap();
+        }
+    }
+    append(&open(dir), BLOCKS / 2..BLOCKS);
+    trim(dir);
+}
+
+/// Copied while open, as a kill leaves it; the journal is longer than what is in it.
+fn killed(dir: &Path) {
+    let log = open(&dir.join("running"));
+    append(&log, 0..BLOCKS);
+    // Until the witness has seen all of it.
+    std::thread::sleep(Duration::from_millis(500));
+    let mut files = read_files(&dir.join("running"));
+    for (path, bytes) in &mut files {
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+            bytes.truncate(used + 5_000);
+        }
+    }
+    drop(log);
+    fs::remove_dir_all(dir.join("running")).unwrap();
+    write_files(dir, &files);
+}
+
+fn read_files(dir: &Path) -> Files {
+    let mut files = Files::new();
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(dir).unwrap().to_path_buf();
+                files.insert(name, fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn write_files(dir: &Path, files: &Files) {
+    for (name, bytes) in files {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+/// A folder before damage: its files, an older state of them, and what is in it.
+struct Base {
+    files: Files,
+    older: Files,
+    events: Vec<Event>,
+}
+
+impl Base {
+    fn new(make: fn(&Path)) -> Self {
+        let older = TempDir::new().unwrap();
+        append(&open(older.path()), 0..BLOCKS / 3);
+        trim(older.path());
+        let dir = TempDir::new().unwrap();
+        make(dir.path());
+        let files = read_files(dir.path());
+        let log = open(dir.path());
+        let events = read(&log, None).unwrap();
+        let mut positions = 1..;
+        let expected = (0..BLOCKS).flat_map(batch).map(|event| Event {
+            position: Position(positions.next().unwrap()),
+            event,
+        });
+        assert_eq!(events, expected.collect::<Vec<_>>());
+        Self {
+            files,
+            older: read_files(older.path()),
+            events,
+        }
+    }
+
+    /// Opens a copy with this damage.
+    fn check(&self, mutation: &Mutation) -> Outcome {
+        let dir = TempDir::new().unwrap();
+        let mut files = self.files.clone();
+        mutation.apply(&mut files, &self.older);
+        write_files(dir.path(), &files);
+        let opened = catch_unwind(AssertUnwindSafe(|| FjallLog::open(dir.path(), options())));
+        let opened = opened.unwrap_or_else(|_| panic!("opening panicked: {mutation:?}"));
+        let log = match opened {
+            Ok(log) => log,
+            Err(error) => {
+                check_message(&error, mutation);
+                let mut after = read_files(dir.path());
+                after.remove(Path::new("lock"));
+                files.remove(Path::new("lock"));
+                return if after == files {
+                    Outcome::RefusedUntouched
+                } else {
+                    Outcome::RefusedTouched
+                };
+            }
+        };
+        let Ok(events) = read(&log, None) else {
+            return Outcome::RefusedRead;
+        };
+        assert_eq!(events, self.events, "{mutation:?}");
+        for name in STREAMS {
+            let Ok(events) = read(&log, Some(name)) else {
+                return Outcome::RefusedRead;
+            };
+            let of_stream = |event: &&Event| event.event.stream.as_str() == name;
+            let expected: Vec<_> = self.events.iter().filter(of_stream).cloned().collect();
+            assert_eq!(events, expected, "{name}: {mutation:?}");
+        }
+        Outcome::Intact
+    }
+
+    fn random(&self, random: &mut Random) -> Mutation {
+        // The older state has no tables, so its journal and metadata are what there is to restore.
+        let names: Vec<_> = self
+            .files
+            .iter()
+            .filter(|(name, bytes)| !name.ends_with("lock") && !bytes.is_empty())
+            .collect();
+        let (mut file, mut bytes) = names[random.below(names.len())];
+        if random.below(2) == 0 {
+            // Large files are hit as often as all together.
+            let total = names.iter().map(|(_, bytes)| bytes.len()).sum();
+            let mut at = random.below(total);
+            let hit = names.iter().find(|(_, bytes)| {
+                let hit = at < bytes.len();
+                at = at.saturating_sub(bytes.len());
+                hit
+            });
+            (file, bytes) = *hit.unwrap();
+        }
+        let file = file.clone();
+        match random.below(20) {
+            0..12 => Mutation::Flip {
+                file,
+                bit: random.below(bytes.len() * 8),
+            },
+            12..15 => Mutation::Cut {
+                file,
+                length: random.below(bytes.len()),
+            },
+            15..17 => Mutation::Zero {
+                file,
+                at: random.below(bytes.len()) / 512 * 512,
+            },
+            17 => Mutation::Delete { file },
+            18 => Mutation::Older { file },
+            _ => Mutation::Swap {
+                file,
+                with: names[random.below(names.len())].0.clone(),
+            },
+        }
+    }
+}
+
+fn check_message(error: &OpenError, mutation: &Mutation) {
+    let text = error.to_string();
+    let names_what_to_do = [
+        "restore",
+        "hookpool verify",
+        "start that version",
+        "check that the folder",
+    ];
+    assert!(
+        names_what_to_do.iter().any(|what| text.contains(what)),
+        "{mutation:?}: {text}"
+    );
+}
+
+/// All events that a log says it has.
+fn read(log: &FjallLog, name: Option<&str>) -> Result<Vec<Event>, ReadError> {
+    let runtime = runtime();
+    let mut events = Vec::new();
+    let mut after = Position::ZERO;
+    while after < log.head() {
+        let request = PageRequest {
+            stream: name.map(stream),
+            ..PageRequest::after(after)
+        };
+        let Page {
+            events: page,
+            through,
+        } = runtime.block_on(log.page(request))?;
+        events.extend(page);
+        after = through;
+    }
+    Ok(events)
+}
+
+impl Mutation {
+    fn apply(&self, files: &mut Files, older: &Files) {
+        match self {
+            Self::Flip { file, bit } => {
+                files.get_mut(file).unwrap()[bit / 8] ^= 1 << (bit % 8);
+            }
+            Self::Cut { file, length } => files.get_mut(file).unwrap().truncate(*length),
+            Self::Zero { file, at } => {
+                let bytes = files.get_mut(file).unwrap();
+                let end = bytes.len().min(at + 512);
+                bytes[*at..end].fill(0);
+            }
+            Self::Delete { file } => {
+                files.remove(file);
+            }
+            Self::Older { file } => {
+                match older.get(file) {
+                    Some(bytes) => files.insert(file.clone(), bytes.clone()),
+                    None => files.remove(file),
+                };
+            }
+            Self::Swap { file, with } => {
+                let bytes = files[with].clone();
+                let other = files.insert(file.clone(), bytes).unwrap();
+                files.insert(with.clone(), other);
+            }
+        }
+    }
+}
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        usize::try_from(z % u64::try_from(limit).unwrap()).unwrap()
+    }
+}
+
+/// Runs the mutations and prints what became of them, by kind of file.
+fn run(name: &str, base: &Base, mutations: impl Iterator<Item = Mutation>) {
+    let mut counts = BTreeMap::<(String, Outcome), u32>::new();
+    for mutation in mutations {
+        let (Mutation::Flip { file, .. }
+        | Mutation::Cut { file, .. }
+        | Mutation::Zero { file, .. }
+        | Mutation::Delete { file }
+        | Mutation::Older { file }
+        | Mutation::Swap { file, .. }) = &mutation;
+        let file = file.to_string_lossy().into_owned();
+        *counts.entry((file, base.check(&mutation))).or_default() += 1;
+    }
+    let total: u32 = counts.values().sum();
+    println!("{name}: {total} mutations");
+    for ((file, outcome), count) in counts {
+        println!("  {file:<36} {outcome:?} {count}");
+    }
+}
+
+fn random_mutations(name: &str, base: &Base, seed: u64, count: usize) {
+    let mut random = Random(seed);
+    run(
+        name,
+        base,
+        std::iter::repeat_with(|| base.random(&mut random)).take(count),
+    );
+}
+
+/// More or other mutations by hand: `HOOKPOOL_MUTATIONS=20000 HOOKPOOL_SEED=1 cargo test ...`.
+fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
+}
+
+fn mutations_of(name: &str, make: fn(&Path), share: u64) {
+    let count = from_environment("HOOKPOOL_MUTATIONS", 2_000) * share / 100;
+    let seed = from_environment("HOOKPOOL_SEED", 0x5eed) ^ share << 32;
+    random_mutations(
+        name,
+        &Base::new(make),
+        seed,
+        usize::try_from(count).unwrap(),
+    );
+}
+
+#[test]
+fn a_damaged_log_in_a_journal_is_intact_or_refused() {
+    mutations_of("journal", journal_only, 34);
+}
+
+#[test]
+fn a_damaged_log_in_tables_is_intact_or_refused() {
+    mutations_of("tables and journal", tables_and_journal, 40);
+}
+
+#[test]
+fn a_damaged_log_after_a_kill_is_intact_or_refused() {
+    mutations_of("killed", killed, 30);
+}
+
+/// A pointer that a flip turns to an older manifest made fjall delete a whole keyspace.
+#[test]
+fn every_flipped_bit_of_a_pointer_to_a_manifest_is_refused() {
+    let base = Base::new(tables_and_journal);
+    let pointers = base
+        .files
+        .iter()
+        .filter(|(name, _)| name.ends_with("current"));
+    let flips = pointers.flat_map(|(name, bytes)| {
+        (0..bytes.len() * 8).map(|bit| Mutation::Flip {
+            file: name.clone(),
+            bit,
+        })
+    });
+    for mutation in flips {
+        assert_eq!(base.check(&mutation), Outcome::RefusedUntouched);
+    }
+}
