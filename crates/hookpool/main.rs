@@ -1,3 +1,48 @@
-//! The `hookpool` binary: chooses a backend and starts the rest.
+//! The `hookpool` binary: reads the command line, then serves or asks a server.
 
-fn main() {}
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod demo;
+mod exit;
+mod keys;
+mod node;
+mod output;
+mod serve;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use exit::Exit;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let exit = match Box::pin(run(Cli::parse())).await {
+        Ok(exit) => exit,
+        Err(error) => exit::explain(&error),
+    };
+    exit.into()
+}
+
+async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {
+    match command {
+        Command::Serve(args) => serve::run(globals.settings(&args.flags)?).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Connector(command) => commands::connector::run(command, &globals).await,
+        Command::Reader(command) => commands::reader::run(command, &globals).await,
+        Command::Send(args) => commands::send::run(args, &globals).await,
+        Command::Tail(args) => commands::tail::run(args, &globals).await,
+        Command::Items(command) => commands::items::run(command, &globals).await,
+        Command::Log(command) => commands::log::run(command, &globals).await,
+        Command::Verify(args) => {
+            verify::run(args, globals.settings(&config::Flags::default())?).await
+        }
+        Command::Health(args) => commands::health::run(args, &globals).await,
+        Command::Config(command) => commands::config::run(command, &globals),
+        Command::Completions(args) => commands::completions::run(args),
+    }
+}

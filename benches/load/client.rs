@@ -1,0 +1,152 @@
+//! Connections that send prepared requests as fast as they are answered.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use hookpool_core::sign::signature;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::Instant,
+};
+
+/// What a request is signed with.
+pub(crate) struct Keys {
+    pub(crate) ingest: String,
+    pub(crate) signing: String,
+}
+
+/// What one run measured.
+pub(crate) struct Run {
+    pub(crate) answers: u64,
+    took: Duration,
+    /// Sorted, in microseconds.
+    latencies: Vec<u32>,
+}
+
+impl Run {
+    pub(crate) fn rate(&self) -> f64 {
+        self.answers as f64 / self.took.as_secs_f64()
+    }
+
+    pub(crate) fn millis(&self, quantile: f64) -> f64 {
+        let at = ((self.latencies.len() - 1) as f64 * quantile) as usize;
+        f64::from(self.latencies[at]) / 1_000.0
+    }
+}
+
+/// Requests of one connection, end to end, and where each ends.
+struct Prepared {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// More than two cores answer in a second, over all connections.
+const REQUESTS_PER_SECOND: usize = 140_000;
+
+pub(crate) fn run(server: SocketAddr, connections: usize, time: Duration, keys: &Keys) -> Run {
+    let each = REQUESTS_PER_SECOND * usize::try_from(time.as_secs()).unwrap() / connections;
+    let prepared: Vec<Prepared> = (0..connections)
+        .map(|connection| prepare(connection, each, keys))
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut tasks = JoinSet::new();
+        let begin = Instant::now();
+        let end = begin + time;
+        for requests in prepared {
+            tasks.spawn(connection(server, requests, end));
+        }
+        let mut latencies = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            latencies.extend(done.unwrap());
+        }
+        let took = begin.elapsed();
+        latencies.sort_unstable();
+        Run {
+            answers: latencies.len() as u64,
+            took,
+            latencies,
+        }
+    })
+}
+
+fn prepare(connection: usize, requests: usize, keys: &Keys) -> Prepared {
+    #[expect(clippy::disallowed_methods, reason = "signatures need the time of day")]
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let mut prepared = Prepared {
+        bytes: Vec::new(),
+        ends: Vec::new(),
+    };
+    for n in 0..requests {
+        let item = (connection * 31 + n) % 1_000;
+        let body = format!(
+            r#"{{"region":"r{item}","sales":{n},"target":130000,"updated":"2026-04-09T10:30:00Z","c":{connection}}}"#
+        );
+        let signature = signature(&keys.signing, now, body.as_bytes());
+        let head = format!(
+            "POST /api/webhook/load HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+             X-Webhook-Timestamp: {now}\r\nX-Webhook-Signature: {signature}\r\nContent-Length: {}\r\n\r\n",
+            keys.ingest,
+            body.len()
+        );
+        prepared.bytes.extend_from_slice(head.as_bytes());
+        prepared.bytes.extend_from_slice(body.as_bytes());
+        prepared.ends.push(prepared.bytes.len());
+    }
+    prepared
+}
+
+async fn connection(server: SocketAddr, requests: Prepared, end: Instant) -> Vec<u32> {
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut latencies = Vec::with_capacity(requests.ends.len());
+    let mut answer = vec![0; 4_096];
+    let mut from = 0;
+    for to in &requests.ends {
+        let sent = Instant::now();
+        if sent >= end {
+            return latencies;
+        }
+        stream.write_all(&requests.bytes[from..*to]).await.unwrap();
+        from = *to;
+        read_answer(&mut stream, &mut answer).await;
+        latencies.push(u32::try_from(sent.elapsed().as_micros()).unwrap());
+    }
+    panic!("more requests were answered than were prepared: raise REQUESTS_PER_SECOND");
+}
+
+/// Reads one whole answer, which must be a 202.
+async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
+    let mut filled = 0;
+    loop {
+        let read = stream.read(&mut buffer[filled..]).await.unwrap();
+        assert!(read > 0, "the server closed a connection");
+        filled += read;
+        let Some(head) = memchr::memmem::find(&buffer[..filled], b"\r\n\r\n") else {
+            continue;
+        };
+        assert!(
+            buffer.starts_with(b"HTTP/1.1 202"),
+            "{}",
+            String::from_utf8_lossy(&buffer[..filled])
+        );
+        let text = std::str::from_utf8(&buffer[..head]).unwrap();
+        let length = text
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .unwrap();
+        if filled >= head + 4 + length.parse::<usize>().unwrap() {
+            return;
+        }
+    }
+}

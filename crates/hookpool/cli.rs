@@ -1,0 +1,556 @@
+//! The command line as clap sees it. What the commands do is in `commands/`, `serve.rs`, `demo.rs` and `verify.rs`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use hookpool_client::{Replay, Start};
+
+use crate::{config::Flags, output::Output};
+
+const EXAMPLES: &str = "\
+Try it:
+  hookpool demo                                    a server with sample events
+
+Run it:
+  hookpool serve                                   in one terminal
+  hookpool connector add sales --id-field region   in another: a key and a curl command
+  hookpool tail sales                              and watch
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 unauthorized, 5 conflict,
+6 verification found problems, 7 unreachable.";
+
+/// Webhooks in, a live DataPool out, and the history kept.
+#[derive(Debug, Parser)]
+#[command(name = "hookpool", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How the server, its keys and its settings are found.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Where")]
+pub(crate) struct Globals {
+    /// Server that client commands ask
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "HOOKPOOL_SERVER",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub(crate) server: String,
+    /// File with an operator key [default: $HOOKPOOL_OPERATOR_KEY, else operator.key in the data folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) operator_key_file: Option<PathBuf>,
+    /// File with a read key, for commands that only read [default: $HOOKPOOL_READ_KEY, else the operator key]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) read_key_file: Option<PathBuf>,
+    /// Folder of log, pool and keys [default: hookpool-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Settings in TOML; HOOKPOOL_* variables and flags win over it
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "HOOKPOOL_CONFIG",
+        hide_env_values = true
+    )]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+    /// Run a server on a scratch folder, with sample events flowing in
+    Demo(DemoArgs),
+    /// Say who may write: connectors and their keys
+    #[command(subcommand)]
+    Connector(ConnectorCommand),
+    /// Say who may read: read keys
+    #[command(subcommand)]
+    Reader(ReaderCommand),
+    /// Send events, as a producer does
+    Send(SendArgs),
+    /// Follow a stream live
+    Tail(TailArgs),
+    /// Read the items of a stream as they are now
+    #[command(subcommand)]
+    Items(ItemsCommand),
+    /// Read the recorded events of a stream
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Prove that a data folder is complete and unchanged
+    Verify(VerifyArgs),
+    /// Ask whether the server is ready
+    Health(HealthArgs),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Settings come from defaults, then the file, then HOOKPOOL_* variables, then flags;
+`hookpool config show --origin` lists them all. On the first start the operator key
+is written to operator.key in the data folder. SIGTERM drains and exits 0.
+
+Examples:
+  hookpool serve
+  hookpool serve --config hookpool.toml --listen 0.0.0.0:8080
+  HOOKPOOL_LIMITS_BODY_BYTES=65536 hookpool serve --log-format json")]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectorCommand {
+    /// Make a connector for a stream; prints its keys, this once
+    #[command(after_help = "\
+Examples:
+  hookpool connector add sales --id-field region
+  hookpool connector add sales --name shop --signed
+  hookpool connector add sales --output json | jq -r .ingestKey")]
+    Add(ConnectorAddArgs),
+    /// List all connectors
+    List(OutputArgs),
+    /// Show one connector and its keys
+    Show(ConnectorArgs),
+    /// Make a new ingest key; the old ones expire
+    #[command(after_help = "\
+Example:
+  hookpool connector rotate-key sales --overlap 3600     both keys work for an hour")]
+    RotateKey(RotateArgs),
+    /// Make a new signing key; the old ones expire. Turns signing on where it was off
+    RotateSigningKey(RotateArgs),
+    /// Refuse all deliveries of a connector
+    Disable(ConnectorArgs),
+    /// Take its deliveries again
+    Enable(ConnectorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectorAddArgs {
+    /// Stream that the connector writes to
+    pub(crate) stream: String,
+    /// Name of the connector [default: the stream's]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Take only deliveries signed with a key of this connector
+    #[arg(long)]
+    pub(crate) signed: bool,
+    /// Property that holds the item id, where a request names none [default: id]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) id_field: Option<String>,
+    /// What a signed delivery that comes again gets: the first answer, or recorded again
+    #[arg(long, default_value = "collapse")]
+    pub(crate) replay: ReplayArg,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ReplayArg {
+    Collapse,
+    Allow,
+}
+
+impl From<ReplayArg> for Replay {
+    fn from(arg: ReplayArg) -> Self {
+        match arg {
+            ReplayArg::Collapse => Self::Collapse,
+            ReplayArg::Allow => Self::Allow,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectorArgs {
+    /// Name of the connector
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateArgs {
+    /// Name of the connector
+    pub(crate) name: String,
+    /// How long the old keys still work
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) overlap: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReaderCommand {
+    /// Make a read key; prints it, this once
+    #[command(after_help = "\
+Examples:
+  hookpool reader add dashboard --stream sales --stream orders
+  hookpool reader add backup --stream '*'")]
+    Add(ReaderAddArgs),
+    /// List all read keys
+    List(OutputArgs),
+    /// Refuse a read key from now on; its change streams end
+    Revoke(ReaderArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReaderAddArgs {
+    /// Name of the read key
+    pub(crate) name: String,
+    /// Stream that it may read; '*' is every stream
+    #[arg(long = "stream", value_name = "STREAM", required = true, num_args = 1..)]
+    pub(crate) streams: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReaderArgs {
+    /// Name of the read key
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Bodies are posted byte for byte. A file that ends in .ndjson is one body a line.
+Keys in variables stay out of the list of processes.
+
+Examples:
+  export HOOKPOOL_INGEST_KEY=ik_...
+  echo '{\"region\":\"North\",\"sales\":142000}' | hookpool send sales --id-field region
+  hookpool send sales body.json --count 100 --rate 10
+  HOOKPOOL_SIGNING_KEY=whsk_... hookpool send sales events.ndjson --output json")]
+pub(crate) struct SendArgs {
+    /// Stream to send to
+    pub(crate) stream: String,
+    /// File with the body, or - for standard input
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Property that holds the item id
+    #[arg(long, value_name = "NAME")]
+    pub(crate) id_field: Option<String>,
+    /// How often to send the whole file
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) count: u64,
+    /// Events per second at most [default: one after the other]
+    #[arg(long, value_name = "R", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// Key of the connector
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "HOOKPOOL_INGEST_KEY",
+        hide_env_values = true
+    )]
+    pub(crate) ingest_key: SecretArg,
+    /// Key to sign with
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "HOOKPOOL_SIGNING_KEY",
+        hide_env_values = true
+    )]
+    pub(crate) signing_key: Option<SecretArg>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// A secret from the command line or the environment.
+#[derive(Debug, Clone)]
+pub(crate) struct SecretArg(pub(crate) hookpool_client::Secret);
+
+impl From<&str> for SecretArg {
+    fn from(text: &str) -> Self {
+        Self(hookpool_client::Secret::new(text.to_owned()))
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (1e-6..=1e6).contains(&rate) => Ok(rate),
+        _ => Err("not a number of events per second, up to a million".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It connects again by itself and misses nothing. Ctrl-C ends it.
+
+Examples:
+  hookpool tail sales
+  hookpool tail sales --item North --from now
+  hookpool tail sales --output ndjson | jq -c 'select(.event == \"change\") | .data'")]
+pub(crate) struct TailArgs {
+    /// Stream to follow
+    pub(crate) stream: String,
+    /// Only this item
+    #[arg(long, value_name = "ID")]
+    pub(crate) item: Option<String>,
+    /// snapshot, now, earliest, or the id of a frame to resume after
+    #[arg(long, value_name = "WHERE", default_value = "snapshot", value_parser = start)]
+    pub(crate) from: Start,
+    /// How frames are printed: for people, or as lines of JSON {"event","id","data"}
+    #[arg(long, value_name = "FORMAT", default_value = "pretty")]
+    pub(crate) output: TailOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TailOutput {
+    Pretty,
+    #[value(alias = "json")]
+    Ndjson,
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    Ok(match text {
+        "snapshot" => Start::Snapshot,
+        "now" => Start::Now,
+        "earliest" => Start::Earliest,
+        cursor => Start::Cursor(cursor.to_owned()),
+    })
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ItemsCommand {
+    /// List items, all at one position
+    #[command(after_help = "\
+Examples:
+  hookpool items list sales
+  hookpool items list sales --output json | jq '.items[].fields'")]
+    List(ItemsListArgs),
+    /// Show one item
+    #[command(after_help = "\
+Examples:
+  hookpool items get sales North
+  hookpool items get sales North --meta     and where each field came from")]
+    Get(ItemsGetArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ItemsListArgs {
+    /// Stream to read
+    pub(crate) stream: String,
+    /// How many items at most [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ItemsGetArgs {
+    /// Stream to read
+    pub(crate) stream: String,
+    /// Id of the item
+    pub(crate) id: String,
+    /// Also the position, time and connector of each field
+    #[arg(long)]
+    pub(crate) meta: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// List events, oldest first
+    #[command(after_help = "\
+Examples:
+  hookpool log list sales
+  hookpool log list sales --after 42 --limit 10 --body")]
+    List(LogListArgs),
+    /// Show one event with its body
+    #[command(after_help = "\
+Examples:
+  hookpool log show sales 42
+  hookpool log show sales 42 --raw | sha256sum     exactly the bytes that were posted")]
+    Show(LogShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogListArgs {
+    /// Stream to read
+    pub(crate) stream: String,
+    /// Only events after this position
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    pub(crate) after: u64,
+    /// How many events at most
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: u64,
+    /// Also their bodies
+    #[arg(long)]
+    pub(crate) body: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogShowArgs {
+    /// Stream to read
+    pub(crate) stream: String,
+    /// Position of the event
+    pub(crate) position: u64,
+    /// Write the posted bytes and nothing else
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) raw: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reads only, and needs no server; the folder must not be in use.
+Exits 6 if something is missing or changed.
+
+Example:
+  hookpool verify --data-dir hookpool-data")]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exits 0 if it is ready, 1 if it is not, 7 if nothing answers.")]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show the settings in force
+    Show(ConfigShowArgs),
+    /// Say what is wrong with the settings, and exit 1 if something is
+    Check(ConfigCheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigShowArgs {
+    /// Also where each value came from
+    #[arg(long)]
+    pub(crate) origin: bool,
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigCheckArgs {
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  hookpool completions bash > /etc/bash_completion.d/hookpool")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// How facts are printed
+    #[arg(long, value_name = "FORMAT", default_value = "pretty")]
+    pub(crate) output: Output,
+}
+
+impl OutputArgs {
+    pub(crate) fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn documented_lines_parse() {
+        for line in [
+            "hookpool serve --config f.toml --data-dir d --listen 127.0.0.1:0 --tls-cert c --tls-key k",
+            "hookpool demo --listen 127.0.0.1:0",
+            "hookpool connector add sales --name n --signed --id-field f --replay allow --output json",
+            "hookpool --server http://h --operator-key-file f connector list",
+            "hookpool connector rotate-key n --overlap 60 --server http://h",
+            "hookpool connector rotate-signing-key n",
+            "hookpool connector disable n",
+            "hookpool connector enable n",
+            "hookpool reader add n --stream a --stream b",
+            "hookpool reader add n --stream a b --output json",
+            "hookpool reader revoke n",
+            "hookpool send sales - --ingest-key k --count 3 --rate 0.5",
+            "hookpool tail sales --item i --from earliest --output ndjson",
+            "hookpool items list sales --limit 3 --read-key-file f",
+            "hookpool items get sales x --meta",
+            "hookpool log list sales --after 1 --limit 2 --body",
+            "hookpool log show sales 7 --raw",
+            "hookpool verify --data-dir d --output json",
+            "hookpool health",
+            "hookpool config show --origin --listen 1.1.1.1:1",
+            "hookpool config check --config f",
+            "hookpool completions bash",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_two() {
+        for line in [
+            "hookpool nonsense",
+            "hookpool serve --listen nonsense",
+            "hookpool log show sales 7 --raw --output json",
+            "hookpool log show sales seven",
+            "hookpool reader add n",
+            "hookpool send s - --ingest-key k --rate 0",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn secrets_of_the_command_line_are_not_printed() {
+        let cli =
+            parse("hookpool send s - --ingest-key ik_a_geheim --signing-key whsk_geheim").unwrap();
+        assert!(!format!("{cli:?}").contains("geheim"));
+    }
+}

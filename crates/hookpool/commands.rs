@@ -1,0 +1,12 @@
+//! The commands that ask a server, and the two that ask nobody: a file each.
+
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod connector;
+pub(crate) mod health;
+pub(crate) mod items;
+pub(crate) mod log;
+pub(crate) mod reader;
+pub(crate) mod send;
+mod snippet;
+pub(crate) mod tail;

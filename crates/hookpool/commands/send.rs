@@ -1,0 +1,186 @@
+//! `hookpool send`: a producer at the command line.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Read},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use hookpool_client::{Accepted, Producer};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::{
+    cli::{Globals, SendArgs},
+    exit::Exit,
+    output,
+};
+
+pub(crate) async fn run(args: SendArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let producer = producer(&args, globals)?;
+    let bodies = bodies(&args.file)?;
+    let mut pace = args.rate.map(|rate| {
+        let mut pace = interval(Duration::from_secs_f64(1.0 / rate));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        pace
+    });
+    let mut sent = Sent::new();
+    let total = args.count.saturating_mul(bodies.len() as u64);
+    let repeated = (0..args.count).flat_map(|_| &bodies);
+    let mut outcome = Ok(());
+    for body in repeated {
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
+        let before = Instant::now();
+        match producer.send(body.clone()).await {
+            Ok(accepted) => {
+                sent.count(&accepted, before.elapsed());
+                print(&accepted, args.output.is_json())?;
+            }
+            Err(error) => {
+                let nth = sent.latencies.len() + 1;
+                outcome = Err(error).with_context(|| match total {
+                    1 => "sending the event".to_owned(),
+                    _ => format!("sending event {nth} of {total}"),
+                });
+                break;
+            }
+        }
+    }
+    if total != 1 && !sent.latencies.is_empty() {
+        sent.summarize();
+    }
+    outcome.map(|()| Exit::Ok)
+}
+
+fn producer(args: &SendArgs, globals: &Globals) -> anyhow::Result<Producer> {
+    let key = args.ingest_key.0.clone();
+    let mut producer = Producer::new(globals.server()?, &args.stream, key);
+    // An empty variable is as good as none: scripts set it for connectors without a signing key.
+    if let Some(key) = args
+        .signing_key
+        .as_ref()
+        .filter(|key| !key.0.expose().is_empty())
+    {
+        producer = producer.signing_key(key.0.clone());
+    }
+    if let Some(name) = &args.id_field {
+        producer = producer.id_field(name);
+    }
+    Ok(producer)
+}
+
+fn bodies(file: &Path) -> anyhow::Result<Vec<Bytes>> {
+    if file == Path::new("-") {
+        if io::stdin().is_terminal() {
+            output::say("reading one JSON object from standard input; Ctrl-D ends it");
+        }
+        let mut body = Vec::new();
+        io::stdin()
+            .lock()
+            .read_to_end(&mut body)
+            .context("reading standard input")?;
+        return Ok(vec![body.into()]);
+    }
+    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    if file
+        .extension()
+        .is_some_and(|extension| extension == "ndjson")
+    {
+        Ok(lines(&bytes.into()))
+    } else {
+        Ok(vec![bytes.into()])
+    }
+}
+
+/// The lines that hold something, without their ends.
+fn lines(bytes: &Bytes) -> Vec<Bytes> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .filter(|line| !line.trim_ascii().is_empty())
+        .map(|line| bytes.slice_ref(line))
+        .collect()
+}
+
+fn print(accepted: &Accepted, is_json: bool) -> anyhow::Result<()> {
+    if is_json {
+        return output::json(accepted);
+    }
+    let Accepted {
+        item_id,
+        fields_updated,
+        position,
+        ..
+    } = accepted;
+    let mut line =
+        format!("accepted  position {position}  item {item_id}  fields {fields_updated}");
+    if accepted.replayed {
+        line.push_str("  (a repeat, not recorded again)");
+    }
+    for notice in &accepted.notices {
+        line.push_str(&format!("  ({notice})"));
+    }
+    output::line(&output::printable(&line))
+}
+
+/// What is told at the end.
+struct Sent {
+    started: Instant,
+    latencies: Vec<Duration>,
+    replayed: u64,
+}
+
+impl Sent {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            latencies: Vec::new(),
+            replayed: 0,
+        }
+    }
+
+    fn count(&mut self, accepted: &Accepted, latency: Duration) {
+        self.latencies.push(latency);
+        self.replayed += u64::from(accepted.replayed);
+    }
+
+    fn summarize(&mut self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.latencies.sort_unstable();
+        let count = self.latencies.len();
+        let at = |part: usize| {
+            self.latencies
+                .get(count * part / 100)
+                .copied()
+                .unwrap_or_default()
+        };
+        output::say(&format!(
+            "{count} accepted in {seconds:.1} s, {:.0} a second; an answer took {:.1?} (median), {:.1?} (99th percentile)",
+            count as f64 / seconds.max(f64::EPSILON),
+            at(50),
+            at(99),
+        ));
+        if self.replayed > 0 {
+            output::say(&format!(
+                "{} of them were repeats and not recorded again: equal bodies signed within one second are one delivery, \
+                 unless the connector was made with --replay allow",
+                self.replayed
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_that_holds_something_is_a_body_as_it_is() {
+        let bytes = Bytes::from_static(b"{\"a\": 1} \r\n\n  \n{\"b\":2}");
+        assert_eq!(lines(&bytes), [&b"{\"a\": 1} "[..], b"{\"b\":2}"]);
+    }
+}

@@ -1,0 +1,163 @@
+//! Where a backend meets the engine: opens a data folder and starts the pipeline over it. The only place that names both.
+
+use std::{fs, future::Future, net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::Context;
+use hookpool_core::{key::Secret, position::Epoch};
+use hookpool_engine::{
+    Engine, appender, clock::Clock, engine::Running, entropy::Entropy, status::Status,
+};
+use hookpool_fjall::{FjallLog, FjallPool, Options as LogOptions, VERIFY_BYTES};
+use hookpool_http::server::{self, Limits};
+use tokio::net::TcpListener;
+
+use crate::{config::Settings, keys};
+
+/// A data folder with its engine running.
+pub(crate) struct Node {
+    pub(crate) engine: Arc<Engine<FjallLog, FjallPool>>,
+    running: Running,
+    /// Made by this start, if it was the first.
+    pub(crate) new_operator_key: Option<Secret>,
+}
+
+impl Node {
+    /// Opens the folder, or makes it.
+    pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let dir = &settings.data_dir;
+        let new_folder = make_folder(dir)?;
+        let log = |name: &str| {
+            let epoch_if_new = Epoch(u64::from_le_bytes(Entropy::System.bytes()));
+            FjallLog::open(
+                &dir.join(name),
+                LogOptions {
+                    epoch_if_new,
+                    verify_bytes: VERIFY_BYTES,
+                },
+            )
+        };
+        // The lock of the log guards the whole folder: taken before anything else is touched.
+        let events = log("log")?;
+        let master = keys::master_key(dir, new_folder)?;
+        let control = log("control")?;
+        let pool = FjallPool::open(&dir.join("pool"))?;
+        let options = hookpool_engine::Options {
+            master,
+            encode: hookpool_http::encode_change,
+            limits: appender::Limits {
+                queue_bytes: settings.queue_bytes,
+                ..appender::Limits::default()
+            },
+            clock: Clock::System,
+            entropy: Entropy::System,
+        };
+        let (engine, running) = Engine::start(events, control, pool, options).await?;
+        let new_operator_key = first_operator(&engine, dir).await?;
+        Ok(Self {
+            engine,
+            running,
+            new_operator_key,
+        })
+    }
+
+    /// Serves until `stop` is done or the engine fails, then ends in order. Says how it ended.
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        settings: &Settings,
+        public_url: String,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<Status> {
+        let Self {
+            engine, running, ..
+        } = self;
+        let tls = match (&settings.tls_cert, &settings.tls_key) {
+            (Some(certificates), Some(key)) => Some(server::tls(certificates, key)?),
+            _ => None,
+        };
+        let edge = hookpool_http::Settings {
+            body_bytes: settings.body_bytes,
+            body_timeout: settings.body_timeout,
+            public_url,
+        };
+        let limits = Limits {
+            connections: settings.connections,
+            first_byte: settings.header_timeout,
+            keep_alive: settings.keep_alive,
+            drain: settings.drain,
+        };
+        let status = engine.status().clone();
+        let stopped = async {
+            tokio::select! {
+                () = stop => status.stop(),
+                _ = status.ended() => {}
+            }
+        };
+        server::serve(
+            listener,
+            tls,
+            hookpool_http::routes(engine, edge),
+            limits,
+            stopped,
+        )
+        .await;
+        // The last handle of the engine is gone with the connections: what was queued is being written.
+        tokio::task::spawn_blocking(move || running.join())
+            .await
+            .context("the writers did not end in order")?;
+        Ok(status.get())
+    }
+}
+
+/// Binds before anything is opened, so that a taken port costs nothing.
+pub(crate) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    let hint =
+        "is another server running there? --listen takes another address, and port 0 any free port";
+    TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("{listen} can't be listened on; {hint}"))
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+pub(crate) async fn interrupted() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            // Without a handler the signal ends the process at once, which loses nothing that was acknowledged.
+            Err(error) => {
+                tracing::warn!(%error, "SIGTERM can't be handled");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+fn make_folder(dir: &Path) -> anyhow::Result<bool> {
+    let new = !dir.join("log").exists();
+    let hint = "choose another with --data-dir, or give this user the right to write there";
+    fs::create_dir_all(dir)
+        .with_context(|| format!("the data folder {} can't be made; {hint}", dir.display()))?;
+    Ok(new)
+}
+
+/// The first start makes the key that everything else is made with.
+async fn first_operator(
+    engine: &Engine<FjallLog, FjallPool>,
+    dir: &Path,
+) -> anyhow::Result<Option<Secret>> {
+    if engine.control().registry().has_operator() {
+        return Ok(None);
+    }
+    let (key, change) = engine.control().draw_operator();
+    // IMPORTANT: the file first. A crash in between leaves a key that does not work yet, and the next start makes another.
+    keys::write_operator_key(dir, &key.secret)?;
+    engine
+        .control()
+        .change(&key.key_id, "operator", change)
+        .await?;
+    Ok(Some(key.secret))
+}

@@ -1,0 +1,122 @@
+//! Data to stdout, talk to stderr. A closed stdout is an error of its own, so that it can end the process quietly.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// How facts are printed: as tables for people or as JSON for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Output {
+    #[default]
+    Pretty,
+    #[value(alias = "ndjson")]
+    Json,
+}
+
+/// Whoever read our output has seen enough.
+#[derive(Debug)]
+pub(crate) struct StdoutClosed;
+
+impl std::fmt::Display for StdoutClosed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("standard output is closed")
+    }
+}
+
+impl std::error::Error for StdoutClosed {}
+
+/// Writes bytes as they are.
+pub(crate) fn raw(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(StdoutClosed.into()),
+        Err(error) => Err(anyhow::Error::new(error).context("writing to standard output")),
+    }
+}
+
+/// Writes a line.
+pub(crate) fn line(text: &str) -> anyhow::Result<()> {
+    raw(format!("{text}\n").as_bytes())
+}
+
+/// Writes a value as one line of JSON.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    line(&serde_json::to_string(value)?)
+}
+
+/// Writes to stderr. If nobody listens there, nobody can be told.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A table with a header.
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> anyhow::Result<()> {
+    let mut table = plain();
+    table.set_header(header);
+    table.add_rows(rows.into_iter().map(|row| row.map(|cell| printable(&cell))));
+    print(table)
+}
+
+/// One thing, a fact a line.
+pub(crate) fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> anyhow::Result<()> {
+    let mut table = plain();
+    let cells = |(name, value): (&str, String)| [name.to_owned(), printable(&value)];
+    table.add_rows(facts.into_iter().map(cells));
+    print(table)
+}
+
+/// No lines and no colours: it reads well, copies well and asks nothing of the terminal.
+fn plain() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table
+}
+
+fn print(mut table: Table) -> anyhow::Result<()> {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    line(&table.trim_fmt())
+}
+
+/// Text from outside, safe for a terminal: control characters but line feed and tab are shown as escapes.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => c.to_string(),
+            c if c.is_control() => c.escape_default().to_string(),
+            c => c.to_string(),
+        })
+        .collect()
+}
+
+/// `1 item`, `2 items`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{end}")
+}
+
+/// Something or a dash.
+pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_cannot_steer_the_terminal() {
+        assert_eq!(
+            printable("a\u{1b}[2Jb\r\n\tü\u{9b}"),
+            "a\\u{1b}[2Jb\\r\n\tü\\u{9b}"
+        );
+    }
+}
