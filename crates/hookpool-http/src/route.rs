@@ -82,7 +82,7 @@ impl<'a> Route<'a> {
         match self {
             Self::Webhook { .. } => &["POST"],
             Self::Admin(route) => route.methods(),
-            _ => &["GET"],
+            _ => &["GET", "HEAD"],
         }
     }
 }
@@ -127,8 +127,8 @@ impl<'a> AdminRoute<'a> {
 
     fn methods(&self) -> &'static [&'static str] {
         match self {
-            Self::Connectors | Self::Readers => &["GET", "POST"],
-            Self::Connector { .. } => &["GET"],
+            Self::Connectors | Self::Readers => &["GET", "HEAD", "POST"],
+            Self::Connector { .. } => &["GET", "HEAD"],
             Self::RotateKey { .. } | Self::RotateSigningKey { .. } | Self::Enable { .. } => {
                 &["POST"]
             }

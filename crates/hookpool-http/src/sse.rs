@@ -81,3 +81,69 @@ fn change(Event { position, event }: &Event, fields: &Fields<'_>) -> String {
     json.push_str(&format!(r#","position":{position},"time":"{time}"}}"#));
     json
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hookpool_core::{
+        event::{NewEvent, Op, RequestId},
+        json,
+        name::{ConnectorName, ItemId, StreamName},
+        position::{Epoch, Generation, Position},
+        time::Timestamp,
+    };
+
+    use super::*;
+
+    fn framed(framing: Framing, id: &str, body: &'static str) -> String {
+        let event = Event {
+            position: Position(42),
+            event: NewEvent {
+                time: Timestamp(1_700_000_000_000_000),
+                stream: StreamName::new("sales").unwrap(),
+                op: Op::Upsert,
+                item_id: ItemId::new(id).unwrap(),
+                generated_id: false,
+                duplicate_keys: false,
+                field_count: 0,
+                connector: ConnectorName::new("till").unwrap(),
+                request_id: RequestId([0; 16]),
+                dedupe: None,
+                body: Bytes::from_static(body.as_bytes()),
+            },
+        };
+        let cursor = Cursor {
+            epoch: Epoch(1),
+            generation: Generation::FIRST,
+            position: event.position,
+        };
+        let mut bytes = Vec::new();
+        framing.push_change(
+            &mut bytes,
+            &cursor,
+            &event,
+            &json::object(body.as_bytes()).unwrap().fields,
+        );
+        String::from_utf8(bytes).unwrap()
+    }
+
+    const DATA: &str = r#"{"op":"upsert","stream":"sales","itemId":"North","set":{"n":1.0,"o":"{ \"x\": 1 }"},"position":42,"time":"2023-11-14T22:13:20.000000Z"}"#;
+
+    #[test]
+    fn a_change_looks_as_the_protocol_says() {
+        let body = r#"{"n":1.0,"o":{ "x": 1 }}"#;
+        let sse = format!("event: change\nid: 0000000000000001.1.42\ndata: {DATA}\n\n");
+        assert_eq!(framed(Framing::Sse, "North", body), sse);
+        let ndjson =
+            format!("{{\"event\":\"change\",\"id\":\"0000000000000001.1.42\",\"data\":{DATA}}}\n");
+        assert_eq!(framed(Framing::Ndjson, "North", body), ndjson);
+    }
+
+    #[test]
+    fn nothing_that_a_sender_writes_ends_a_line() {
+        let body = "{\"a\\r\\ndata: x\":\"\\n\\nid: 1\\u2028\",\"o\":[\r\n1,\r2\n]}";
+        let frame = framed(Framing::Sse, "a\u{2028}b", body);
+        assert_eq!(frame.matches('\n').count(), 4, "{frame}");
+        assert!(!frame.contains('\r'), "{frame}");
+    }
+}
