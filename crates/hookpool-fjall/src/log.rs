@@ -110,7 +110,7 @@ impl FjallLog {
     /// # Errors
     /// [`OpenError`], each with what to do next. Nothing was deleted then.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
-        let opened = Opened::open(dir, options).map_err(|refusal| refusal.error)?;
+        let opened = Opened::open(dir, options, Purpose::Use).map_err(|refusal| refusal.error)?;
         let view = opened.view();
         let tail = view
             .tail(opened.epoch, options.verify_bytes)
@@ -243,6 +243,14 @@ impl Writer {
     }
 }
 
+/// What a log is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Use,
+    /// Nothing is accepted on the way.
+    Verify,
+}
+
 /// A log whose files are checked and whose database is open, but whose end is not proved.
 pub(crate) struct Opened {
     pub(crate) dir: PathBuf,
@@ -257,7 +265,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// IMPORTANT: everything is checked before fjall opens, since opening cuts and deletes.
-    pub(crate) fn open(dir: &Path, options: Options) -> Result<Self, Refusal> {
+    pub(crate) fn open(dir: &Path, options: Options, purpose: Purpose) -> Result<Self, Refusal> {
         let unusable = |error| OpenError::unusable(dir, error);
         let lock = folder::lock(dir)?;
         let witness = Witness::read(dir).map_err(unusable)?;
@@ -266,7 +274,8 @@ impl Opened {
             return Ok(Self::open_database(dir, options.epoch_if_new, None, lock)?);
         }
         let epoch = folder::read_format(dir)?;
-        let accepted = folder::read_accept(dir).filter(|end| end.epoch == epoch);
+        let accepted =
+            folder::read_accept(dir).filter(|end| end.epoch == epoch && purpose == Purpose::Use);
         let durable = match (accepted, witness) {
             (Some(end), _) | (None, Found::Intact(end)) => end.head,
             (None, Found::Damaged | Found::Missing) => Position::ZERO,
@@ -527,8 +536,8 @@ impl<'a> PageReader<'a> {
             let count = block.header().count;
             let ordinals = Ordinals::decode(&row, count)
                 .ok_or_else(|| format!("the index of stream {stream} is damaged at {first}"))?;
-            for (ordinal, length) in ordinals.runs(count) {
-                if !self.take_run(stream, &block, first.plus(ordinal.into()), length)? {
+            for stretch in ordinals.stretches(count) {
+                if !self.take_stretch(stream, &block, &ordinals, stretch)? {
                     return Ok(false);
                 }
             }
@@ -536,31 +545,33 @@ impl<'a> PageReader<'a> {
         Ok(true)
     }
 
-    /// Takes events of a stream that lie side by side in a block.
-    fn take_run(
+    /// Takes the events of a stream out of a stretch of a block.
+    fn take_stretch(
         &mut self,
         stream: &StreamName,
         block: &Block,
-        first: Position,
-        length: u32,
+        ordinals: &Ordinals,
+        (ordinal, length): (u32, u32),
     ) -> Result<bool, String> {
-        let end = first.plus(length.into());
+        let first = block.header().first.plus(ordinal.into());
+        let end = first.plus(length.into()).min(self.until.plus(1));
         let from = first.max(self.seen.plus(1));
         if from >= end {
             return Ok(true);
         }
-        for event in block.events_from(from) {
+        let length = usize::try_from(end.0 - from.0).unwrap_or(usize::MAX);
+        let start = from.0 - block.header().first.0;
+        let start = u32::try_from(start).unwrap_or(u32::MAX);
+        for (ordinal, event) in (start..).zip(block.events_from(from).take(length)) {
             let event = event.map_err(|error| error.to_string())?;
-            if event.position >= end || event.position > self.until {
-                break;
-            }
-            if event.event.stream != *stream {
+            let is_of_stream = event.event.stream == *stream;
+            if is_of_stream != ordinals.hold(ordinal) {
                 return Err(format!(
-                    "the index of stream {stream} names position {}, which is of stream {}",
-                    event.position, event.event.stream
+                    "the index of stream {stream} is wrong about position {}",
+                    event.position
                 ));
             }
-            if !self.take(event) {
+            if is_of_stream && !self.take(event) {
                 return Ok(false);
             }
         }

@@ -46,8 +46,28 @@ impl Ordinals {
         })
     }
 
+    /// Whether this event of the block is one of them.
+    pub(crate) fn hold(&self, ordinal: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(ordinals) => ordinals.binary_search(&ordinal).is_ok(),
+        }
+    }
+
+    /// Stretches of a block to read for these events, as (first, length): a stretch for each run of them, or, where they lie
+    /// scattered, one for all, since each stretch is looked for from the start of the block.
+    pub(crate) fn stretches(&self, count: u32) -> Vec<(u32, u32)> {
+        let runs = self.runs(count);
+        match (runs.first(), runs.last()) {
+            (Some((first, _)), Some((last, length))) if runs.len() > RUNS_MAX => {
+                vec![(*first, last + length - first)]
+            }
+            _ => runs,
+        }
+    }
+
     /// Ranges of ordinals without holes, as (first, length).
-    pub(crate) fn runs(&self, count: u32) -> Vec<(u32, u32)> {
+    fn runs(&self, count: u32) -> Vec<(u32, u32)> {
         let ordinals = match self {
             Self::All => return vec![(0, count)],
             Self::Some(ordinals) => ordinals,
@@ -62,6 +82,9 @@ impl Ordinals {
         runs
     }
 }
+
+/// From here on decoding what lies between is cheaper than looking for each run.
+const RUNS_MAX: usize = 24;
 
 const VERSION: u8 = 1;
 
@@ -174,6 +197,14 @@ mod tests {
         assert_eq!(some.runs(5), [(0, 2), (4, 1)]);
         let all = Ordinals::of(vec![0, 1, 2], 3);
         assert_eq!((all.encode().len(), all.runs(3)), (0, vec![(0, 3)]));
+    }
+
+    #[test]
+    fn scattered_ordinals_are_one_stretch() {
+        let ordinals: Vec<u32> = (3..100).step_by(2).collect();
+        let some = Ordinals::of(ordinals, 200);
+        assert_eq!(some.stretches(200), [(3, 97)]);
+        assert!(some.hold(99) && !some.hold(98) && !some.hold(101));
     }
 
     #[test]

@@ -1,22 +1,26 @@
 //! Proves the end of an opened log: blocks, chain, index and witness; and remembers which deliveries it holds.
 
+use std::{collections::BTreeMap, num::NonZeroUsize, panic::resume_unwind};
+
 use bytes::Bytes;
 use fjall::{Keyspace, Readable as _, Snapshot};
 use hookpool_core::{
-    codec::{Block, Digest},
+    codec::{Block, BlockHeader, Digest},
     event::{DedupeKey, Event},
     name::StreamName,
     position::{Epoch, Position},
     time::Timestamp,
 };
 use hookpool_store::dedupe::{DedupeWindow, WINDOW_SECONDS};
-use std::collections::BTreeMap;
 
 use crate::{
     keys::{self, Key},
     rows::Ordinals,
     tables::Finding,
 };
+
+/// Enough for all processors, few enough to hold.
+const BLOCKS_AT_ONCE: usize = 64;
 
 /// A moment of the log's database.
 #[derive(Clone)]
@@ -92,29 +96,73 @@ impl View {
 
     /// Checks the last `bytes_max` of the log, and reads as far back as duplicates must be known.
     pub(crate) fn tail(&self, epoch: Epoch, bytes_max: u64) -> Result<Tail, Finding> {
-        let mut chain = Chain::new(epoch);
+        let mut chain = Chain::default();
         let mut window = Window::default();
         let mut tail = Tail::default();
         let mut bytes = 0;
-        for block in self.blocks(Position::ZERO..=Position(u64::MAX)).rev() {
-            let block = block?;
-            let events = chain.check(&block)?;
-            if bytes < bytes_max {
-                self.check_index(&block, &events)?;
+        let mut blocks = self.blocks(Position::ZERO..=Position(u64::MAX)).rev();
+        loop {
+            let some: Result<Vec<_>, _> = blocks.by_ref().take(BLOCKS_AT_ONCE).collect();
+            let some = some?;
+            if some.is_empty() {
+                chain.finish()?;
+                break;
             }
-            if tail.head == Position::ZERO {
-                (tail.head, tail.digest) = (block.header().last(), block.digest());
+            let mut done = false;
+            for checked in self.check_all(&some, epoch, bytes < bytes_max) {
+                let checked = checked?;
+                chain.link(&checked)?;
+                if tail.head == Position::ZERO {
+                    (tail.head, tail.digest) = (checked.header.last(), checked.digest);
+                }
+                bytes += checked.bytes;
+                done = window.take(checked) && bytes >= bytes_max;
             }
-            bytes += block.len_bytes() as u64;
-            let known = window.take(&events);
-            if known && bytes >= bytes_max {
-                tail.dedupe = window.finish();
-                return Ok(tail);
+            if done {
+                break;
             }
         }
-        chain.finish()?;
         tail.dedupe = window.finish();
         Ok(tail)
+    }
+
+    /// Checks blocks each by itself, on all processors.
+    fn check_all(
+        &self,
+        blocks: &[Block],
+        epoch: Epoch,
+        with_index: bool,
+    ) -> Vec<Result<Checked, Finding>> {
+        let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = blocks
+                .chunks(blocks.len().div_ceil(workers).max(1))
+                .map(|part| {
+                    let check = |block| self.check(block, epoch, with_index);
+                    scope.spawn(move || part.iter().map(check).collect::<Vec<_>>())
+                })
+                .collect();
+            parts
+                .into_iter()
+                .flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
+        })
+    }
+
+    fn check(&self, block: &Block, epoch: Epoch, with_index: bool) -> Result<Checked, Finding> {
+        let header = *block.header();
+        if header.epoch != epoch {
+            return Err(format!(
+                "the block at position {} is of another log",
+                header.first
+            ));
+        }
+        let events: Result<Vec<_>, _> = block.events().collect();
+        let events = events.map_err(|error| error.to_string())?;
+        if with_index {
+            self.check_index(block, &events)?;
+        }
+        Ok(Checked::of(block, &events))
     }
 }
 
@@ -153,43 +201,56 @@ fn unreadable(error: &fjall::Error) -> Finding {
     format!("the database can't be read ({error})")
 }
 
+/// A block whose events are all intact.
+struct Checked {
+    header: BlockHeader,
+    digest: Digest,
+    bytes: u64,
+    oldest: Timestamp,
+    newest: Timestamp,
+    keys: Vec<(DedupeKey, Timestamp, Position)>,
+}
+
+impl Checked {
+    fn of(block: &Block, events: &[Event]) -> Self {
+        let times = || events.iter().map(|event| event.event.time);
+        let keys = events.iter().filter_map(|event| {
+            let key = event.event.dedupe?;
+            Some((key, event.event.time, event.position))
+        });
+        Self {
+            header: *block.header(),
+            digest: block.digest(),
+            bytes: block.len_bytes() as u64,
+            oldest: times().min().unwrap_or_default(),
+            newest: times().max().unwrap_or_default(),
+            keys: keys.collect(),
+        }
+    }
+}
+
 /// Checks blocks from the last to the first, each against the one after it.
+#[derive(Default)]
 struct Chain {
-    epoch: Epoch,
     /// Of the block checked before, the next one in the log.
     next: Option<(Position, Digest)>,
 }
 
 impl Chain {
-    fn new(epoch: Epoch) -> Self {
-        Self { epoch, next: None }
-    }
-
-    /// The events of the block, all intact.
-    fn check(&mut self, block: &Block) -> Result<Vec<Event>, Finding> {
-        let header = block.header();
-        if header.epoch != self.epoch {
-            return Err(format!(
-                "the block at position {} is of another log",
-                header.first
-            ));
-        }
-        if let Some((first, previous)) = self.next {
-            if header.last().plus(1) != first {
-                return Err(format!(
-                    "events are missing after position {}",
-                    header.last()
-                ));
+    fn link(&mut self, block: &Checked) -> Result<(), Finding> {
+        let last = block.header.last();
+        match self.next {
+            Some((first, _)) if last.plus(1) != first => {
+                Err(format!("events are missing after position {last}"))
             }
-            if block.digest() != previous {
-                return Err(format!(
-                    "the block at position {first} does not follow the one before it"
-                ));
+            Some((first, previous)) if block.digest != previous => Err(format!(
+                "the block at position {first} does not follow the one before it"
+            )),
+            _ => {
+                self.next = Some((block.header.first, block.header.previous));
+                Ok(())
             }
         }
-        self.next = Some((header.first, header.previous));
-        let events: Result<Vec<_>, _> = block.events().collect();
-        events.map_err(|error| error.to_string())
     }
 
     /// At the first block of the log.
@@ -206,23 +267,23 @@ impl Chain {
 /// Dedupe keys of the end of a log, met from its last block backwards.
 #[derive(Default)]
 struct Window {
-    newest: Timestamp,
+    /// Newest time in the last block.
+    last: Option<Timestamp>,
     /// Newest block first; within a block in order.
     blocks: Vec<Vec<(DedupeKey, Timestamp, Position)>>,
 }
 
 impl Window {
-    /// Takes the block before; says whether all that is older is out of the window.
-    fn take(&mut self, events: &[Event]) -> bool {
-        let newest = events.iter().map(|event| event.event.time).max();
-        let newest = newest.unwrap_or_default();
-        self.newest = self.newest.max(newest);
-        let keys = events.iter().filter_map(|event| {
-            let key = event.event.dedupe?;
-            Some((key, event.event.time, event.position))
-        });
-        self.blocks.push(keys.collect());
-        newest.plus_seconds(WINDOW_SECONDS) < self.newest
+    /// Takes the block before; says whether its times are out of the window around the last.
+    ///
+    /// A clock that stepped for a while leaves a stretch of such blocks, with others that matter before them; so this alone is
+    /// no reason to stop.
+    fn take(&mut self, block: Checked) -> bool {
+        let last = *self.last.get_or_insert(block.newest);
+        self.blocks.push(block.keys);
+        let before = block.newest.plus_seconds(WINDOW_SECONDS) < last;
+        let after = block.oldest > last.plus_seconds(WINDOW_SECONDS);
+        before || after
     }
 
     fn finish(self) -> DedupeWindow {

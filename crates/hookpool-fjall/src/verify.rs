@@ -10,7 +10,7 @@ use hookpool_core::{
 use crate::{
     error::{OpenError, Refusal},
     folder,
-    log::{Opened, Options},
+    log::{Opened, Options, Purpose},
     tables::Finding,
     tail::{View, index},
     witness::Witness,
@@ -69,7 +69,7 @@ pub fn verify(dir: &Path, progress: impl FnMut(Progress)) -> Result<Report, Open
         epoch_if_new: Epoch(0),
         verify_bytes: u64::MAX,
     };
-    match Opened::open(dir, options) {
+    match Opened::open(dir, options, Purpose::Verify) {
         Ok(opened) => Ok(Verification::of(&opened).run(progress)),
         Err(refusal) => unopened(dir, refusal),
     }

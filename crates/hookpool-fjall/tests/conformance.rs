@@ -1,5 +1,7 @@
 //! The fjall log and pool keep every promise, also when they are closed and opened again.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::path::PathBuf;
 
 use hookpool_core::position::Epoch;

@@ -1,6 +1,8 @@
 //! Damage at rest: thousands of broken copies of a data folder. Each opens and holds every event, or is refused with a message
 //! that says what to do; none is ever shorter, and none panics.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -342,6 +344,7 @@ impl Random {
 }
 
 /// Runs the mutations and prints what became of them, by kind of file.
+#[expect(clippy::print_stdout, reason = "for whoever runs it by hand")]
 fn run(name: &str, base: &Base, mutations: impl Iterator<Item = Mutation>) {
     let mut counts = BTreeMap::<(String, Outcome), u32>::new();
     for mutation in mutations {

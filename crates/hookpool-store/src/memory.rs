@@ -84,7 +84,8 @@ impl LogState {
             .take_while(|event| event.position <= request.until)
             .filter(wanted)
         {
-            if page.events.len() >= request.events_max || bytes >= request.bytes_max {
+            let full = page.events.len() >= request.events_max || bytes >= request.bytes_max;
+            if full && !page.events.is_empty() {
                 return page;
             }
             bytes += event.event.body.len();
