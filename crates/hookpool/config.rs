@@ -86,11 +86,11 @@ settings! {
     queue_bytes: usize = "limits.queue-bytes" or "67108864";
     /// Connections at a time.
     connections: usize = "limits.connections" or "16384";
-    /// How long a request's head may take.
+    /// Until the first byte of a new connection.
     header_timeout: Duration = "limits.header-timeout-seconds" or "5";
     /// How long a request's body may take.
     body_timeout: Duration = "limits.body-timeout-seconds" or "10";
-    /// How long an idle connection is kept.
+    /// How long an idle connection is kept, and how long a request's head may take.
     keep_alive: Duration = "limits.keep-alive-seconds" or "60";
     /// How long requests may take to end after SIGTERM.
     drain: Duration = "limits.drain-seconds" or "10";

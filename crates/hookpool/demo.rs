@@ -27,6 +27,7 @@ const ORDERS: &str = "orders";
 const BUILDS: &str = "builds";
 
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
+    let stopped = node::interrupted()?;
     let listener = node::bind(args.listen).await?;
     let address = listener.local_addr()?;
     let scratch = tempfile::Builder::new()
@@ -52,7 +53,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let tour = tokio::spawn(show);
     let interrupted = async {
         tokio::select! {
-            () = node::interrupted() => {}
+            () = stopped => {}
             () = ended(tour) => {}
         }
     };

@@ -59,10 +59,11 @@ fn parse(hex: &str) -> Option<MasterKey> {
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || {
         let temporary = path.with_extension("new");
+        // Left by a start that was cut; a new file has no other rights than ours.
+        let _absent = fs::remove_file(&temporary);
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(text.as_bytes())?;

@@ -19,13 +19,19 @@ use clap::Parser;
 use cli::{Cli, Command};
 use exit::Exit;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let exit = match Box::pin(run(Cli::parse())).await {
-        Ok(exit) => exit,
-        Err(error) => exit::explain(&error),
+/// Threads that read pages for followers who are behind: more than the disk can use would only take the cores from ingest.
+const BLOCKING_THREADS: usize = 8;
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
+    let exit = match runtime {
+        Ok(runtime) => runtime.block_on(Box::pin(run(Cli::parse()))),
+        Err(error) => Err(error.into()),
     };
-    exit.into()
+    exit.unwrap_or_else(|error| exit::explain(&error)).into()
 }
 
 async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {

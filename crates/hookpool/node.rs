@@ -1,6 +1,9 @@
 //! Where a backend meets the engine: opens a data folder and starts the pipeline over it. The only place that names both.
 
-use std::{fs, future::Future, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fs::DirBuilder, future::Future, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path,
+    sync::Arc,
+};
 
 use anyhow::Context;
 use hookpool_core::{key::Secret, position::Epoch};
@@ -9,7 +12,10 @@ use hookpool_engine::{
 };
 use hookpool_fjall::{FjallLog, FjallPool, Options as LogOptions, VERIFY_BYTES};
 use hookpool_http::server::{self, Limits};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{config::Settings, keys};
 
@@ -118,28 +124,27 @@ pub(crate) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("{listen} can't be listened on; {hint}"))
 }
 
-/// Waits for SIGTERM or Ctrl-C.
-pub(crate) async fn interrupted() {
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            // Without a handler the signal ends the process at once, which loses nothing that was acknowledged.
-            Err(error) => {
-                tracing::warn!(%error, "SIGTERM can't be handled");
-                std::future::pending::<()>().await;
-            }
+/// Waits for SIGTERM or Ctrl-C. Both are caught from the call on, not from the first poll: a stop that comes while the folder is
+/// being opened counts too.
+pub(crate) fn interrupted() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C can't be handled")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    };
-    tokio::select! {
-        () = terminate => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    })
 }
 
 fn make_folder(dir: &Path) -> anyhow::Result<bool> {
-    let new = !dir.join("log").exists();
+    // The control log is what the master key is for: a start that was cut before it was made is still a first start.
+    let new = !dir.join("control").exists();
     let hint = "choose another with --data-dir, or give this user the right to write there";
-    fs::create_dir_all(dir)
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
         .with_context(|| format!("the data folder {} can't be made; {hint}", dir.display()))?;
     Ok(new)
 }

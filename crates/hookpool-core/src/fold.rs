@@ -53,6 +53,15 @@ pub struct Item {
 }
 
 impl Item {
+    /// Bytes of all names and values: about what the item takes in memory and on the wire.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.fields
+            .iter()
+            .map(|(name, field)| name.len() + field.text.len())
+            .sum()
+    }
+
     /// Takes the next event of this item; `fields` are those of its body.
     ///
     /// # Panics

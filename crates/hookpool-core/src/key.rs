@@ -46,6 +46,13 @@ impl KeyId {
     }
 }
 
+impl From<&str> for KeyId {
+    /// An id as somebody names it; whether there is such a key is another question.
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
 impl Borrow<str> for KeyId {
     fn borrow(&self) -> &str {
         &self.0

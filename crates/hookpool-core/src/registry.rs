@@ -38,7 +38,7 @@ pub struct Keyed<T> {
 }
 
 impl<T> Keyed<T> {
-    fn works(&self, now: Timestamp) -> bool {
+    pub(crate) fn works(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
 }
@@ -271,11 +271,11 @@ impl Registry {
                 self.connector_by_key.insert(key_id, connector);
             }
             ControlChange::IngestKeyRevoked { connector, key_id } => {
-                let entry = self.connector_mut(&connector)?;
-                entry.keys.retain(|key| key.key_id != key_id);
-                self.connector_by_key
-                    .remove(&key_id)
-                    .ok_or_else(|| RegistryError::Unknown(key_id.to_string()))?;
+                let keys = &mut self.connector_mut(&connector)?.keys;
+                let own = keys.iter().position(|key| key.key_id == key_id);
+                let own = own.ok_or_else(|| RegistryError::Unknown(key_id.to_string()))?;
+                keys.remove(own);
+                self.connector_by_key.remove(&key_id);
             }
             ControlChange::SigningKeyAdded {
                 connector,
@@ -479,6 +479,16 @@ pub(crate) mod tests {
                 .apply(change, Timestamp(0), &MasterKey::new(&MASTER))
         }
 
+        pub(crate) fn rotate_plain(&mut self, others_expire_at: Timestamp) {
+            let (_, record) = key(KeyKind::Ingest, 9);
+            self.apply(ControlChange::IngestKeyAdded {
+                connector: name("plain"),
+                key: record,
+                others_expire_at,
+            })
+            .unwrap();
+        }
+
         fn works(&self, key: &str, seconds: u64) -> bool {
             let presented = PresentedKey::parse(key).unwrap();
             self.registry
@@ -514,6 +524,18 @@ pub(crate) mod tests {
             })
             .unwrap();
         assert!(!world.works(&world.plain_key, 0));
+        let foreign = ControlChange::IngestKeyRevoked {
+            connector: name("plain"),
+            key_id: KeyId::from_random([2; 6]),
+        };
+        assert!(matches!(
+            world.apply(foreign),
+            Err(RegistryError::Unknown(_))
+        ));
+        assert!(
+            world.works(&world.signed_key, 0),
+            "a connector can't take another one's key away"
+        );
         let again = world.apply(ControlChange::IngestKeyRevoked {
             connector: name("plain"),
             key_id,

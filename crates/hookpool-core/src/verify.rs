@@ -84,6 +84,7 @@ pub struct Proof<'a> {
 #[derive(Debug)]
 pub struct Admitted {
     connector: Arc<Connector>,
+    key_id: Box<str>,
     signed: Option<Signed>,
 }
 
@@ -113,12 +114,13 @@ pub fn admit(
     proof: Proof<'_>,
     now: Timestamp,
 ) -> Result<Admitted, VerifyError> {
-    let connector = proof
+    let presented = proof
         .authorization
         .presented_key()
-        .filter(|key| key.kind == KeyKind::Ingest)
-        .and_then(|key| registry.connector_of(&key, now))
-        .filter(|connector| connector.enabled && connector.stream.as_str() == stream)
+        .filter(|key| key.kind == KeyKind::Ingest);
+    let (connector, key_id) = presented
+        .and_then(|key| Some((registry.connector_of(&key, now)?, key.id)))
+        .filter(|(connector, _)| connector.enabled && connector.stream.as_str() == stream)
         .ok_or(VerifyError::Unauthorized)?;
     let signed = if connector.is_signed() {
         Some(Signed::parse(proof, now)?)
@@ -127,17 +129,37 @@ pub fn admit(
     };
     Ok(Admitted {
         connector: Arc::clone(connector),
+        key_id: key_id.into(),
         signed,
     })
 }
 
 impl Admitted {
+    /// Whether the key still counts. What an operator took away while the body was on its way must not; a rotation that lets the old
+    /// key work on changes nothing.
+    #[must_use]
+    pub fn still_stands(&self, registry: &Registry, now: Timestamp) -> bool {
+        registry
+            .connector(self.connector.name.as_str())
+            .is_some_and(|current| {
+                Arc::ptr_eq(current, &self.connector)
+                    || current.enabled
+                        && current.is_signed() == self.signed.is_some()
+                        && current
+                            .keys
+                            .iter()
+                            .any(|key| key.key_id.as_str() == &*self.key_id && key.works(now))
+            })
+    }
+
     /// Checks the signature over exactly these bytes; `now` again, since a slow body may have outlived the window.
     ///
     /// # Errors
     /// [`VerifyError::SignatureInvalid`] or [`VerifyError::TimestampOutOfRange`].
     pub fn verify(self, body: Bytes, now: Timestamp) -> Result<Verified, VerifyError> {
-        let Self { connector, signed } = self;
+        let Self {
+            connector, signed, ..
+        } = self;
         let dedupe = match signed {
             Some(signed) => signed.check(&connector, &body, now)?,
             None => None,
@@ -314,6 +336,26 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_taken_away_while_the_body_arrives_does_not_count() {
+        let mut world = World::new();
+        let bearer = format!("Bearer {}", world.plain_key);
+        let proof = Proof {
+            authorization: Header::One(bearer.as_bytes()),
+            signature: Header::Absent,
+            timestamp: Header::Absent,
+        };
+        let now = Timestamp::from_seconds(NOW);
+        let admitted = admit(&world.registry, "plain", proof, now).unwrap();
+        assert!(admitted.still_stands(&world.registry, now));
+        world.rotate_plain(Timestamp::from_seconds(NOW + 10));
+        assert!(
+            admitted.still_stands(&world.registry, now),
+            "the old key works until its overlap ends"
+        );
+        assert!(!admitted.still_stands(&world.registry, Timestamp::from_seconds(NOW + 10)));
+    }
+
+    #[test]
     fn malformed_timestamps_are_refused_before_any_window() {
         let world = World::new();
         for bad in [
@@ -360,10 +402,10 @@ mod tests {
             format!(" {text}"),
             format!("{text} "),
             format!("{text},{text}"),
-            format!("sha256={}", &hex[..62]),
+            format!("sha256={}", hex.get(..62).unwrap()),
             format!("sha256={hex}00"),
-            format!("sha256=0x{}", &hex[2..]),
-            format!("sha256={}g", &hex[..63]),
+            format!("sha256=0x{}", hex.get(2..).unwrap()),
+            format!("sha256={}g", hex.get(..63).unwrap()),
             "sha256=".to_owned(),
             String::new(),
             format!("sha256=0x{hex}"),

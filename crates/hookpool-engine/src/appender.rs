@@ -18,7 +18,7 @@ use hookpool_store::{AppendError, Appended, EventLog};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::status::StatusCell;
+use crate::status::{FailOnPanic, StatusCell};
 
 /// Why an event was not, or perhaps not, appended.
 #[derive(Debug, Clone, Error)]
@@ -138,15 +138,18 @@ impl Appender {
     pub async fn append(&self, event: NewEvent) -> Result<Appended, QueueError> {
         let room = self.room_for(&event)?;
         let (answer, answered) = oneshot::channel();
-        let gone = |_| QueueError::Refused("the writer has stopped");
         self.jobs
             .send(Job {
                 event,
                 answer,
                 room,
             })
-            .map_err(|_| gone(()))?;
-        Ok(answered.await.map_err(|_| gone(()))??)
+            .map_err(|_| QueueError::Refused("the writer has stopped"))?;
+        // Handed over and not answered: the writer broke off, perhaps after the batch was durable.
+        let outcome = answered
+            .await
+            .map_err(|_| AppendError::Unknown(Arc::from(Box::from("the writer broke off"))))?;
+        Ok(outcome?)
     }
 
     /// What it has done so far.
@@ -183,6 +186,7 @@ struct Writer<L> {
 
 impl<L: EventLog> Writer<L> {
     fn run(&self, queue: &mpsc::Receiver<Job>) {
+        let _failing = FailOnPanic::new("the writer of a log", &self.status);
         while let Ok(first) = queue.recv() {
             let batch = Batch::gather(first, queue, self.limits);
             self.append(batch);

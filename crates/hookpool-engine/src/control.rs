@@ -21,7 +21,7 @@ use crate::{
     appender::{Appender, QueueError},
     clock::Clock,
     entropy::Entropy,
-    status::StatusCell,
+    status::{FailOnPanic, StatusCell},
 };
 
 /// Why a change of the registry was refused.
@@ -136,6 +136,7 @@ impl<L: EventLog> Control<L> {
 
     /// Follows the control log until the engine stops: changes made elsewhere arrive here too.
     pub(crate) async fn follow(&self, status: &StatusCell) {
+        let _failing = FailOnPanic::new("the registry", status);
         loop {
             let applied = *self.applied.borrow();
             tokio::select! {
@@ -321,8 +322,11 @@ impl<L: EventLog> Control<L> {
 
     /// Folds what is new in the control log; the caller holds `changing`, or is the only one yet.
     async fn catch_up(&self) -> Result<(), ControlReadError> {
-        let mut registry = self.registry().as_ref().clone();
         let mut at = *self.applied.borrow();
+        if at == self.log.head() {
+            return Ok(());
+        }
+        let mut registry = self.registry().as_ref().clone();
         while at < self.log.head() {
             let page = self.log.page(PageRequest::after(at)).await?;
             for event in &page.events {

@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     control::{Control, ControlReadError},
     entropy::Entropy,
-    follow::{EncodeChange, Follower, Form, Rings, read_page},
+    follow::{EncodeChange, Follower, Form, Rings, blocking, read_page},
     projector::Projector,
     status::StatusCell,
 };
@@ -240,6 +240,9 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
         let now = self.clock.now();
+        if !admitted.still_stands(&self.control.registry(), now) {
+            return Err(VerifyError::Unauthorized.into());
+        }
         let verified = admitted.verify(body, now)?;
         let event = shape(
             verified,
@@ -310,6 +313,15 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     #[must_use]
     pub fn pool(&self) -> Arc<P::Snapshot> {
         self.pool.snapshot()
+    }
+
+    /// Reads the pool at its last checkpoint, on a thread that may block.
+    pub async fn read_pool<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&P::Snapshot) -> T + Send + 'static,
+    ) -> T {
+        let snapshot = self.pool();
+        blocking(move || read(&snapshot)).await
     }
 
     /// A page of the log.

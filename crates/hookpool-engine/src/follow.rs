@@ -299,18 +299,26 @@ impl<L: EventLog> Follower<L> {
     }
 }
 
-/// Reads a page on a thread that may block, so that a cold disk delays no other request.
+/// Reads a page of a log.
 ///
 /// # Errors
 /// [`ReadError`]
-///
-/// # Panics
-/// If reading the page panics.
-pub async fn read_page<L: EventLog>(log: &Arc<L>, request: PageRequest) -> Result<Page, ReadError> {
+pub(crate) async fn read_page<L: EventLog>(
+    log: &Arc<L>,
+    request: PageRequest,
+) -> Result<Page, ReadError> {
     let log = Arc::clone(log);
     let runtime = tokio::runtime::Handle::current();
-    let page = tokio::task::spawn_blocking(move || runtime.block_on(log.page(request))).await;
-    page.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    blocking(move || runtime.block_on(log.page(request))).await
+}
+
+/// Runs a read on a thread that may block, so that a cold disk delays no other request.
+///
+/// # Panics
+/// If the read does.
+pub async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> T {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::{
     follow::Rings,
-    status::{Status, StatusCell},
+    status::{FailOnPanic, Status, StatusCell},
 };
 
 /// Why the pool can't keep up with the log. Each is final.
@@ -72,6 +72,7 @@ impl Projector {
         let (moved, applied) = watch::channel(checkpoint);
         let runtime = tokio::runtime::Handle::current();
         let run = move || {
+            let _failing = FailOnPanic::new("the projector", &status);
             let projection = Projection { log, pool, rings };
             if let Err(error) = runtime.block_on(projection.run(checkpoint, &moved, &status)) {
                 status.fail(error.to_string());

@@ -75,3 +75,51 @@ impl StatusCell {
             .map_or(Status::Stopping, |status| status.clone())
     }
 }
+
+/// Held by a thread or task that the engine can't do without: its panic is a final failure, not a silence.
+#[derive(Debug)]
+pub(crate) struct FailOnPanic {
+    who: &'static str,
+    status: StatusCell,
+}
+
+impl FailOnPanic {
+    pub(crate) fn new(who: &'static str, status: &StatusCell) -> Self {
+        Self {
+            who,
+            status: status.clone(),
+        }
+    }
+}
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.status.fail(format!("{} broke off", self.who));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_guarded_thread_is_a_failure_and_its_end_is_not() {
+        let status = StatusCell::default();
+        let run = |panics: bool| {
+            let status = status.clone();
+            std::thread::spawn(move || {
+                let _failing = FailOnPanic::new("the test", &status);
+                assert!(!panics, "a panic for the test");
+            })
+            .join()
+        };
+        assert!(run(false).is_ok() && status.is_ready());
+        assert!(run(true).is_err());
+        assert_eq!(
+            status.get(),
+            Status::Failed("the test broke off".to_owned())
+        );
+    }
+}

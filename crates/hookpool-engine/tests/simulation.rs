@@ -397,8 +397,9 @@ async fn check_pool(disk: &Disk, pool: &impl PoolSnapshot) {
             .apply(event, &fields);
     }
     let items = pool
-        .items(&stream, Generation::FIRST, None, usize::MAX)
-        .unwrap();
+        .items(&stream, Generation::FIRST, None, usize::MAX, usize::MAX)
+        .unwrap()
+        .items;
     assert_eq!(
         items,
         expected.into_iter().collect::<Vec<_>>(),

@@ -15,7 +15,9 @@ use hookpool_core::{
     name::{ItemId, StreamName},
     position::Generation,
 };
-use hookpool_store::{Checkpoint, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState};
+use hookpool_store::{
+    Checkpoint, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState,
+};
 use thiserror::Error;
 
 use crate::{
@@ -193,27 +195,28 @@ impl PoolSnapshot for FjallPoolSnapshot {
         generation: Generation,
         after: Option<&ItemId>,
         limit: usize,
-    ) -> Result<Vec<(ItemId, Item)>, PoolError> {
+        bytes_max: usize,
+    ) -> Result<ItemPage, PoolError> {
         use std::ops::Bound::{Excluded, Unbounded};
         let prefix = item_prefix(stream, generation);
         let start = after.map_or_else(
             || prefix.clone(),
             |id| Key::Item(stream, generation, id).encode(),
         );
-        let mut items = Vec::new();
-        for guard in self
+        let rows = self
             .snapshot
             .range::<Vec<u8>, _>(&self.rows, (Excluded(start), Unbounded))
-            .take(limit)
-        {
-            let (key, row) = guard.into_inner().map_err(read_failed)?;
-            if !key.starts_with(&prefix) {
-                break;
-            }
-            let id = item_of(&key, &prefix).ok_or_else(|| damaged("item id"))?;
-            items.push((id, to_item(&row)?));
-        }
-        Ok(items)
+            .map(|guard| guard.into_inner().map_err(read_failed))
+            .take_while(|row| {
+                row.as_ref()
+                    .map_or(true, |(key, _)| key.starts_with(&prefix))
+            })
+            .map(|row| {
+                let (key, row) = row?;
+                let id = item_of(&key, &prefix).ok_or_else(|| damaged("item id"))?;
+                Ok((id, to_item(&row)?))
+            });
+        ItemPage::collect(rows, limit, bytes_max)
     }
 
     fn stream(&self, stream: &StreamName) -> Result<Option<StreamState>, PoolError> {

@@ -15,12 +15,12 @@ use hookpool_store::{EventLog, PoolStore};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use warp::{
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, header},
     reply::Response,
 };
 
 use crate::{
-    app::{App, Request},
+    app::{App, Request, set},
     body,
     problem::{Code, Problem},
     query::Query,
@@ -69,7 +69,8 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         return Err(Code::Unauthorized.into());
     };
     Query::only(&request.query, &[])?;
-    let body = body::capped(request, body, BODY_BYTES_MAX, BODY_PATIENCE).await?;
+    body::must_fit(request, BODY_BYTES_MAX)?;
+    let body = body::capped(body, BODY_BYTES_MAX, BODY_PATIENCE).await?;
     let admin = Admin { app, author };
     let post = request.method == Method::POST;
     match route {
@@ -185,7 +186,7 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
         let connector = registry.connector(name.as_str()).ok_or(Code::NotFound)?;
         let (stream, key_id) = (connector.stream.as_str(), key.key_id.as_str());
         let answer = json!({ "name": name.as_str(), "stream": stream, "keyId": key_id, member: key.secret.expose() });
-        Ok(json_response(answer.to_string()))
+        Ok(secret(&answer))
     }
 
     async fn revoke_key(
@@ -193,18 +194,7 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
         connector: ConnectorName,
         key_id: &str,
     ) -> Result<Response, Problem> {
-        let key_id = {
-            let registry = self.app.engine.control().registry();
-            let keys = &registry
-                .connector(connector.as_str())
-                .ok_or(Code::NotFound)?
-                .keys;
-            keys.iter()
-                .find(|key| key.key_id.as_str() == key_id)
-                .ok_or(Code::NotFound)?
-                .key_id
-                .clone()
-        };
+        let key_id = KeyId::from(key_id);
         let subject = connector.to_string();
         self.change(
             &subject,
@@ -347,8 +337,15 @@ fn bad_name(error: NameError) -> Problem {
 }
 
 fn created(answer: &Value) -> Response {
-    let mut response = json_response(answer.to_string());
+    let mut response = secret(answer);
     *response.status_mut() = StatusCode::CREATED;
+    response
+}
+
+/// An answer with a secret in it, which nobody on the way may keep.
+fn secret(answer: &Value) -> Response {
+    let mut response = json_response(answer.to_string());
+    set(&mut response, header::CACHE_CONTROL, "no-store");
     response
 }
 

@@ -57,20 +57,76 @@ impl Request {
         Header::from_values(self.headers.get_all(name).iter().map(HeaderValue::as_bytes))
     }
 
-    /// Whether the client asks for this media type.
-    pub(crate) fn accepts(&self, media_type: &str) -> bool {
+    /// Which of these media types the client likes best by its `Accept` (RFC 9110, 12.5.1); of equals the first. `None` if it takes
+    /// none of them; the first if it does not say.
+    pub(crate) fn best_of(&self, offers: &[&str]) -> Option<usize> {
         let values = self
             .headers
             .get_all(header::ACCEPT)
             .iter()
             .filter_map(|value| value.to_str().ok());
-        let mut ranges = values.flat_map(|value| value.split(','));
-        ranges.any(|range| {
-            range
-                .split(';')
+        let ranges: Vec<_> = values
+            .flat_map(|value| value.split(','))
+            .filter_map(Range::parse)
+            .collect();
+        if ranges.is_empty() {
+            return Some(0);
+        }
+        let quality = |offer: &str| {
+            let matching = ranges.iter().filter(|range| range.matches(offer));
+            // The most specific range speaks for a type.
+            matching
+                .max_by_key(|range| range.specificity())
+                .map_or(0, |range| range.quality)
+        };
+        let qualities = offers.iter().map(|offer| quality(offer)).enumerate();
+        let liked: Vec<_> = qualities.filter(|(_, quality)| *quality > 0).collect();
+        liked
+            .into_iter()
+            .rev()
+            .max_by_key(|(_, quality)| *quality)
+            .map(|(offer, _)| offer)
+    }
+}
+
+/// One media range of `Accept`.
+struct Range<'a> {
+    media: &'a str,
+    /// In thousandths.
+    quality: u32,
+}
+
+impl<'a> Range<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let media = parts.next().filter(|media| !media.is_empty())?;
+        let q = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let quality = q
+            .and_then(|q| q.parse::<f64>().ok())
+            .unwrap_or(1.0)
+            .clamp(0.0, 1.0);
+        #[expect(clippy::cast_possible_truncation, reason = "clamped to 0 to 1000")]
+        let quality = (quality * 1_000.0).round() as u32;
+        Some(Self { media, quality })
+    }
+
+    fn matches(&self, offer: &str) -> bool {
+        match self.media.strip_suffix("/*") {
+            Some("*") => true,
+            Some(major) => offer
+                .split('/')
                 .next()
-                .is_some_and(|range| range.trim().eq_ignore_ascii_case(media_type))
-        })
+                .is_some_and(|of| of.eq_ignore_ascii_case(major)),
+            None => self.media.eq_ignore_ascii_case(offer),
+        }
+    }
+
+    fn specificity(&self) -> u8 {
+        match self.media {
+            "*/*" => 0,
+            media if media.ends_with("/*") => 1,
+            _ => 2,
+        }
     }
 }
 
@@ -173,5 +229,46 @@ pub(crate) fn set(response: &mut Response, name: HeaderName, value: &str) {
             response.headers_mut().insert(name, value);
         }
         Err(error) => tracing::error!(%name, %error, "a header value of ours is not one"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn best(accept: &str) -> Option<usize> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        let (path, query) = (String::new(), String::new());
+        let request = Request {
+            method: Method::GET,
+            path,
+            query,
+            headers,
+            id: RequestId([0; 16]),
+        };
+        request.best_of(&["text/event-stream", "application/x-ndjson"])
+    }
+
+    #[test]
+    fn the_best_liked_media_type_is_served() {
+        for (accept, expected) in [
+            ("", Some(0)),
+            ("*/*", Some(0)),
+            ("text/event-stream", Some(0)),
+            ("TEXT/*", Some(0)),
+            ("application/*", Some(1)),
+            ("application/x-ndjson, */*;q=0.1", Some(1)),
+            ("text/event-stream;q=0, application/x-ndjson", Some(1)),
+            ("text/event-stream;q=0, */*", Some(1)),
+            (
+                "text/event-stream;q=0.5, application/x-ndjson;q=0.6",
+                Some(1),
+            ),
+            ("application/json", None),
+            ("*/*;q=0", None),
+        ] {
+            assert_eq!(best(accept), expected, "{accept}");
+        }
     }
 }

@@ -12,19 +12,25 @@ use crate::{
     problem::{Code, Problem},
 };
 
-/// Reads a whole body. A declared length over the limit is refused before a byte is read.
+/// Reads a whole body.
 pub(crate) async fn capped(
-    request: &Request,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
     limit: usize,
     patience: Duration,
 ) -> Result<Bytes, Problem> {
-    if declared(request).is_some_and(|length| length > limit as u64) {
-        return Err(Code::PayloadTooLarge.into());
-    }
     tokio::time::timeout(patience, read(body, limit))
         .await
         .map_err(|_| Code::BodyTimeout)?
+}
+
+/// Refuses a body whose declared length is over the limit, before a byte of it is read.
+pub(crate) fn must_fit(request: &Request, limit: usize) -> Result<(), Problem> {
+    let too_large = declared(request).is_some_and(|length| length > limit as u64);
+    if too_large {
+        Err(Code::PayloadTooLarge.into())
+    } else {
+        Ok(())
+    }
 }
 
 fn declared(request: &Request) -> Option<u64> {

@@ -9,14 +9,14 @@ use hookpool_core::{
     json,
     key::PresentedKey,
     name::{ItemId, StreamName},
-    position::{Generation, Position},
+    position::Position,
     verify::Header,
 };
 use hookpool_engine::{
-    follow::{Follower, Form, Step},
+    follow::{Follower, Form, Step, blocking},
     status::Status,
 };
-use hookpool_store::{EventLog, PoolSnapshot, PoolStore, ReadError};
+use hookpool_store::{EventLog, ItemPage, PoolError, PoolSnapshot, PoolStore, ReadError};
 use tokio::sync::watch;
 use warp::{
     Reply,
@@ -35,6 +35,8 @@ use crate::{
 
 /// Rows of a snapshot that are written at once.
 const ROWS: usize = 256;
+/// Bytes of item text in them; the last row may go over.
+const ROWS_BYTES: usize = 256 << 10;
 
 /// Answers with a stream that ends only when the client leaves, its key is revoked, or the server stops.
 pub(crate) fn changes<L: EventLog, P: PoolStore>(
@@ -86,18 +88,10 @@ pub(crate) fn changes<L: EventLog, P: PoolStore>(
 }
 
 fn framing(request: &Request) -> Result<Framing, Problem> {
-    let any = !request.headers.contains_key(header::ACCEPT);
-    if any
-        || ["text/event-stream", "text/*", "*/*"]
-            .iter()
-            .any(|range| request.accepts(range))
-    {
-        Ok(Framing::Sse)
-    } else if request.accepts("application/x-ndjson") {
-        Ok(Framing::Ndjson)
-    } else {
-        Err(Code::NotAcceptable.into())
-    }
+    const FRAMINGS: [Framing; 2] = [Framing::Sse, Framing::Ndjson];
+    let best = request.best_of(&FRAMINGS.map(Framing::media_type));
+    best.and_then(|best| FRAMINGS.get(best).copied())
+        .ok_or_else(|| Code::NotAcceptable.into())
 }
 
 /// Where a client wants to start.
@@ -160,6 +154,12 @@ enum Phase<L, P: PoolStore> {
     Ended,
 }
 
+/// So that the first look at it checks the key again: it may have been revoked since the request came.
+fn changed_at_first(mut registry: watch::Receiver<Position>) -> watch::Receiver<Position> {
+    registry.mark_changed();
+    registry
+}
+
 /// What a live connection woke up for.
 enum Woken {
     Step(Result<Step, ReadError>),
@@ -184,7 +184,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             item,
             heartbeat,
             authorization,
-            registry: app.engine.control().changes(),
+            registry: changed_at_first(app.engine.control().changes()),
             status: app.engine.status().subscribe(),
             phase: Phase::Ended,
             ready: VecDeque::new(),
@@ -224,7 +224,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         } else if cursor.generation != here.generation {
             Err("other-generation")
         } else if cursor.position > here.position {
-            tracing::error!(cursor = %cursor, head = %here, "a follower has seen more than this log holds");
+            tracing::warn!(cursor = %cursor, head = %here, "a follower says it has seen more than this log holds");
             Err("ahead-of-head")
         } else {
             Ok(cursor.position)
@@ -257,7 +257,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             }
             match &mut self.phase {
                 Phase::Ended => return None,
-                Phase::Snapshot { .. } => self.snapshot_rows(),
+                Phase::Snapshot { .. } => self.snapshot_rows().await,
                 Phase::Live(_) => self.live_step().await,
             }
         }
@@ -273,41 +273,60 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     }
 
     /// Some rows of the snapshot, or its end.
-    fn snapshot_rows(&mut self) {
+    async fn snapshot_rows(&mut self) {
+        if !self.app.engine.status().is_ready() {
+            return self.goodbye("shutdown");
+        }
+        if self.registry.has_changed().unwrap_or(true) {
+            self.registry.mark_unchanged();
+            if !self.may_still_read() {
+                return self.goodbye("revoked");
+            }
+        }
+        let Phase::Snapshot { pool, after, .. } = &self.phase else {
+            return;
+        };
+        match blocking(rows_after(
+            Arc::clone(pool),
+            self.stream.clone(),
+            self.item.clone(),
+            after.clone(),
+        ))
+        .await
+        {
+            Ok(page) => self.push_rows(&page),
+            Err(error) => {
+                tracing::error!(%error, "a snapshot can't be read");
+                self.goodbye("unreadable");
+            }
+        }
+    }
+
+    fn push_rows(&mut self, page: &ItemPage) {
         let Phase::Snapshot { pool, after, rows } = &mut self.phase else {
             return;
         };
-        let page = match &self.item {
-            Some(id) if after.is_none() => one_row(&**pool, &self.stream, id),
-            Some(_) => Ok(Vec::new()),
-            None => rows_after(&**pool, &self.stream, after.as_ref()),
-        };
-        let page = match page {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::error!(%error, "a snapshot can't be read");
-                return self.goodbye("unreadable");
-            }
-        };
-        *rows += page.len() as u64;
-        if let Some((last, _)) = page.last() {
-            let mut bytes = Vec::new();
-            for (id, item) in &page {
-                let mut json = format!(r#"{{"stream":"{}","#, self.stream);
-                push_item(&mut json, id.as_str(), item, Nested::AsString);
-                json.push_str(&format!(r#","position":{}}}"#, item.position));
-                self.framing.push(&mut bytes, "item", None, &json);
-            }
-            *after = Some(last.clone());
-            self.ready.push_back(bytes.into());
-        } else {
-            let position = pool
-                .checkpoint()
-                .map_or(Position::ZERO, |checkpoint| checkpoint.position);
-            let data = format!(r#"{{"position":{position},"items":{rows}}}"#);
-            self.push("snapshot-end", Some(position), &data);
-            self.phase = self.live(position);
+        *rows += page.items.len() as u64;
+        let mut bytes = Vec::new();
+        for (id, item) in &page.items {
+            let mut json = format!(r#"{{"stream":"{}","#, self.stream);
+            push_item(&mut json, id.as_str(), item, Nested::AsString);
+            json.push_str(&format!(r#","position":{}}}"#, item.position));
+            self.framing.push(&mut bytes, "item", None, &json);
         }
+        if !bytes.is_empty() {
+            self.ready.push_back(bytes.into());
+        }
+        if page.more {
+            *after = page.items.last().map(|(id, _)| id.clone());
+            return;
+        }
+        let position = pool
+            .checkpoint()
+            .map_or(Position::ZERO, |checkpoint| checkpoint.position);
+        let data = format!(r#"{{"position":{position},"items":{rows}}}"#);
+        self.push("snapshot-end", Some(position), &data);
+        self.phase = self.live(position);
     }
 
     async fn live_step(&mut self) {
@@ -407,25 +426,24 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     }
 }
 
-type Rows = Result<Vec<(ItemId, hookpool_core::fold::Item)>, hookpool_store::PoolError>;
-
-fn one_row(pool: &impl PoolSnapshot, stream: &StreamName, id: &ItemId) -> Rows {
-    Ok(pool
-        .item(stream, generation(pool, stream)?, id)?
-        .map(|item| (id.clone(), item))
-        .into_iter()
-        .collect())
-}
-
-fn rows_after(pool: &impl PoolSnapshot, stream: &StreamName, after: Option<&ItemId>) -> Rows {
-    pool.items(stream, generation(pool, stream)?, after, ROWS)
-}
-
-fn generation(
-    pool: &impl PoolSnapshot,
-    stream: &StreamName,
-) -> Result<Generation, hookpool_store::PoolError> {
-    Ok(pool
-        .stream(stream)?
-        .map_or(Generation::FIRST, |state| state.generation))
+/// The next rows of a snapshot, all of them or those of one item.
+fn rows_after<S: PoolSnapshot>(
+    pool: Arc<S>,
+    stream: StreamName,
+    item: Option<ItemId>,
+    after: Option<ItemId>,
+) -> impl FnOnce() -> Result<ItemPage, PoolError> {
+    move || {
+        let generation = pool.generation(&stream)?;
+        match item {
+            Some(id) => {
+                let item = pool.item(&stream, generation, &id)?;
+                Ok(ItemPage {
+                    items: item.map(|item| (id, item)).into_iter().collect(),
+                    more: false,
+                })
+            }
+            None => pool.items(&stream, generation, after.as_ref(), ROWS, ROWS_BYTES),
+        }
+    }
 }

@@ -33,16 +33,19 @@ pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
     stream: &str,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Response, Problem> {
+    body::must_fit(request, app.settings.body_bytes)?;
     let admitted = app.engine.admit(stream, proof(request))?;
-    let id_field = Query::new(&request.query).text("idField")?;
+    let query = Query::new(&request.query);
+    let id_field = query.text("idField")?;
+    // Other parameters are ignored, as senders add their own; this one asks for the opposite of what would happen.
+    if query.text("dryRun")?.is_some() {
+        return Err(Problem::with(
+            Code::InvalidParameter,
+            "dryRun is not supported yet; nothing was written",
+        ));
+    }
     must_be_plain(request)?;
-    let body = body::capped(
-        request,
-        body,
-        app.settings.body_bytes,
-        app.settings.body_timeout,
-    )
-    .await?;
+    let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
     let receipt = app
         .engine
         .accept(admitted, body, id_field.as_deref(), request.id)

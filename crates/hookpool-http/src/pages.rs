@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -12,37 +12,67 @@ use tokio::time::Instant;
 /// How long a chain may pause between two pages.
 const CHAIN_LIFETIME: Duration = Duration::from_secs(60);
 /// Positions held at once; beyond it the one that was used longest ago goes.
-const HELD_MAX: usize = 64;
+const HELD_MAX: usize = 4_096;
 
 /// Held snapshots by position; chains that started at one position share one.
-pub(crate) struct PageChains<S>(Mutex<BTreeMap<Position, (Instant, Arc<S>)>>);
+pub(crate) struct PageChains<S>(Arc<Held<S>>);
+
+type Held<S> = Mutex<BTreeMap<Position, (Instant, Arc<S>)>>;
 
 impl<S> Default for PageChains<S> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Arc::default())
     }
 }
 
-impl<S> PageChains<S> {
-    /// Keeps a snapshot for the next page.
+impl<S: Send + Sync + 'static> PageChains<S> {
+    /// Keeps a snapshot for the next page. It is let go in time even if nobody asks again: a held snapshot keeps what the pool has
+    /// overwritten since.
     pub(crate) fn hold(&self, position: Position, snapshot: Arc<S>) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|_, (used, _)| used.elapsed() < CHAIN_LIFETIME);
-        held.insert(position, (Instant::now(), snapshot));
-        if held.len() > HELD_MAX {
-            let oldest = held
-                .iter()
-                .min_by_key(|(_, (used, _))| *used)
-                .map(|(position, _)| *position);
-            oldest.and_then(|oldest| held.remove(&oldest));
+        {
+            let mut held = locked(&self.0);
+            held.insert(position, (Instant::now(), snapshot));
+            if held.len() > HELD_MAX {
+                let oldest = held
+                    .iter()
+                    .min_by_key(|(_, (used, _))| *used)
+                    .map(|(position, _)| *position);
+                oldest.and_then(|oldest| held.remove(&oldest));
+            }
         }
+        let held = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            tokio::time::sleep(CHAIN_LIFETIME).await;
+            if let Some(held) = held.upgrade() {
+                locked(&held).retain(|_, (used, _)| used.elapsed() < CHAIN_LIFETIME);
+            }
+        });
     }
 
     /// The snapshot of a chain, unless it waited too long.
     pub(crate) fn find(&self, position: Position) -> Option<Arc<S>> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = locked(&self.0);
         held.get(&position)
             .filter(|(used, _)| used.elapsed() < CHAIN_LIFETIME)
             .map(|(_, snapshot)| Arc::clone(snapshot))
+    }
+}
+
+fn locked<S>(held: &Held<S>) -> MutexGuard<'_, BTreeMap<Position, (Instant, Arc<S>)>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_snapshot_is_let_go_after_its_lifetime() {
+        let (chains, snapshot) = (PageChains::default(), Arc::new(()));
+        chains.hold(Position(1), Arc::clone(&snapshot));
+        assert!(chains.find(Position(1)).is_some());
+        tokio::time::sleep(CHAIN_LIFETIME + Duration::from_secs(1)).await;
+        assert!(chains.find(Position(1)).is_none());
+        assert_eq!(Arc::strong_count(&snapshot), 1);
     }
 }

@@ -133,7 +133,9 @@ pub(crate) struct Problem {
 impl From<Code> for Problem {
     fn from(code: Code) -> Self {
         let header = match code {
-            Code::Unauthorized => Some((header::WWW_AUTHENTICATE, "Bearer".to_owned())),
+            Code::Unauthorized | Code::SignatureInvalid | Code::TimestampOutOfRange => {
+                Some((header::WWW_AUTHENTICATE, "Bearer".to_owned()))
+            }
             Code::Unavailable | Code::NotYetApplied => Some((header::RETRY_AFTER, "1".to_owned())),
             _ => None,
         };
@@ -253,7 +255,10 @@ impl From<ControlError> for Problem {
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         tracing::error!(%error, "a read of the log failed");
-        Code::Internal.into()
+        match error {
+            ReadError::Damaged { .. } => Code::Internal.into(),
+            ReadError::Backend(_) => Code::Unavailable.into(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use hookpool_core::{
     position::{Generation, Position},
     verify::Header,
 };
+use hookpool_engine::follow::blocking;
 use hookpool_store::{EventLog, PageRequest, PoolSnapshot, PoolStore};
 use warp::{
     http::{StatusCode, header},
@@ -20,6 +21,9 @@ use crate::{
     query::{Query, decode},
     render::{Nested, json_response, push_event, push_item, push_meta, push_string},
 };
+
+/// Bytes of item text in a page, and of bodies in a page of the log; the last one may go over.
+const PAGE_BYTES: usize = 4 << 20;
 
 /// Longest wait that `Prefer: wait=` gets, in seconds.
 const WAIT_SECONDS_MAX: u64 = 60;
@@ -127,19 +131,26 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     let position = snapshot
         .checkpoint()
         .map_or(Position::ZERO, |checkpoint| checkpoint.position);
-    let generation = snapshot
-        .stream(&stream)?
-        .map_or(Generation::FIRST, |state| state.generation);
-    // One more than asked for tells whether another page follows.
-    let mut rows = snapshot.items(&stream, generation, after.as_ref(), limit + 1)?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
+    let page = {
+        let (snapshot, stream) = (Arc::clone(&snapshot), stream.clone());
+        blocking(move || {
+            snapshot.items(
+                &stream,
+                snapshot.generation(&stream)?,
+                after.as_ref(),
+                limit,
+                PAGE_BYTES,
+            )
+        })
+        .await?
+    };
+    let rows = page.items;
     let next = rows
         .last()
-        .filter(|_| more)
+        .filter(|_| page.more)
         .map(|(id, _)| token(position, id));
-    if more {
-        app.pages.hold(position, Arc::clone(&snapshot));
+    if page.more {
+        app.pages.hold(position, snapshot);
     }
     let mut json = format!(r#"{{"position":{position},"items":["#);
     for (n, (id, item)) in rows.iter().enumerate() {
@@ -182,13 +193,9 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
         .and_then(|id| ItemId::new(id).ok())
         .ok_or(Code::NotFound)?;
     app.wait_for(request, &query).await?;
-    let snapshot = app.engine.pool();
-    let generation = snapshot
-        .stream(&stream)?
-        .map_or(Generation::FIRST, |state| state.generation);
-    let item = snapshot
-        .item(&stream, generation, &id)?
-        .ok_or(Code::NotFound)?;
+    let key = id.clone();
+    let read = move |pool: &P::Snapshot| pool.item(&stream, pool.generation(&stream)?, &key);
+    let item = app.engine.read_pool(read).await?.ok_or(Code::NotFound)?;
     let form = if nested == Nested::Expanded { "x" } else { "" };
     let etag = format!(
         "\"{}{form}{}\"",
@@ -233,11 +240,11 @@ pub(crate) async fn log<L: EventLog, P: PoolStore>(
     let page = PageRequest {
         until,
         events_max: limit,
-        bytes_max: 8 << 20,
+        bytes_max: PAGE_BYTES,
         ..PageRequest::of_stream(stream, after)
     };
     let page = app.engine.log_page(page).await?;
-    if request.accepts("application/x-ndjson") {
+    if request.best_of(&["application/json", "application/x-ndjson"]) == Some(1) {
         return Ok(ndjson(&page.events, body));
     }
     let mut json = String::from(r#"{"events":["#);
@@ -290,7 +297,7 @@ pub(crate) async fn log_event<L: EventLog, P: PoolStore>(
         .events
         .pop()
         .ok_or(Code::NotFound)?;
-    if request.accepts("application/octet-stream") {
+    if request.best_of(&["application/json", "application/octet-stream"]) == Some(1) {
         let mut response = Response::new(event.event.body.into());
         set(
             &mut response,
@@ -314,35 +321,26 @@ fn nested(query: &Query<'_>) -> Result<Nested, Problem> {
 
 fn matches_etag(request: &Request, etag: &str) -> bool {
     match request.header(header::IF_NONE_MATCH) {
-        Header::One(value) => value.split(|byte| *byte == b',').any(|given| {
-            matches!(given.trim_ascii(), b"*") || given.trim_ascii() == etag.as_bytes()
-        }),
+        Header::One(value) => value
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+            // A proxy that compresses weakens the tag; for a 304 weak comparison is the rule (RFC 9110, 13.1.2).
+            .map(|given| given.strip_prefix(b"W/").unwrap_or(given))
+            .any(|given| given == b"*" || given == etag.as_bytes()),
         Header::Absent | Header::Repeated => false,
     }
 }
 
 /// Where the next page starts: the position of the chain and the last id, in letters that need no encoding.
 fn token(position: Position, last: &ItemId) -> String {
-    let id: String = last
-        .as_str()
-        .bytes()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{position}.{id}")
+    format!("{position}.{}", const_hex::encode(last.as_str()))
 }
 
 fn parse_token(token: &str) -> Result<(Position, ItemId), Problem> {
     let parse = || {
         let (position, id) = token.split_once('.')?;
-        let digits = id
-            .as_bytes()
-            .chunks(2)
-            .map(|pair| std::str::from_utf8(pair).ok());
-        let bytes: Option<Vec<u8>> = digits
-            .map(|pair| u8::from_str_radix(pair?, 16).ok())
-            .collect();
-        let id = ItemId::new(String::from_utf8(bytes?).ok()?).ok()?;
-        Some((Position(position.parse().ok()?), id))
+        let id = String::from_utf8(const_hex::decode(id).ok()?).ok()?;
+        Some((Position(position.parse().ok()?), ItemId::new(id).ok()?))
     };
     parse()
         .ok_or_else(|| Problem::with(Code::InvalidParameter, "after is the next of another page"))

@@ -145,7 +145,9 @@ fn name(segment: &str) -> Option<&str> {
 }
 
 fn decimal(segment: &str) -> Option<Position> {
-    let digits = !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = !segment.is_empty()
+        && !segment.starts_with('0')
+        && segment.bytes().all(|byte| byte.is_ascii_digit());
     if digits {
         segment.parse().ok().map(Position)
     } else {

@@ -586,9 +586,14 @@ fn ids(
             Generation(generation),
             after.as_ref(),
             limit,
+            usize::MAX,
         )
         .expect("items");
-    items.into_iter().map(|(id, _)| id.to_string()).collect()
+    items
+        .items
+        .into_iter()
+        .map(|(id, _)| id.to_string())
+        .collect()
 }
 
 /// `None` in a new pool.
@@ -712,8 +717,14 @@ pub fn one_snapshot_is_one_checkpoint_while_commits_go_on<F: PoolFixture>(fixtur
         loop {
             let snapshot = pool.snapshot();
             let checkpoint = snapshot.checkpoint().expect("a checkpoint").position;
-            let items = snapshot.items(&sample::stream("sales"), Generation(1), None, 100);
-            let items = items.expect("items");
+            let items = snapshot.items(
+                &sample::stream("sales"),
+                Generation(1),
+                None,
+                100,
+                usize::MAX,
+            );
+            let items = items.expect("items").items;
             assert_eq!(items.len(), names.len());
             assert!(items.iter().all(|(_, item)| item.position == checkpoint));
             let state = snapshot.stream(&sample::stream("sales")).expect("a state");

@@ -5,13 +5,14 @@ use std::collections::{HashMap, VecDeque};
 use hookpool_core::{event::DedupeKey, position::Position, sign, time::Timestamp};
 
 /// How long a key is remembered at least, in seconds: a timestamp may be one window early and come again until it is one late.
-pub const WINDOW_SECONDS: u64 = 2 * sign::WINDOW_SECONDS;
+/// One more, since the window of signatures is checked in whole seconds.
+pub const WINDOW_SECONDS: u64 = 2 * sign::WINDOW_SECONDS + 1;
 
 /// Seconds of log time in one slice of the window; whole slices are forgotten.
-const SLICE_SECONDS: u64 = sign::WINDOW_SECONDS;
+const SLICE_SECONDS: u64 = sign::WINDOW_SECONDS + 1;
 const SLICES: usize = 3;
 
-/// The first position of each dedupe key of the last 600 to 900 seconds of log time.
+/// The first position of each dedupe key of the last 601 to 903 seconds of log time.
 ///
 /// Memory: some 50 bytes a key, so about 45 MB at a steady thousand signed requests a second.
 #[derive(Debug, Default)]

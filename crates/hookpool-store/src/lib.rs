@@ -12,5 +12,5 @@ pub mod pool;
 
 pub use log::{AppendError, Appended, Cause, EventLog, Page, PageRequest, ReadError};
 pub use pool::{
-    Checkpoint, ItemChange, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState,
+    Checkpoint, ItemChange, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState,
 };

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::{
     dedupe::DedupeWindow,
     log::{AppendError, Appended, EventLog, Page, PageRequest, ReadError},
-    pool::{Checkpoint, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState},
+    pool::{Checkpoint, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState},
 };
 
 /// A log in memory.
@@ -197,17 +197,16 @@ impl PoolSnapshot for MemorySnapshot {
         generation: Generation,
         after: Option<&ItemId>,
         limit: usize,
-    ) -> Result<Vec<(ItemId, Item)>, PoolError> {
+        bytes_max: usize,
+    ) -> Result<ItemPage, PoolError> {
         let items = self
             .items
             .get(&(stream.clone(), generation))
             .into_iter()
             .flatten();
         let rest = items.filter(|(id, _)| after.is_none_or(|after| *id > after));
-        Ok(rest
-            .take(limit)
-            .map(|(id, item)| (id.clone(), item.clone()))
-            .collect())
+        let rest = rest.map(|(id, item)| Ok((id.clone(), item.clone())));
+        ItemPage::collect(rest, limit, bytes_max)
     }
 
     fn stream(&self, stream: &StreamName) -> Result<Option<StreamState>, PoolError> {

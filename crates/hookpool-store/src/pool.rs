@@ -61,7 +61,7 @@ pub trait PoolSnapshot: Send + Sync + 'static {
         id: &ItemId,
     ) -> Result<Option<Item>, PoolError>;
 
-    /// At most `limit` items after an id, in byte order of their ids.
+    /// At most `limit` items after an id, in byte order of their ids; no further item once they have `bytes_max` bytes of text.
     ///
     /// # Errors
     /// [`PoolError`]
@@ -71,7 +71,18 @@ pub trait PoolSnapshot: Send + Sync + 'static {
         generation: Generation,
         after: Option<&ItemId>,
         limit: usize,
-    ) -> Result<Vec<(ItemId, Item)>, PoolError>;
+        bytes_max: usize,
+    ) -> Result<ItemPage, PoolError>;
+
+    /// The generation of a stream that is served.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn generation(&self, stream: &StreamName) -> Result<Generation, PoolError> {
+        Ok(self
+            .stream(stream)?
+            .map_or(Generation::FIRST, |state| state.generation))
+    }
 
     /// What is known of a stream; `None` before its first event.
     ///
@@ -84,6 +95,40 @@ pub trait PoolSnapshot: Send + Sync + 'static {
     /// # Errors
     /// [`PoolError`]
     fn streams(&self) -> Result<Vec<(StreamName, StreamState)>, PoolError>;
+}
+
+/// Items in byte order of their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ItemPage {
+    /// What was asked for, as far as the limits allow.
+    pub items: Vec<(ItemId, Item)>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+impl ItemPage {
+    /// The first of these items that keep the limits.
+    ///
+    /// # Errors
+    /// The first of the items'.
+    pub fn collect(
+        items: impl Iterator<Item = Result<(ItemId, Item), PoolError>>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Self, PoolError> {
+        let mut page = Self::default();
+        let mut bytes = 0;
+        for item in items {
+            if page.items.len() >= limit || bytes >= bytes_max {
+                page.more = true;
+                break;
+            }
+            let (id, item) = item?;
+            bytes += item.text_bytes();
+            page.items.push((id, item));
+        }
+        Ok(page)
+    }
 }
 
 /// Up to where which log is applied.
