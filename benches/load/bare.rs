@@ -7,6 +7,10 @@ pub(crate) const ARGUMENT: &str = "serve-bare-route";
 
 const ANSWER: &str = r#"{"status":"accepted","itemId":"North","fieldsUpdated":2}"#;
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "bare: what a first try with warp looks like"
+)]
 pub(crate) fn serve() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

@@ -32,8 +32,8 @@ impl Run {
         self.answers as f64 / self.took.as_secs_f64()
     }
 
-    pub(crate) fn millis(&self, quantile: f64) -> f64 {
-        let at = ((self.latencies.len() - 1) as f64 * quantile) as usize;
+    pub(crate) fn millis(&self, thousandths: usize) -> f64 {
+        let at = (self.latencies.len() - 1) * thousandths / 1_000;
         f64::from(self.latencies[at]) / 1_000.0
     }
 }

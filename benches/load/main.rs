@@ -81,13 +81,13 @@ fn compare(connections: usize, plan: &Plan) {
         of(|(_, ours)| ours.rate()),
         format!(
             "{:.2}/{:.2} ms",
-            of(|(bare, _)| bare.millis(0.5)),
-            of(|(bare, _)| bare.millis(0.99))
+            of(|(bare, _)| bare.millis(500)),
+            of(|(bare, _)| bare.millis(990))
         ),
         format!(
             "{:.2}/{:.2} ms",
-            of(|(_, ours)| ours.millis(0.5)),
-            of(|(_, ours)| ours.millis(0.99))
+            of(|(_, ours)| ours.millis(500)),
+            of(|(_, ours)| ours.millis(990))
         ),
     );
 }

@@ -18,13 +18,14 @@ pub(crate) fn master_key(data_dir: &Path, new_folder: bool) -> anyhow::Result<Ma
         return parse(&hex).context("HOOKPOOL_MASTER_KEY is not 64 hex digits");
     }
     let path = data_dir.join("master.key");
+    let damaged = || {
+        format!(
+            "{} is damaged: it does not hold 64 hex digits; restore it from a backup, or set HOOKPOOL_MASTER_KEY",
+            path.display()
+        )
+    };
     match fs::read_to_string(&path) {
-        Ok(hex) => parse(hex.trim()).with_context(|| {
-            format!(
-                "{} is damaged: it does not hold 64 hex digits; restore it",
-                path.display()
-            )
-        }),
+        Ok(hex) => parse(hex.trim()).with_context(damaged),
         Err(error) if error.kind() == ErrorKind::NotFound && new_folder => {
             let bytes = Entropy::System.bytes::<32>();
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -33,11 +34,17 @@ pub(crate) fn master_key(data_dir: &Path, new_folder: bool) -> anyhow::Result<Ma
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!(
-                "{} is missing, and it opens the signing keys; restore it, or set HOOKPOOL_MASTER_KEY",
+                "{} is missing, and it opens the signing keys; restore it from a backup, or set HOOKPOOL_MASTER_KEY",
                 path.display()
             )
         }
-        Err(error) => Err(error).with_context(|| format!("{} can't be read", path.display())),
+        Err(error) if error.kind() == ErrorKind::InvalidData => Err(error).with_context(damaged),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "{} can't be read; give this user the right to",
+                path.display()
+            )
+        }),
     }
 }
 

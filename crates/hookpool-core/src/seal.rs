@@ -20,7 +20,9 @@ impl std::fmt::Debug for MasterKey {
 
 /// The master key does not open this: it is another one, or the record was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("open a sealed signing key: the master key is not the one it was sealed with")]
+#[error(
+    "open a sealed signing key: the master key is not the one it was sealed with; restore the right one from a backup, or set HOOKPOOL_MASTER_KEY"
+)]
 pub struct SealError;
 
 const NONCE_BYTES: usize = 12;

@@ -121,7 +121,7 @@ impl Receipt {
     }
 }
 
-/// The running pipeline over a log and a pool. Dropping it without [`Engine::close`] is a kill: nothing acknowledged is lost.
+/// The running pipeline over a log and a pool. Dropping it without waiting for [`Running::join`] is a kill: nothing acknowledged is lost.
 #[derive(Debug)]
 pub struct Engine<L, P> {
     log: Arc<L>,

@@ -169,7 +169,7 @@ async fn simulate(seed: u64) -> (usize, usize) {
             .await,
         "the pool catches up"
     );
-    check_pool(&disk, &*engine.pool()).await;
+    check_pool(&disk, &*engine.pool());
     engine.status().stop();
     drop(engine);
     tokio::task::spawn_blocking(|| running.join())
@@ -386,7 +386,7 @@ fn check_log(disk: &Disk, ledger: &Ledger) {
     }
 }
 
-async fn check_pool(disk: &Disk, pool: &impl PoolSnapshot) {
+fn check_pool(disk: &Disk, pool: &impl PoolSnapshot) {
     let stream = StreamName::new(STREAM).unwrap();
     let mut expected: BTreeMap<ItemId, Item> = BTreeMap::new();
     for event in events(disk).values() {

@@ -29,7 +29,8 @@ impl Framing {
     /// A sign of life without content.
     pub(crate) fn heartbeat(self) -> &'static [u8] {
         match self {
-            Self::Sse => b": hb\n\n",
+            // Without an empty line: some clients would take it for an empty event.
+            Self::Sse => b": hb\n",
             Self::Ndjson => b"\n",
         }
     }

@@ -1,0 +1,25 @@
+//! Claims about the real binary: each test spawns it and speaks to it over sockets, files and signals.
+//!
+//! Tests that need programs from outside, or minutes, are ignored here and run by `tests/run`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::string_slice,
+    reason = "a test fails by panicking"
+)]
+#![expect(clippy::disallowed_methods, reason = "these tests wait in real time")]
+#![expect(clippy::print_stderr, reason = "seeds and counts are for people")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod changes_contract;
+mod demo;
+mod github;
+mod ingest_contract;
+mod kill_loop;
+mod mutations;
+mod page;
+mod read_contract;
+mod refusals;
+mod restart;
+mod sse_readers;

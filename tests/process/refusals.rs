@@ -1,0 +1,176 @@
+//! What cannot work is refused at the start: non-zero exit, one clear sentence, and the way out.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::common::program::{both, hookpool, output_within, serve};
+use crate::common::server::{Connector, Data};
+
+/// Asserts a refusal that a person can act on: `names` are what it has to mention.
+#[track_caller]
+fn refused(command: &mut Command, names: &[&str]) {
+    let output = output_within(Duration::from_secs(20), command);
+    let shown = both(&output);
+    assert!(
+        output.status.code().is_some_and(|code| code != 0),
+        "{shown}"
+    );
+    assert!(
+        output.stdout.is_empty(),
+        "data goes to stdout, talk to stderr: {shown}"
+    );
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.contains("panicked"), "{shown}");
+    for name in names {
+        assert!(stderr.contains(name), "{name:?} is not mentioned: {shown}");
+    }
+}
+
+#[test]
+fn an_unknown_setting_is_refused_by_name_and_line() {
+    let data = Data::new();
+    let config = data.path().join("hookpool.toml");
+    fs::write(
+        &config,
+        "listen = \"127.0.0.1:0\"\n\nlissten = \"127.0.0.1:0\"\n",
+    )
+    .unwrap();
+    refused(
+        hookpool().arg("serve").arg("--config").arg(&config),
+        &["hookpool.toml", "lissten", "3"],
+    );
+}
+
+#[test]
+fn a_malformed_config_is_refused_with_its_line() {
+    let data = Data::new();
+    let config = data.path().join("hookpool.toml");
+    fs::write(&config, "listen = [unfinished\n").unwrap();
+    refused(
+        hookpool().arg("serve").arg("--config").arg(&config),
+        &["hookpool.toml", "1"],
+    );
+}
+
+#[test]
+fn a_missing_config_file_is_refused_by_name() {
+    let data = Data::new();
+    let config = data.path().join("absent.toml");
+    refused(
+        hookpool().arg("serve").arg("--config").arg(&config),
+        &["absent.toml"],
+    );
+}
+
+#[test]
+fn an_unknown_variable_is_refused_by_name() {
+    let data = Data::new();
+    refused(
+        serve(data.path()).env("HOOKPOOL_LISSTEN", "x"),
+        &["HOOKPOOL_LISSTEN"],
+    );
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_made_is_refused_by_name() {
+    let data = Data::new();
+    let file = data.path().join("occupied");
+    fs::write(&file, "").unwrap();
+    refused(&mut serve(&file.join("data")), &["occupied"]);
+}
+
+#[test]
+fn a_second_server_on_one_data_folder_is_refused_and_the_first_serves_on() {
+    let data = Data::new();
+    let first = data.serve();
+    let connector = first.add_connector("sales", false);
+    refused(&mut serve(data.path()), &[data.path().to_str().unwrap()]);
+    first.post(&connector, "{}").expect(202);
+    first.stop();
+}
+
+#[test]
+fn a_data_folder_of_a_newer_format_is_refused_by_both_numbers() {
+    let data = Data::new();
+    data.serve().stop();
+    let file = data.path().join("log/format");
+    let text = fs::read_to_string(&file).unwrap();
+    let newer = text.replace("hookpool-log 1\n", "hookpool-log 907\n");
+    assert_ne!(newer, text);
+    fs::write(&file, newer).unwrap();
+    refused(&mut serve(data.path()), &["907", "format 1", "newer"]);
+}
+
+#[test]
+fn a_port_in_use_is_refused_by_its_address() {
+    let data = Data::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = hookpool();
+    command
+        .arg("serve")
+        .arg("--data-dir")
+        .arg(data.path())
+        .args(["--listen", &address]);
+    refused(&mut command, &[&address]);
+}
+
+#[test]
+fn only_the_owner_may_read_the_operator_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let data = Data::new();
+    let _server = data.serve();
+    let mode = fs::metadata(data.path().join("operator.key"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn secrets_are_not_in_the_data_folder() {
+    let data = Data::new();
+    let server = data.serve();
+    let connector = server.add_connector("sales", true);
+    server
+        .post(&connector, r#"{"id":"seen-in-the-log-0451"}"#)
+        .expect(202);
+    server.stop();
+    let Connector {
+        ingest_key,
+        signing_key,
+        ..
+    } = &connector;
+    let secret = ingest_key.rsplit('_').next().unwrap();
+    let found = |needle: &str| {
+        let mut found = false;
+        each_file(data.path(), &mut |file, bytes| {
+            let owner = file.ends_with("operator.key");
+            found |= !owner
+                && bytes
+                    .windows(needle.len())
+                    .any(|at| at == needle.as_bytes());
+        });
+        found
+    };
+    assert!(
+        found("seen-in-the-log-0451"),
+        "the search itself does not work"
+    );
+    assert!(!found(secret), "the secret of an ingest key");
+    assert!(!found(signing_key.as_deref().unwrap()), "a signing key");
+}
+
+fn each_file(folder: &Path, visit: &mut impl FnMut(&Path, &[u8])) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            each_file(&path, visit);
+        } else {
+            visit(&path, &fs::read(&path).unwrap());
+        }
+    }
+}
