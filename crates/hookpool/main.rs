@@ -19,6 +19,10 @@ use clap::Parser;
 use cli::{Cli, Command};
 use exit::Exit;
 
+/// Requests allocate and free small things on one thread and another; measured against the system's allocator in `docs/benchmarks.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Threads that read pages for followers who are behind: more than the disk can use would only take the cores from ingest.
 const BLOCKING_THREADS: usize = 8;
 

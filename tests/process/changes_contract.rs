@@ -86,6 +86,7 @@ fn a_snapshot_comes_first_and_changes_follow_it() {
     let stream = Stream::new("snapshot-first");
     stream.post(r#"{"id":"a","n":1.0,"nested":{"x": [1]}}"#);
     let second = stream.post(r#"{"id":"b"}"#);
+    stream.shared.server.items("snapshot-first", second);
     let frames = stream.until("", None, named("snapshot-end"));
     assert_eq!(names(&frames), ["item", "item", "snapshot-end"]);
     assert!(frames[0].id.is_none() && frames[1].id.is_none());
@@ -252,6 +253,8 @@ fn text_that_looks_like_framing_stays_data() {
 fn as_ndjson_every_frame_is_a_line() {
     let stream = Stream::new("ndjson-changes");
     let first = stream.post(r#"{"id":"a"}"#);
+    // The snapshot is to have it.
+    stream.shared.server.items("ndjson-changes", first);
     let request = Request::get("/api/streams/ndjson-changes/changes?heartbeat=1");
     let request = request.bearer(&stream.shared.server.operator_key);
     let mut connection = stream.shared.server.connect();

@@ -69,13 +69,12 @@ mod tests {
         assert!(!curl.contains("openssl"));
     }
 
-    /// The shell computes what a producer computes, where there is a bash with OpenSSL to ask.
+    /// The shell computes what a producer computes.
     #[test]
+    #[ignore = "needs bash, openssl and awk: tests/run"]
     fn the_signed_command_signs_as_the_client_does() {
         let script = curl(&connector(Some("whsk_x"))).replace("curl -X POST", "printf '%s\\n'");
-        let Ok(run) = Command::new("bash").args(["-c", &script]).output() else {
-            return;
-        };
+        let run = Command::new("bash").args(["-c", &script]).output().unwrap();
         let words = String::from_utf8(run.stdout).unwrap();
         let header = |name| {
             words
@@ -83,14 +82,10 @@ mod tests {
                 .find_map(|word| word.strip_prefix(name))
                 .unwrap()
         };
-        let signature = header("X-Webhook-Signature: ");
-        if signature == "sha256=" {
-            return;
-        }
         let timestamp = header("X-Webhook-Timestamp: ").parse().unwrap();
         let body = words.lines().last().unwrap();
         assert_eq!(
-            signature,
+            header("X-Webhook-Signature: "),
             sign::signature("whsk_x", timestamp, body.as_bytes())
         );
     }
