@@ -28,7 +28,8 @@ impl Servers {
         serve
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(&data);
-        let (hookpool_child, hookpool) = listening(serve.env("RUST_LOG", "warn"));
+        let (hookpool_child, hookpool) =
+            listening(serve.env("RUST_LOG", "warn").stderr(Stdio::null()));
         let operator_key = std::fs::read_to_string(data.join("operator.key")).unwrap();
         let keys = connector(hookpool, Secret::new(operator_key.trim().to_owned()));
         Self {

@@ -2,26 +2,22 @@
 //!
 //! Started on an empty pool it is a rebuild. It has a thread of its own, since commits block.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
-};
+mod working_set;
+
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use hookpool_core::{
     event::Event,
-    fold::Item,
     json::{self, Fields},
-    name::{ItemId, StreamName},
-    position::{Generation, Position},
+    position::Position,
 };
 use hookpool_store::{
-    Checkpoint, EventLog, ItemChange, PageRequest, PoolChanges, PoolError, PoolSnapshot, PoolStore,
-    ReadError, StreamState,
+    Checkpoint, EventLog, PageRequest, PoolError, PoolSnapshot, PoolStore, ReadError,
 };
 use thiserror::Error;
 use tokio::sync::watch;
+
+use working_set::WorkingSet;
 
 use crate::{
     follow::Rings,
@@ -73,7 +69,12 @@ impl Projector {
         let runtime = tokio::runtime::Handle::current();
         let run = move || {
             let _failing = FailOnPanic::new("the projector", &status);
-            let projection = Projection { log, pool, rings };
+            let mut projection = Projection {
+                log,
+                pool,
+                rings,
+                in_hand: WorkingSet::default(),
+            };
             if let Err(error) = runtime.block_on(projection.run(checkpoint, &moved, &status)) {
                 status.fail(error.to_string());
             }
@@ -102,11 +103,12 @@ struct Projection<L, P> {
     log: Arc<L>,
     pool: Arc<P>,
     rings: Arc<Rings>,
+    in_hand: WorkingSet,
 }
 
 impl<L: EventLog, P: PoolStore> Projection<L, P> {
     async fn run(
-        &self,
+        &mut self,
         mut at: Position,
         moved: &watch::Sender<Position>,
         status: &StatusCell,
@@ -138,15 +140,17 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
         }
     }
 
-    async fn apply_page(&self, after: Position) -> Result<Position, ProjectError> {
+    async fn apply_page(&mut self, after: Position) -> Result<Position, ProjectError> {
         let page = self.log.page(PageRequest::after(after)).await?;
         let events = parsed(&page.events)?;
         let checkpoint = Checkpoint {
             epoch: self.log.epoch(),
             position: page.through,
         };
-        self.pool
-            .commit(fold(&*self.pool.snapshot(), &events, checkpoint)?)?;
+        let changes = self
+            .in_hand
+            .fold(&*self.pool.snapshot(), &events, checkpoint)?;
+        self.pool.commit(changes)?;
         // IMPORTANT: after the commit, so that nobody sees a change before the pool has it.
         self.rings.publish(self.log.epoch(), &events, page.through);
         Ok(page.through)
@@ -162,54 +166,3 @@ fn parsed(events: &[Event]) -> Result<Vec<(&Event, Fields<'_>)>, ProjectError> {
     }
     Ok(parsed)
 }
-
-/// The items and streams that a page of events changes, as they are after it.
-fn fold(
-    pool: &impl PoolSnapshot,
-    events: &[(&Event, Fields<'_>)],
-    checkpoint: Checkpoint,
-) -> Result<PoolChanges, PoolError> {
-    let mut streams: BTreeMap<&StreamName, StreamState> = BTreeMap::new();
-    let mut items: BTreeMap<(&StreamName, &ItemId), Item> = BTreeMap::new();
-    for (event, fields) in events {
-        let (stream, id) = (&event.event.stream, &event.event.item_id);
-        let state = match streams.entry(stream) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(pool.stream(stream)?.unwrap_or(NEW_STREAM)),
-        };
-        state.position = event.position;
-        let item = match items.entry((stream, id)) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let stored = pool.item(stream, state.generation, id)?;
-                state.items += u64::from(stored.is_none());
-                new.insert(stored.unwrap_or_default())
-            }
-        };
-        item.apply(event, fields);
-    }
-    let change = |((stream, id), item): ((&StreamName, &ItemId), Item)| ItemChange {
-        stream: stream.clone(),
-        generation: streams
-            .get(stream)
-            .map_or(Generation::FIRST, |state| state.generation),
-        id: id.clone(),
-        item,
-    };
-    let items = items.into_iter().map(change).collect();
-    let streams = streams
-        .into_iter()
-        .map(|(stream, state)| (stream.clone(), state))
-        .collect();
-    Ok(PoolChanges {
-        checkpoint,
-        items,
-        streams,
-    })
-}
-
-const NEW_STREAM: StreamState = StreamState {
-    generation: Generation::FIRST,
-    items: 0,
-    position: Position::ZERO,
-};

@@ -555,7 +555,7 @@ fn changes(stream: &str, generation: u32, position: u64, items: &[&str]) -> Pool
         stream: stream.clone(),
         generation,
         id: id(text),
-        item: item(position, text),
+        item: Arc::new(item(position, text)),
     };
     let state = StreamState {
         generation,
@@ -616,7 +616,10 @@ pub fn a_commit_is_in_the_next_snapshot<F: PoolFixture>(fixture: &mut F) {
     assert_eq!(snapshot.streams().expect("streams"), changes.streams);
     for change in changes.items {
         let found = snapshot.item(&change.stream, change.generation, &change.id);
-        assert_eq!(found.expect("an item"), Some(change.item));
+        assert_eq!(
+            found.expect("an item"),
+            Some(Arc::unwrap_or_clone(change.item))
+        );
     }
     let missing = snapshot.item(&sample::stream("sales"), Generation(1), &id("c"));
     assert_eq!(missing.expect("no item"), None);
@@ -759,7 +762,10 @@ pub fn a_reopened_pool_is_at_its_last_commit<F: PoolFixture>(fixture: &mut F) {
         assert_eq!(snapshot.streams().expect("streams"), commit.streams);
         for change in commit.items {
             let found = snapshot.item(&change.stream, change.generation, &change.id);
-            assert_eq!(found.expect("an item"), Some(change.item));
+            assert_eq!(
+                found.expect("an item"),
+                Some(Arc::unwrap_or_clone(change.item))
+            );
         }
     }
 }

@@ -167,7 +167,7 @@ impl PoolStore for MemoryPool {
             next.items
                 .entry((change.stream, change.generation))
                 .or_default()
-                .insert(change.id, change.item);
+                .insert(change.id, Arc::unwrap_or_clone(change.item));
         }
         Ok(())
     }

@@ -171,8 +171,8 @@ pub struct ItemChange {
     pub generation: Generation,
     /// Its id.
     pub id: ItemId,
-    /// All of it.
-    pub item: Item,
+    /// All of it; shared with a writer that has it in hand.
+    pub item: Arc<Item>,
 }
 
 /// Why the pool can't be read or written.
