@@ -644,6 +644,21 @@ fn without_identity(response: &Response) -> (u16, Vec<(String, String)>, String)
     )
 }
 
+/// A server that closed on unread bytes would reset the connection, and with it the answer.
+#[test]
+fn a_refusal_arrives_although_the_body_was_still_coming() {
+    let stream = Stream::new("refused-large");
+    let body = vec![b' '; 900 << 10];
+    let request = Request::post(&stream.connector.target()).body(body);
+    let mut connection = stream.server().connect();
+    for part in request.encode().chunks(300 << 10) {
+        connection.send(part).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let answer = connection.response().unwrap();
+    answer.expect_problem(401, "UNAUTHORIZED");
+}
+
 #[test]
 fn every_bad_credential_gets_the_same_401_byte_for_byte() {
     let stream = Stream::new("credentials");

@@ -1,9 +1,9 @@
 //! One request from filter to answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Buf;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use hookpool_core::{event::RequestId, registry::Access, verify::Header};
 use hookpool_engine::Engine;
 use hookpool_store::{EventLog, PoolStore};
@@ -14,7 +14,7 @@ use warp::{
 };
 
 use crate::{
-    admin, changes, ingest,
+    admin, body, changes, ingest,
     metrics::Metrics,
     ops,
     pages::PageChains,
@@ -175,9 +175,13 @@ async fn answer<L: EventLog, P: PoolStore>(
     request: Request,
     body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
 ) -> Response {
-    let mut response = match handle(app, &request, body).await {
+    let mut body = pin!(body.fuse());
+    let mut response = match handle(app, &request, body.as_mut()).await {
         Ok(response) => response,
-        Err(problem) => problem.into_response(request.id),
+        Err(problem) => {
+            body::discard(&request, body, app.settings.body_bytes).await;
+            problem.into_response(request.id)
+        }
     };
     app.metrics.count(response.status().as_u16());
     set(&mut response, X_REQUEST_ID, &request.id.to_string());

@@ -39,6 +39,33 @@ pub(crate) fn must_fit(request: &Request, limit: usize) -> Result<(), Problem> {
     }
 }
 
+/// How long a refused body is waited for.
+const DISCARD: Duration = Duration::from_secs(1);
+
+/// Throws away what is left of a refused body, within reason: a connection that is closed on unread bytes is reset, and the client
+/// would lose the answer that says what was wrong. A client that waits for `100 Continue` has not sent its body and is spared it.
+pub(crate) async fn discard(
+    request: &Request,
+    mut body: impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin,
+    bytes_max: usize,
+) {
+    if request.headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let mut left = bytes_max;
+    let discarded = async {
+        while let Some(Ok(part)) = body.next().await {
+            match left.checked_sub(part.remaining()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    if tokio::time::timeout(DISCARD, discarded).await.is_err() {
+        tracing::debug!("a refused body came too slowly to be read to its end");
+    }
+}
+
 fn declared(request: &Request) -> Option<u64> {
     match request.header(header::CONTENT_LENGTH) {
         Header::One(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),

@@ -26,7 +26,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-webhook-timestamp");
 
-/// Takes one delivery. The order of the checks is promised: nothing of a stranger's body is read.
+/// Takes one delivery. The order of the checks is promised: nothing of a stranger's body is kept.
 pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
     request: &Request,
