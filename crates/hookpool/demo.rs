@@ -57,7 +57,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
             () = ended(tour) => {}
         }
     };
-    let status = Box::pin(node.serve(listener, &settings, url, interrupted)).await?;
+    let status = Box::pin(node.serve(listener, None, &settings, url, interrupted)).await?;
     match status {
         Status::Ready | Status::Stopping => {
             output::say("stopped; the scratch folder is removed");

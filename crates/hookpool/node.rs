@@ -11,7 +11,7 @@ use hookpool_engine::{
     Engine, appender, clock::Clock, engine::Running, entropy::Entropy, status::Status,
 };
 use hookpool_fjall::{FjallLog, FjallPool, Options as LogOptions, VERIFY_BYTES};
-use hookpool_http::server::{self, Limits};
+use hookpool_http::server::{self, Limits, TlsAcceptor};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -70,6 +70,7 @@ impl Node {
     pub(crate) async fn serve(
         self,
         listener: TcpListener,
+        tls: Option<TlsAcceptor>,
         settings: &Settings,
         public_url: String,
         stop: impl Future<Output = ()>,
@@ -77,10 +78,6 @@ impl Node {
         let Self {
             engine, running, ..
         } = self;
-        let tls = match (&settings.tls_cert, &settings.tls_key) {
-            (Some(certificates), Some(key)) => Some(server::tls(certificates, key)?),
-            _ => None,
-        };
         let edge = hookpool_http::Settings {
             body_bytes: settings.body_bytes,
             body_timeout: settings.body_timeout,
@@ -122,6 +119,15 @@ pub(crate) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(listen)
         .await
         .with_context(|| format!("{listen} can't be listened on; {hint}"))
+}
+
+/// What HTTPS needs, read before anything is opened.
+pub(crate) fn tls(settings: &Settings) -> anyhow::Result<Option<TlsAcceptor>> {
+    let hint = "tls.cert and tls.key name PEM files that this user may read";
+    match (&settings.tls_cert, &settings.tls_key) {
+        (Some(certificates), Some(key)) => Ok(Some(server::tls(certificates, key).context(hint)?)),
+        _ => Ok(None),
+    }
 }
 
 /// Waits for SIGTERM or Ctrl-C. Both are caught from the call on, not from the first poll: a stop that comes while the folder is

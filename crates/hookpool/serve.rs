@@ -14,6 +14,7 @@ use crate::{
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
     start_logging(settings.log_format);
     let interrupted = node::interrupted()?;
+    let tls = node::tls(&settings)?;
     let listener = node::bind(settings.listen).await?;
     let node = Node::open(&settings).await?;
     if node.new_operator_key.is_some() {
@@ -34,7 +35,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
         .as_ref()
         .map_or_else(|| local_url.clone(), ToString::to_string);
     output::line(&format!("listening on {local_url}"))?;
-    match Box::pin(node.serve(listener, &settings, public_url, interrupted)).await? {
+    match Box::pin(node.serve(listener, tls, &settings, public_url, interrupted)).await? {
         Status::Ready | Status::Stopping => Ok(Exit::Ok),
         Status::Failed(reason) => bail!(
             "{reason}; look at the disk, then start again: nothing that was acknowledged is lost"

@@ -23,3 +23,4 @@ mod read_contract;
 mod refusals;
 mod restart;
 mod sse_readers;
+mod tls;
