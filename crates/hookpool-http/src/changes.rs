@@ -201,7 +201,8 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             Start::Snapshot => self.phase = self.snapshot(),
             Start::Earliest => self.phase = self.live(Position::ZERO),
             Start::Now => {
-                let now = self.app.engine.applied();
+                // The head, not what is applied: what was acknowledged before this request is the past.
+                let now = self.app.engine.head();
                 self.bookmark(now);
                 self.phase = self.live(now);
             }
