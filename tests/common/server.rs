@@ -61,8 +61,14 @@ impl Server {
 
     /// The same where the server may refuse; gives its status and what it wrote to stderr.
     pub(crate) fn try_start(data: &Path) -> Result<Self, String> {
+        Self::try_start_with(data, &[])
+    }
+
+    /// The same with settings from the environment.
+    pub(crate) fn try_start_with(data: &Path, settings: &[(&str, &str)]) -> Result<Self, String> {
         let mut command = program::serve(data);
         command
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -24,3 +24,4 @@ mod refusals;
 mod restart;
 mod sse_readers;
 mod tls;
+mod unavailable;
