@@ -18,6 +18,7 @@ use hookpool_core::{
 };
 use hookpool_store::{
     AppendError, Appended, Cause, EventLog, Page, PageRequest, ReadError, dedupe::DedupeWindow,
+    wait_past,
 };
 use thiserror::Error;
 use tokio::sync::watch;
@@ -201,11 +202,7 @@ impl EventLog for FjallLog {
     }
 
     async fn wait(&self, past: Position) -> Position {
-        let mut head = self.head.subscribe();
-        // The sender lives in self, so the channel is open while we wait.
-        head.wait_for(|head| *head > past)
-            .await
-            .map_or(past, |head| *head)
+        wait_past(&self.head, past).await
     }
 }
 

@@ -8,6 +8,7 @@ use hookpool_core::{
     position::{Epoch, Position},
 };
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// What went wrong below the contract; shared, since one failed batch is told to everyone in it.
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
@@ -51,6 +52,15 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Waits until the head is past a position, and returns the head.
     fn wait(&self, past: Position) -> impl Future<Output = Position> + Send;
+}
+
+/// Waits on a head that its owner holds until it is past a position: [`EventLog::wait`] for logs that have their head at hand.
+pub async fn wait_past(head: &watch::Sender<Position>, past: Position) -> Position {
+    // The sender is borrowed, so the channel is open while we wait.
+    head.subscribe()
+        .wait_for(|head| *head > past)
+        .await
+        .map_or(past, |head| *head)
 }
 
 /// A log that several hold is the same log.

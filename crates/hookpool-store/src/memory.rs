@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     dedupe::DedupeWindow,
-    log::{AppendError, Appended, EventLog, Page, PageRequest, ReadError},
+    log::{AppendError, Appended, EventLog, Page, PageRequest, ReadError, wait_past},
     pool::{Checkpoint, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState},
 };
 
@@ -128,11 +128,7 @@ impl EventLog for MemoryLog {
     }
 
     async fn wait(&self, past: Position) -> Position {
-        let mut head = self.head.subscribe();
-        // The sender lives in self, so the channel is open while we wait.
-        head.wait_for(|head| *head > past)
-            .await
-            .map_or(past, |head| *head)
+        wait_past(&self.head, past).await
     }
 }
 
