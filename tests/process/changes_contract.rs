@@ -100,7 +100,9 @@ fn a_snapshot_comes_first_and_changes_follow_it() {
         "a number went through a float: {}",
         frames[0].data
     );
-    assert_eq!(frames[2].json(), json!({"position": second, "items": 2}));
+    // Other streams of this server move the position too.
+    assert!(frames[2].position() >= second);
+    assert_eq!(frames[2].json()["items"], 2);
 
     let third = stream.post(r#"{"id":"a","n":2}"#);
     let cursor = frames[2].id.as_deref();
@@ -278,7 +280,9 @@ fn as_ndjson_every_frame_is_a_line() {
     assert_eq!(lines[0]["event"], "item");
     assert_eq!(lines[0].get("id"), None);
     assert_eq!(lines[1]["event"], "snapshot-end");
-    assert_eq!(lines[1]["data"], json!({"position": first, "items": 1}));
+    assert_eq!(lines[1]["data"]["items"], 1);
+    // Other streams of this server move the position too.
+    assert!(lines[1]["data"]["position"].as_u64() >= Some(first));
     assert!(lines[1]["id"].is_string());
     assert!(text.ends_with("\n\n"), "a heartbeat is an empty line");
 }
