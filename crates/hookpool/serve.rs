@@ -37,9 +37,9 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
     output::line(&format!("listening on {local_url}"))?;
     match Box::pin(node.serve(listener, tls, &settings, public_url, interrupted)).await? {
         Status::Ready | Status::Stopping => Ok(Exit::Ok),
-        Status::Failed(reason) => bail!(
-            "{reason}; look at the disk, then start again: nothing that was acknowledged is lost"
-        ),
+        Status::Failed(reason) => {
+            bail!("{reason}; then start again: nothing that was acknowledged is lost")
+        }
     }
 }
 

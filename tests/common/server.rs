@@ -133,6 +133,29 @@ impl Server {
         eventually("the server ends", limit, || self.child.try_wait().unwrap())
     }
 
+    /// Waits until everything in the log is applied; false if the server ends before.
+    pub(crate) fn settles(&mut self) -> bool {
+        let limit = Duration::from_secs(60);
+        eventually("the pool catches up", limit, || {
+            if self.child.try_wait().unwrap().is_some() {
+                return Some(false);
+            }
+            let answer = Connection::open(self.addr)
+                .and_then(|mut it| it.call(&Request::get("/readyz")))
+                .ok()?;
+            let ready: Value = (answer.status == 200).then(|| answer.json())?;
+            (ready["applied"] == ready["position"]).then_some(true)
+        })
+    }
+
+    /// The status and stderr of a server that ends by itself, as those of one that did not start.
+    pub(crate) fn last_words(self) -> String {
+        let stderr = Arc::clone(&self.stderr);
+        let status = self.wait();
+        let said = stderr.lock().unwrap().clone();
+        format!("{status}, said {said}")
+    }
+
     /// Stops and starts again on the same folder.
     pub(crate) fn restart(self) -> Self {
         let data = self.data.clone();

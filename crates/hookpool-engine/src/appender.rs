@@ -199,8 +199,9 @@ impl<L: EventLog> Writer<L> {
         let outcome = self.runtime.block_on(self.log.append(events));
         self.count(&outcome, started.elapsed());
         if let Err(AppendError::Final(cause)) = &outcome {
-            self.status
-                .fail(format!("the log can't be written: {cause}"));
+            self.status.fail(format!(
+                "the log can't be written: {cause}; look at the disk and its space"
+            ));
         }
         // IMPORTANT: only now, after the batch is durable. A waiter that has gone away is no error: its event is in the log.
         match outcome {

@@ -179,7 +179,9 @@ pub struct ItemChange {
 #[derive(Debug, Clone, Error)]
 pub enum PoolError {
     /// Stored bytes are not what was written. Deleting the pool folder rebuilds it from the log.
-    #[error("read the pool: {0}")]
+    #[error(
+        "read the pool: {0}; it is damaged: delete the pool folder, and it is rebuilt from the log"
+    )]
     Damaged(Cause),
     /// The backend failed.
     #[error("use the pool: {0}")]

@@ -13,6 +13,7 @@ use hookpool_core::{
     position::{Generation, Position},
 };
 use hookpool_store::{Checkpoint, ItemChange, PoolChanges, PoolError, PoolSnapshot, StreamState};
+use thiserror::Error;
 
 /// Bytes of touched items after which those that were not touched since the last time are let go.
 const TOUCHED_BYTES: usize = 16 << 20;
@@ -22,6 +23,11 @@ pub(super) struct WorkingSet {
     streams: BTreeMap<StreamName, Stream>,
     touched_bytes: usize,
 }
+
+/// Items and checkpoint are written as one, so only damage can part them.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("an item is ahead of the checkpoint")]
+struct AheadOfCheckpoint;
 
 #[derive(Debug)]
 struct Stream {
@@ -43,7 +49,11 @@ impl WorkingSet {
             let (name, id) = (&event.event.stream, &event.event.item_id);
             let stream = self.stream(pool, name)?;
             stream.state.position = event.position;
-            Arc::make_mut(stream.item(pool, name, id)?).apply(event, fields);
+            let item = stream.item(pool, name, id)?;
+            if item.position >= event.position {
+                return Err(PoolError::Damaged(Arc::new(AheadOfCheckpoint)));
+            }
+            Arc::make_mut(item).apply(event, fields);
             touched.insert((name, id));
         }
         let changes = self.changes(&touched, checkpoint);
@@ -218,6 +228,19 @@ mod tests {
             .iter()
             .map(|(name, state)| (name.clone(), *state, items(name)))
             .collect()
+    }
+
+    #[test]
+    fn an_item_that_is_ahead_of_the_checkpoint_is_damage() {
+        let pool = pool_after(10, |_| {});
+        let event = event(400);
+        let parsed = [(&event, json::object(&event.event.body).unwrap().fields)];
+        let checkpoint = Checkpoint {
+            epoch: Epoch(1),
+            position: event.position,
+        };
+        let again = WorkingSet::default().fold(&*pool, &parsed, checkpoint);
+        assert!(matches!(again, Err(PoolError::Damaged(_))));
     }
 
     #[test]
