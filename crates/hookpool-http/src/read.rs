@@ -243,6 +243,8 @@ pub(crate) async fn log<L: EventLog, P: PoolStore>(
         bytes_max: PAGE_BYTES,
         ..PageRequest::of_stream(stream, after)
     };
+    // As of the request: what comes meanwhile is not missing from this page.
+    let head = app.engine.head();
     let page = app.engine.log_page(page).await?;
     if request.best_of(&["application/json", "application/x-ndjson"]) == Some(1) {
         return Ok(ndjson(&page.events, body));
@@ -254,7 +256,7 @@ pub(crate) async fn log<L: EventLog, P: PoolStore>(
         }
         push_event(&mut json, event, body);
     }
-    let end = page.through >= until.min(app.engine.head());
+    let end = page.through >= until.min(head);
     let next = if end {
         "null".to_owned()
     } else {
