@@ -13,6 +13,7 @@ use hookpool_core::{
     key::{self, KeyId, KeyKind},
     name::{ConnectorName, StreamName},
     position::{Epoch, Position},
+    projection::Projection,
     registry::{Registry, Replay},
     seal::MasterKey,
     shape::{Stamp, shape},
@@ -102,6 +103,14 @@ const STAMP: Stamp = Stamp {
     random: [7; 10],
 };
 
+/// Under the page's behaviour.
+fn fold(item: &mut Item, event: &Event) {
+    let projection = Projection::default();
+    let fields = json::object(&event.event.body).unwrap().fields;
+    let change = projection.read(event, fields).unwrap();
+    item.apply(event, &change, &projection);
+}
+
 fn stages(criterion: &mut Criterion) {
     let world = World::new();
     for (size, body) in [("82B", SMALL.to_owned()), ("8KB", large())] {
@@ -137,12 +146,12 @@ fn stages(criterion: &mut Criterion) {
         group.throughput(bytes).bench_function(size, |bencher| {
             bencher.iter(|| {
                 let mut item = Item::default();
-                item.apply(&event, &json::object(&event.event.body).unwrap().fields);
+                fold(&mut item, &event);
                 item
             });
         });
         let mut item = Item::default();
-        item.apply(&event, &json::object(&event.event.body).unwrap().fields);
+        fold(&mut item, &event);
         let stored = encode_item(&item);
         group.bench_function(format!("item_encode/{size}"), |bencher| {
             bencher.iter(|| encode_item(&item))

@@ -19,7 +19,11 @@ async fn main() -> anyhow::Result<()> {
         match frame? {
             Frame::Item(row) => drop(copy.insert(row.item_id, row.fields)),
             Frame::Change(change) => match change.op {
-                Op::Upsert => copy.entry(change.item_id).or_default().extend(change.set),
+                Op::Upsert => {
+                    let fields = copy.entry(change.item_id).or_default();
+                    fields.retain(|name, _| !change.unset.contains(name));
+                    fields.extend(change.set);
+                }
                 Op::Delete => drop(copy.remove(&change.item_id)),
             },
             // A snapshot follows that may lack what was deleted meanwhile.

@@ -234,7 +234,7 @@ impl Follower {
         match frame {
             Frame::Item(_) => self.inside_snapshot = true,
             Frame::SnapshotEnd(_) | Frame::Reset(_) => self.inside_snapshot = false,
-            Frame::Change(_) | Frame::Bookmark(_) | Frame::Goodbye(_) => {}
+            Frame::Change(_) | Frame::Bookmark(_) | Frame::Generation(_) | Frame::Goodbye(_) => {}
         }
         if !starts_over {
             return Ok(Some(frame));

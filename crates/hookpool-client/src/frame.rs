@@ -16,6 +16,8 @@ pub enum Frame {
     Change(Change),
     /// Nothing to show, but the cursor moved.
     Bookmark(Bookmark),
+    /// Another generation is served. What it differs by follows as changes without a cursor, then a bookmark.
+    Generation(Generation),
     /// What was seen so far is void; a snapshot follows.
     Reset(Reset),
     /// The server is about to close the stream.
@@ -52,7 +54,7 @@ pub struct SnapshotEnd {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// To resume from.
+    /// To resume from; empty where the change is part of the difference to another generation.
     #[serde(skip)]
     pub cursor: String,
     /// Written or gone.
@@ -64,6 +66,9 @@ pub struct Change {
     /// The fields that the event carried.
     #[serde(default, skip_serializing_if = "Fields::is_empty")]
     pub set: Fields,
+    /// The fields that went away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unset: Vec<String>,
     /// The event.
     pub position: u64,
     /// When it was recorded, RFC 3339.
@@ -87,6 +92,17 @@ pub struct Bookmark {
     #[serde(skip)]
     pub cursor: String,
     /// Everything up to here was seen or hidden.
+    pub position: u64,
+}
+
+/// The generation that is served from here on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Its number.
+    pub generation: u32,
+    /// Version of the projection that it follows.
+    pub projection: u32,
+    /// The last event that both show.
     pub position: u64,
 }
 
@@ -124,6 +140,7 @@ impl Frame {
             Self::SnapshotEnd(_) => "snapshot-end",
             Self::Change(_) => "change",
             Self::Bookmark(_) => "bookmark",
+            Self::Generation(_) => "generation",
             Self::Reset(_) => "reset",
             Self::Goodbye(_) => "goodbye",
         }
@@ -135,8 +152,10 @@ impl Frame {
         match self {
             Self::SnapshotEnd(SnapshotEnd { cursor, .. })
             | Self::Change(Change { cursor, .. })
-            | Self::Bookmark(Bookmark { cursor, .. }) => Some(cursor),
-            Self::Item(_) | Self::Reset(_) | Self::Goodbye(_) => None,
+            | Self::Bookmark(Bookmark { cursor, .. }) => {
+                Some(cursor.as_str()).filter(|cursor| !cursor.is_empty())
+            }
+            Self::Item(_) | Self::Generation(_) | Self::Reset(_) | Self::Goodbye(_) => None,
         }
     }
 
@@ -158,6 +177,7 @@ impl Frame {
                 cursor,
                 ..json(data)?
             }),
+            "generation" => Self::Generation(json(data)?),
             "reset" => Self::Reset(json(data)?),
             "goodbye" => Self::Goodbye(json(data)?),
             _ => return Ok(None),
@@ -182,6 +202,7 @@ impl Serialize for Frame {
             Self::SnapshotEnd(data) => line.serialize_field("data", data)?,
             Self::Change(data) => line.serialize_field("data", data)?,
             Self::Bookmark(data) => line.serialize_field("data", data)?,
+            Self::Generation(data) => line.serialize_field("data", data)?,
             Self::Reset(data) => line.serialize_field("data", data)?,
             Self::Goodbye(data) => line.serialize_field("data", data)?,
         }

@@ -34,6 +34,7 @@ mod consumer;
 mod error;
 mod follower;
 mod frame;
+mod generations;
 mod operator;
 mod problem;
 mod producer;
@@ -46,7 +47,10 @@ pub use backoff::Backoff;
 pub use consumer::{Consumer, Event, EventPage, FieldMeta, Item, ItemPage, Stream};
 pub use error::Error;
 pub use follower::{Follower, Interruption, Start};
-pub use frame::{Bookmark, Change, Frame, Goodbye, Op, Reset, Row, SnapshotEnd};
+pub use frame::{Bookmark, Change, Frame, Generation, Goodbye, Op, Reset, Row, SnapshotEnd};
+pub use generations::{
+    DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
+};
 pub use hookpool_core::key::Secret;
 pub use operator::{
     Connector, ConnectorKey, CreatedConnector, CreatedReader, NewConnector, Operator, Reader,

@@ -9,8 +9,8 @@ use crate::{error::Error, secret, server::Server};
 /// Hands out keys and takes them back, with an operator key.
 #[derive(Debug, Clone)]
 pub struct Operator {
-    server: Server,
-    key: Secret,
+    pub(crate) server: Server,
+    pub(crate) key: Secret,
 }
 
 /// What a connector does with a signed delivery that comes again.
@@ -254,12 +254,12 @@ impl Operator {
         self.delete(&["readers", name]).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
         let request = self.server.get(&admin(path), Some(&self.key))?;
         self.server.json(request).await
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
         body: &impl Serialize,
@@ -270,7 +270,7 @@ impl Operator {
         self.server.json(request.json(body)).await
     }
 
-    async fn act<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
+    pub(crate) async fn act<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
         let request = self
             .server
             .request(Method::POST, &admin(path), Some(&self.key))?;
@@ -285,6 +285,6 @@ impl Operator {
     }
 }
 
-fn admin<'a>(path: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn admin<'a>(path: &[&'a str]) -> Vec<&'a str> {
     [&["api", "admin"], path].concat()
 }

@@ -114,6 +114,19 @@ impl Server {
         serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
     }
 
+    /// The same for a call that may take as long as it takes.
+    pub(crate) async fn json_without_limit<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, Error> {
+        let response = self.head(request).await?;
+        let body = response
+            .bytes()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
+    }
+
     /// An answer without a body, 204.
     pub(crate) async fn done(&self, request: RequestBuilder) -> Result<(), Error> {
         let response = self.head(request.timeout(ANSWER_TIMEOUT)).await?;

@@ -5,12 +5,14 @@
 
 mod block;
 mod item;
+mod note;
 
 pub use block::{
     Block, BlockError, BlockHeader, Digest, EncodedBlock, FORMAT_VERSION, HEADER_BYTES, MAGIC,
     encode_block, find_blocks,
 };
-pub use item::{ItemError, decode_item, encode_item};
+pub use item::{ItemError, decode_history, decode_item, encode_history, encode_item};
+pub use note::{decode_note, encode_note};
 
 /// Metadata of an event: names, ids and numbers, at most some 500 bytes.
 const META_CONFIG: bincode::config::Configuration<

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     key::{KeyId, SecretHash},
     name::{ConnectorName, StreamName},
+    position::Generation,
+    projection::Rules,
     registry::Replay,
     time::Timestamp,
 };
@@ -89,6 +91,59 @@ pub enum ControlChange {
         /// The key.
         key: KeyRecord,
     },
+    /// Another version of a stream's projection; nothing follows it until a rebuild with it is promoted.
+    ProjectionSet {
+        /// Of which stream.
+        stream: StreamName,
+        /// The rules; the version is the number of those before, and one.
+        rules: Rules,
+    },
+    /// A generation to be made beside the live one.
+    RebuildStarted {
+        /// Of which stream.
+        stream: StreamName,
+        /// The next number.
+        generation: Generation,
+        /// Version of the projection it follows; 0 is the page's behaviour.
+        projection: u32,
+        /// How fast it may be.
+        events_per_second: Option<u32>,
+    },
+    /// A rebuild that rests, or goes on.
+    RebuildPaused {
+        /// Of which stream.
+        stream: StreamName,
+        /// Which.
+        generation: Generation,
+        /// Whether it rests.
+        paused: bool,
+    },
+    /// A rebuild that is not wanted any more.
+    RebuildCancelled {
+        /// Of which stream.
+        stream: StreamName,
+        /// Which.
+        generation: Generation,
+    },
+    /// What was rebuilt is live from now on.
+    GenerationPromoted {
+        /// Of which stream.
+        stream: StreamName,
+        /// Which.
+        generation: Generation,
+        /// Of the difference that was promoted; `None` if whatever it was was wanted.
+        digest: Option<String>,
+    },
+    /// Live and previous generation change places.
+    GenerationRolledBack {
+        /// Of which stream.
+        stream: StreamName,
+    },
+    /// The previous generation is not kept any more.
+    GenerationReleased {
+        /// Of which stream.
+        stream: StreamName,
+    },
 }
 
 /// What is kept of a key.
@@ -141,5 +196,21 @@ mod tests {
         let text = r#"{"change":"connector-added","connector":"sales","stream":"sales","idField":"region","replay":"collapse","key":{"keyId":"5f8d4c2a91be","secretSha256":"0000000000000000000000000000000000000000000000000000000000000001"},"signingKey":null}"#;
         let change: ControlChange = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&change).unwrap(), text);
+    }
+
+    #[test]
+    fn golden_texts_of_projections_and_generations_still_read() {
+        for text in [
+            r#"{"change":"projection-set","stream":"sales","rules":{"id":"/a","merge":"merge","nulls":"store","unknown":"drop","fields":{"b":{"type":"number"}}}}"#,
+            r#"{"change":"rebuild-started","stream":"sales","generation":2,"projection":1,"eventsPerSecond":null}"#,
+            r#"{"change":"rebuild-paused","stream":"sales","generation":2,"paused":true}"#,
+            r#"{"change":"rebuild-cancelled","stream":"sales","generation":2}"#,
+            r#"{"change":"generation-promoted","stream":"sales","generation":2,"digest":"ab"}"#,
+            r#"{"change":"generation-rolled-back","stream":"sales"}"#,
+            r#"{"change":"generation-released","stream":"sales"}"#,
+        ] {
+            let change: ControlChange = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&change).unwrap(), text);
+        }
     }
 }

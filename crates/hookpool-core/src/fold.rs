@@ -1,4 +1,5 @@
-//! The state of an item as a fold of its events. A pure function of the events' bytes: every replay gives the same item.
+//! The state of an item as a fold of its events under a projection. A pure function of the events' bytes and the rules: every replay
+//! gives the same item.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,8 +8,13 @@ use crate::{
     json::{Fields, Kind, Value},
     name::ConnectorName,
     position::Position,
+    projection::{Change, Order, Projection, Unfit},
     time::Timestamp,
 };
+
+/// Largest item, in bytes of names and values. An event that would make one larger goes to quarantine: without a bound, one sender
+/// who always names new properties would make each of its events dearer than the last.
+pub const ITEM_BYTES_MAX: usize = 16 << 20;
 
 /// The event that set a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +25,16 @@ pub struct Source {
     pub time: Timestamp,
     /// Who wrote it.
     pub connector: ConnectorName,
+}
+
+impl Source {
+    fn of(Event { position, event }: &Event) -> Arc<Self> {
+        Arc::new(Self {
+            position: *position,
+            time: event.time,
+            connector: event.connector.clone(),
+        })
+    }
 }
 
 /// A field of an item.
@@ -48,55 +64,257 @@ impl Field {
 pub struct Item {
     /// Of the last event that touched it, also if it set nothing.
     pub position: Position,
+    /// The newest value of its projection's order so far.
+    pub order: Option<Order>,
+    /// Positions of the events that touched it since its last [`History`], oldest first.
+    pub recent: Vec<Position>,
     /// By name, in byte order.
-    pub fields: BTreeMap<Box<str>, Field>,
+    fields: BTreeMap<Box<str>, Field>,
+    /// Bytes of all names and values.
+    text_bytes: usize,
 }
 
-impl Item {
-    /// Bytes of all names and values: about what the item takes in memory and on the wire.
+/// What became of an event that the event alone does not say: what its item held before decided it. Kept with the pool, so that a
+/// follower can be told of the event later without the item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// It fits the projection not at all.
+    Quarantined(Unfit),
+    /// It is older than what its item has seen.
+    Superseded,
+    /// It did more than it says.
+    Adjusted {
+        /// Fields that got their default.
+        defaulted: Vec<Box<str>>,
+        /// Fields that went away with the rest of a replaced item.
+        unset: Vec<Box<str>>,
+    },
+}
+
+/// A stretch of the past of an item: which events touched it, and what it was after them. With it, the item at any moment is a fold
+/// of less than [`HISTORY_EVENTS`] events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// [`HISTORY_EVENTS`] events, oldest first.
+    pub positions: Vec<Position>,
+    /// The item after the last of them.
+    pub after: Item,
+}
+
+impl History {
+    /// The last of its events.
     #[must_use]
-    pub fn text_bytes(&self) -> usize {
-        self.fields
+    pub fn last(&self) -> Position {
+        self.after.position
+    }
+}
+
+/// Events in one [`History`].
+pub const HISTORY_EVENTS: usize = 64;
+
+impl Item {
+    /// An item as it was stored.
+    #[must_use]
+    pub fn new(
+        position: Position,
+        order: Option<Order>,
+        recent: Vec<Position>,
+        fields: BTreeMap<Box<str>, Field>,
+    ) -> Self {
+        let text_bytes = fields
             .iter()
-            .map(|(name, field)| name.len() + field.text.len())
-            .sum()
+            .map(|(name, field)| size(name, &field.text))
+            .sum();
+        Self {
+            position,
+            order,
+            recent,
+            fields,
+            text_bytes,
+        }
     }
 
-    /// Takes the next event of this item; `fields` are those of its body.
+    /// By name, in byte order.
+    #[must_use]
+    pub fn fields(&self) -> &BTreeMap<Box<str>, Field> {
+        &self.fields
+    }
+
+    /// Bytes of all names and values: about what the item takes on the wire.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.text_bytes
+    }
+
+    /// About what the item takes in memory: names, values, and what holds them.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        512 + self.text_bytes + self.fields.len() * 128 + self.recent.capacity() * 8
+    }
+
+    /// Takes the next event of this item, which [`Projection::read`] read, and says what the event alone does not.
     ///
     /// # Panics
     /// If the event is not after the last one: folding twice would be a wrong answer, and is a bug of the caller.
-    pub fn apply(&mut self, event: &Event, fields: &Fields<'_>) {
+    pub fn apply(
+        &mut self,
+        event: &Event,
+        change: &Change<'_>,
+        projection: &Projection,
+    ) -> Option<Note> {
         assert!(
             event.position > self.position,
             "events of an item are folded in order, once"
         );
-        self.position = event.position;
+        if change.order.is_some() && change.order < self.order {
+            self.touched(event.position);
+            return Some(Note::Superseded);
+        }
+        if self.text_bytes_with(change, projection) > ITEM_BYTES_MAX {
+            return Some(Note::Quarantined(Unfit::TooLarge));
+        }
+        self.touched(event.position);
+        if change.order.is_some() {
+            self.order.clone_from(&change.order);
+        }
         match event.event.op {
-            Op::Upsert => self.merge(event, fields),
+            Op::Upsert => self.upsert(&Source::of(event), change, projection),
         }
     }
 
-    fn merge(&mut self, event: &Event, fields: &Fields<'_>) {
-        let source = Arc::new(Source {
-            position: event.position,
-            time: event.event.time,
-            connector: event.event.connector.clone(),
-        });
-        for (name, value) in fields {
-            let field = Field {
-                kind: value.kind,
-                text: value.text.into(),
-                source: Arc::clone(&source),
-            };
-            match self.fields.get_mut(name.as_ref()) {
-                Some(old) => *old = field,
-                None => {
-                    self.fields.insert(name.as_ref().into(), field);
-                }
+    fn touched(&mut self, position: Position) {
+        self.position = position;
+        self.recent.push(position);
+    }
+
+    /// The history that is full, if it is; the item then begins another.
+    pub fn take_history(&mut self) -> Option<History> {
+        if self.recent.len() < HISTORY_EVENTS {
+            return None;
+        }
+        let positions = std::mem::take(&mut self.recent);
+        Some(History {
+            positions,
+            after: self.clone(),
+        })
+    }
+
+    /// No less than what the item would have.
+    fn text_bytes_with(&self, change: &Change<'_>, projection: &Projection) -> usize {
+        let before = if projection.replaces() {
+            0
+        } else {
+            self.text_bytes
+        };
+        // Only near the bound is it worth to look twice.
+        let added: usize = change
+            .set()
+            .map(|(name, value)| size(name, value.text))
+            .sum();
+        if before + added <= ITEM_BYTES_MAX || projection.replaces() {
+            return before + added;
+        }
+        let taken = change
+            .set()
+            .filter_map(|(name, _)| Some((name, self.fields.get(name)?)));
+        let taken: usize = taken.map(|(name, field)| size(name, &field.text)).sum();
+        before + added - taken
+    }
+
+    fn upsert(
+        &mut self,
+        source: &Arc<Source>,
+        change: &Change<'_>,
+        projection: &Projection,
+    ) -> Option<Note> {
+        let mut unset = Vec::new();
+        if projection.replaces() {
+            unset = self.keep_only(change);
+        }
+        for name in &change.unset {
+            self.unset(name);
+        }
+        for (name, value) in change.set() {
+            self.set(name, value, source);
+        }
+        let defaulted = self.set_defaults(source, projection);
+        (!defaulted.is_empty() || !unset.is_empty()).then_some(Note::Adjusted { defaulted, unset })
+    }
+
+    /// Drops the fields that the event does not set, and says which.
+    fn keep_only(&mut self, change: &Change<'_>) -> Vec<Box<str>> {
+        let gone: Vec<_> = self
+            .fields
+            .keys()
+            .filter(|name| !change.sets(name))
+            .cloned()
+            .collect();
+        for name in &gone {
+            self.unset(name);
+        }
+        gone
+    }
+
+    fn set(&mut self, name: &str, value: Value<'_>, source: &Arc<Source>) {
+        let field = Field {
+            kind: value.kind,
+            text: value.text.into(),
+            source: Arc::clone(source),
+        };
+        match self.fields.get_mut(name) {
+            Some(old) => {
+                self.text_bytes -= old.text.len();
+                self.text_bytes += field.text.len();
+                *old = field;
+            }
+            None => {
+                self.text_bytes += size(name, &field.text);
+                self.fields.insert(name.into(), field);
             }
         }
     }
+
+    fn unset(&mut self, name: &str) {
+        if let Some(field) = self.fields.remove(name) {
+            self.text_bytes -= size(name, &field.text);
+        }
+    }
+
+    fn set_defaults(&mut self, source: &Arc<Source>, projection: &Projection) -> Vec<Box<str>> {
+        let mut defaulted = Vec::new();
+        for (name, value) in projection.defaults() {
+            if !self.fields.contains_key(name) {
+                self.set(name, value, source);
+                defaulted.push(name.into());
+            }
+        }
+        defaulted
+    }
+}
+
+fn size(name: &str, text: &str) -> usize {
+    name.len() + text.len()
+}
+
+/// What an event did to the pool, from the event, its projection and the note of it: the item and its change, or `None` where it
+/// changed nothing that can be seen.
+///
+/// # Errors
+/// [`Unfit`] where an event without a note fits no item: the note is missing.
+pub fn effect<'a>(
+    event: &'a Event,
+    fields: Fields<'a>,
+    note: Option<&'a Note>,
+    projection: &'a Projection,
+) -> Result<Option<Change<'a>>, Unfit> {
+    let (defaulted, unset) = match note {
+        None => return projection.read(event, fields).map(Some),
+        Some(Note::Quarantined(_) | Note::Superseded) => return Ok(None),
+        Some(Note::Adjusted { defaulted, unset }) => (defaulted, unset),
+    };
+    let mut change = projection.read(event, fields)?;
+    projection.adjust(&mut change, defaulted, unset);
+    Ok(Some(change))
 }
 
 #[cfg(test)]
@@ -129,15 +347,59 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn folded(bodies: &[&str]) -> Item {
+    /// Folds one event, and checks that event, projection and note together say what became of it.
+    pub(crate) fn apply(item: &mut Item, event: &Event, projection: &Projection) -> Option<Note> {
+        let fields = || json::object(&event.event.body).unwrap().fields;
+        let before = item.clone();
+        let note = match projection.read(event, fields()) {
+            Ok(change) => item.apply(event, &change, projection),
+            Err(unfit) => Some(Note::Quarantined(unfit)),
+        };
+        let told = effect(event, fields(), note.as_ref(), projection).unwrap();
+        let mut expected: BTreeMap<&str, Value<'_>> = shown(&before);
+        if let Some(change) = &told {
+            expected.retain(|name, _| !change.unset.contains(*name));
+            expected.extend(change.set());
+        }
+        assert_eq!(shown(item), expected);
+        assert_eq!(
+            item.text_bytes,
+            Item::new(item.position, None, Vec::new(), item.fields.clone()).text_bytes
+        );
+        note
+    }
+
+    fn shown(item: &Item) -> BTreeMap<&str, Value<'_>> {
+        item.fields
+            .iter()
+            .map(|(name, field)| (name.as_ref(), field.value()))
+            .collect()
+    }
+
+    fn under(projection: &Projection, bodies: &[&str]) -> Item {
         let mut item = Item::default();
         for (position, body) in (1..).zip(bodies) {
-            item.apply(
-                &event(position, "North", body),
-                &json::object(body.as_bytes()).unwrap().fields,
-            );
+            apply(&mut item, &event(position, "North", body), projection);
         }
         item
+    }
+
+    pub(crate) fn folded(bodies: &[&str]) -> Item {
+        under(&Projection::default(), bodies)
+    }
+
+    fn projection(rules: &str) -> Projection {
+        Projection::new(1, serde_json::from_str(rules).unwrap()).unwrap()
+    }
+
+    /// The fields under these rules, as JSON.
+    fn check_under(rules: &str, bodies: &[&str], expected: &str) {
+        let item = under(&projection(rules), bodies);
+        let fields: Vec<_> = shown(&item)
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.text))
+            .collect();
+        assert_eq!(fields.join(" "), expected, "{rules}");
     }
 
     fn check(bodies: &[&str], expected: &[(&str, &str, u64)]) {
@@ -184,6 +446,82 @@ pub(crate) mod tests {
     #[should_panic(expected = "in order, once")]
     fn folding_an_event_twice_is_a_bug() {
         let mut item = folded(&["{}"]);
-        item.apply(&event(1, "North", "{}"), &Fields::new());
+        apply(&mut item, &event(1, "North", "{}"), &Projection::default());
+    }
+
+    #[test]
+    fn replace_drops_what_an_event_does_not_name() {
+        let rules = r#"{"merge":"replace"}"#;
+        check_under(rules, &[r#"{"a":1,"b":2}"#, r#"{"b":3}"#], "b=3");
+    }
+
+    #[test]
+    fn nulls_can_delete_and_a_default_takes_their_place() {
+        let rules = r#"{"nulls":"delete","fields":{"a":{"default":7}}}"#;
+        check_under(rules, &[r#"{"b":1}"#], "a=7 b=1");
+        check_under(
+            rules,
+            &[r#"{"a":1,"b":1}"#, r#"{"a":null,"b":null}"#],
+            "a=7",
+        );
+    }
+
+    #[test]
+    fn a_default_overwrites_no_value() {
+        let rules = r#"{"fields":{"a":{"default":"x"}}}"#;
+        check_under(rules, &[r#"{"a":"y"}"#, r#"{"b":1}"#], r#"a="y" b=1"#);
+    }
+
+    #[test]
+    fn an_older_event_changes_nothing_and_an_equal_one_does() {
+        let rules = r#"{"order-by":"/v"}"#;
+        let bodies = [
+            r#"{"v":2,"a":1}"#,
+            r#"{"v":1,"a":2,"b":2}"#,
+            r#"{"v":"2.0","a":3}"#,
+            r#"{"c":4}"#,
+        ];
+        check_under(rules, &bodies, r#"a=3 c=4 v="2.0""#);
+        let mut item = under(&projection(rules), &bodies[..1]);
+        let older = event(9, "North", bodies[1]);
+        assert_eq!(
+            apply(&mut item, &older, &projection(rules)),
+            Some(Note::Superseded)
+        );
+        assert_eq!(item.position, Position(9));
+    }
+
+    #[test]
+    fn a_full_history_holds_its_events_and_the_item_after_them() {
+        let bodies = vec!["{}"; HISTORY_EVENTS];
+        let mut item = folded(&bodies[1..]);
+        assert_eq!(item.take_history(), None);
+        apply(&mut item, &event(64, "North", "{}"), &Projection::default());
+        let history = item.take_history().unwrap();
+        let positions: Vec<_> = history
+            .positions
+            .iter()
+            .map(|position| position.0)
+            .collect();
+        assert_eq!(positions, (1..=64).collect::<Vec<_>>());
+        assert!(item.recent.is_empty() && history.after == item);
+    }
+
+    #[test]
+    fn an_event_that_would_make_an_item_too_large_is_quarantined_and_changes_nothing() {
+        let big = "x".repeat(ITEM_BYTES_MAX / 2 - 10);
+        let mut item = folded(&[
+            &format!(r#"{{"a":"{big}"}}"#),
+            &format!(r#"{{"b":"{big}"}}"#),
+        ]);
+        let before = item.clone();
+        let over = event(3, "North", &format!(r#"{{"c":"{}"}}"#, "x".repeat(30)));
+        let note = apply(&mut item, &over, &Projection::default());
+        assert_eq!(
+            (note, &item),
+            (Some(Note::Quarantined(Unfit::TooLarge)), &before)
+        );
+        let same = event(4, "North", &format!(r#"{{"a":"{big}"}}"#));
+        assert_eq!(apply(&mut item, &same, &Projection::default()), None);
     }
 }

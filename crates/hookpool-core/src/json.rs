@@ -48,6 +48,16 @@ impl<'a> Value<'a> {
         let inner = self.text.strip_prefix('"')?.strip_suffix('"')?;
         Some(unescape(inner))
     }
+
+    /// The text that names an item by this value: a string's content, or the JSON text of a number or boolean. `None` for null, `""`,
+    /// objects and arrays (`api.md` section 1).
+    #[must_use]
+    pub fn id_text(&self) -> Option<Cow<'a, str>> {
+        match (self.kind, self.text) {
+            (Kind::Nested, _) | (Kind::Scalar, "null" | "\"\"") => None,
+            (Kind::Scalar, text) => Some(self.as_string().unwrap_or(Cow::Borrowed(text))),
+        }
+    }
 }
 
 /// Top-level properties by decoded name, in byte order.
@@ -80,6 +90,77 @@ pub fn object(body: &[u8]) -> Result<Object<'_>, JsonError> {
     } else {
         scanner.fail("unexpected data after the object")
     }
+}
+
+/// The value at a path into a value, by the tokens of a JSON Pointer (RFC 6901): names of properties, of equal ones the last, or
+/// indexes of arrays. `None` if there is nothing.
+///
+/// The text must have passed [`object`]; in any other there is nothing.
+#[must_use]
+pub fn at<'a>(value: Value<'a>, path: &[impl AsRef<str>]) -> Option<Value<'a>> {
+    path.iter()
+        .try_fold(value, |value, token| step(value, token.as_ref()))
+}
+
+fn step<'a>(value: Value<'a>, token: &str) -> Option<Value<'a>> {
+    let mut scanner = Scanner {
+        text: value.text,
+        at: 1,
+    };
+    let mut found = None;
+    match value.text.as_bytes().first()? {
+        b'{' => scanner.members(b'}', |scanner| {
+            let name = scanner.name()?;
+            let value = scanner.field_value()?;
+            if name == token {
+                found = Some(value);
+            }
+            Ok(())
+        }),
+        b'[' => {
+            let mut index = index(token)?;
+            scanner.members(b']', |scanner| {
+                let value = scanner.field_value()?;
+                if index == 0 {
+                    found = Some(value);
+                }
+                index = index.wrapping_sub(1);
+                Ok(())
+            })
+        }
+        _ => return None,
+    }
+    .ok()?;
+    found
+}
+
+/// `0`, or digits without a leading zero.
+fn index(token: &str) -> Option<usize> {
+    let digits = token.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = digits && (token == "0" || !token.starts_with('0'));
+    plain.then(|| token.parse().ok()).flatten()
+}
+
+/// The members of a nested object by name, of equal ones the last; `None` if the value is no object.
+///
+/// The text must have passed [`object`].
+#[must_use]
+pub fn members<'a>(value: Value<'a>) -> Option<Fields<'a>> {
+    let mut scanner = Scanner {
+        text: value.text,
+        at: 0,
+    };
+    scanner.top_level().ok().map(|object| object.fields)
+}
+
+/// A text that is one JSON value of any kind, by the rules of [`object`]; space around it is not kept.
+#[must_use]
+pub fn value(text: &str) -> Option<Value<'_>> {
+    let mut scanner = Scanner { text, at: 0 };
+    scanner.space();
+    let value = scanner.field_value().ok()?;
+    scanner.space();
+    (scanner.at == text.len()).then_some(value)
 }
 
 struct Scanner<'a> {
@@ -467,6 +548,44 @@ mod tests {
         assert!(accepts(&nested(128)));
         assert!(!accepts(&nested(129)));
         assert!(!accepts(&format!("{{\"a\":{}", "[".repeat(1_000_000))));
+    }
+
+    #[test]
+    fn a_pointer_finds_what_serde_json_finds() {
+        let body = r#"{"a":{"b":[1,{"c":"x","c":2.0}],"a/b":null,"":{"k":0}},"n":1}"#;
+        let body: Value<'_> = value(body).unwrap();
+        let serde: serde_json::Value = serde_json::from_str(body.text).unwrap();
+        for pointer in [
+            "",
+            "/a",
+            "/a/b",
+            "/a/b/0",
+            "/a/b/1/c",
+            "/a/b/2",
+            "/a/b/-",
+            "/a/b/01",
+            "/a//k",
+            "/n",
+            "/n/x",
+            "/x",
+            "/a/b/99999999999999999999",
+        ] {
+            let tokens: Vec<&str> = pointer.split('/').skip(1).collect();
+            let found = at(body, &tokens)
+                .map(|value| serde_json::from_str::<serde_json::Value>(value.text).unwrap());
+            assert_eq!(found.as_ref(), serde.pointer(pointer), "{pointer}");
+        }
+        assert_eq!(at(body, &["a", "a/b"]).unwrap().text, "null");
+        assert_eq!(at(body, &["a", "b", "1", "c"]).unwrap().text, "2.0");
+    }
+
+    #[test]
+    fn any_value_is_one_value() {
+        assert_eq!(value(" [1, 2] ").unwrap().text, "[1, 2]");
+        assert_eq!(value("1").unwrap().kind, Kind::Scalar);
+        for bad in ["", "1 2", "x", "{", "'a'"] {
+            assert!(value(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

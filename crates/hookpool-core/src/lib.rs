@@ -17,12 +17,15 @@
 pub mod codec;
 pub mod control;
 pub mod cursor;
+pub mod difference;
 pub mod event;
 pub mod fold;
 pub mod json;
 pub mod key;
 pub mod name;
+pub mod plan;
 pub mod position;
+pub mod projection;
 pub mod registry;
 pub mod seal;
 pub mod shape;

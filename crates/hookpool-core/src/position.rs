@@ -39,7 +39,8 @@ impl fmt::Display for Epoch {
 }
 
 /// One materialisation of a stream in the pool, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Generation(pub u32);
 
 impl Generation {

@@ -9,6 +9,7 @@ use crate::{
     control::{ControlChange, KeyRecord, SigningKeyRecord, Streams},
     key::{KeyId, KeyKind, PresentedKey, SecretHash},
     name::{ConnectorName, StreamName},
+    plan::{Plan, PlanError},
     seal::{MasterKey, SealError},
     sign::SigningKey,
     time::Timestamp,
@@ -120,6 +121,9 @@ pub enum RegistryError {
     /// The name is taken.
     #[error("apply a control event: {0} is there already")]
     Taken(String),
+    /// What is to be materialised is another thing.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The signing key can't be opened.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -133,6 +137,7 @@ pub struct Registry {
     operators: BTreeMap<KeyId, SecretHash>,
     connector_by_key: BTreeMap<KeyId, ConnectorName>,
     reader_by_key: BTreeMap<KeyId, ConnectorName>,
+    plans: BTreeMap<StreamName, Arc<Plan>>,
 }
 
 impl Registry {
@@ -218,6 +223,17 @@ impl Registry {
     pub fn has_stream(&self, stream: &str) -> bool {
         self.connectors()
             .any(|connector| connector.stream.as_str() == stream)
+    }
+
+    /// What is to be materialised of a stream.
+    #[must_use]
+    pub fn plan(&self, stream: &str) -> Arc<Plan> {
+        self.plans.get(stream).cloned().unwrap_or_default()
+    }
+
+    /// The streams for which somebody planned something.
+    pub fn plans(&self) -> impl Iterator<Item = (&StreamName, &Arc<Plan>)> {
+        self.plans.iter()
     }
 
     /// Takes the next control event; `at` is its time.
@@ -318,7 +334,44 @@ impl Registry {
             ControlChange::OperatorAdded { key } => {
                 self.operators.insert(key.key_id, key.secret_sha256);
             }
+            ControlChange::ProjectionSet { stream, rules } => {
+                self.replan(stream, |plan| plan.set_projection(rules))?;
+            }
+            ControlChange::RebuildStarted {
+                stream,
+                generation,
+                projection,
+                events_per_second,
+            } => self.replan(stream, |plan| {
+                plan.start(generation, projection, events_per_second, at)
+            })?,
+            ControlChange::RebuildPaused {
+                stream,
+                generation,
+                paused,
+            } => self.replan(stream, |plan| plan.pause(generation, paused))?,
+            ControlChange::RebuildCancelled { stream, generation } => {
+                self.replan(stream, |plan| plan.cancel(generation, at))?;
+            }
+            ControlChange::GenerationPromoted {
+                stream, generation, ..
+            } => self.replan(stream, |plan| plan.promote(generation, at))?,
+            ControlChange::GenerationRolledBack { stream } => {
+                self.replan(stream, Plan::roll_back)?;
+            }
+            ControlChange::GenerationReleased { stream } => self.replan(stream, Plan::release)?,
         }
+        Ok(())
+    }
+
+    fn replan(
+        &mut self,
+        stream: StreamName,
+        change: impl FnOnce(&mut Plan) -> Result<(), PlanError>,
+    ) -> Result<(), PlanError> {
+        let mut plan = self.plan(stream.as_str());
+        change(Arc::make_mut(&mut plan))?;
+        self.plans.insert(stream, plan);
         Ok(())
     }
 

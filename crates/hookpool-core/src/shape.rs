@@ -1,12 +1,10 @@
 //! From a verified delivery to an event: the item id and the field count, by the rules of the webhook page.
 
-use std::borrow::Cow;
-
 use thiserror::Error;
 
 use crate::{
     event::{NewEvent, Op, RequestId, uuid_v7},
-    json::{self, Fields, JsonError, Kind, Value},
+    json::{self, Fields, JsonError, Value},
     name::{ItemId, NameError},
     time::Timestamp,
     verify::Verified,
@@ -78,17 +76,9 @@ pub fn shape(
 
 /// The id that the body gives, if it gives one that can name an item.
 fn given_id(fields: &Fields<'_>, id_field: &str) -> Result<Option<ItemId>, NameError> {
-    match fields.get(id_field).and_then(id_text) {
+    match fields.get(id_field).and_then(Value::id_text) {
         Some(text) => ItemId::new(text).map(Some),
         None => Ok(None),
-    }
-}
-
-/// A string's content, or the JSON text of a number or boolean. `None` for null, `""`, objects and arrays.
-fn id_text<'a>(value: &Value<'a>) -> Option<Cow<'a, str>> {
-    match (value.kind, value.text) {
-        (Kind::Nested, _) | (Kind::Scalar, "null" | "\"\"") => None,
-        (Kind::Scalar, text) => Some(value.as_string().unwrap_or(Cow::Borrowed(text))),
     }
 }
 

@@ -348,7 +348,11 @@ impl<L: EventLog> Control<L> {
             .map_err(|error| ControlReadError::Event(*position, error))?;
         match registry.apply(change, event.time, &self.master) {
             // Two nodes may record changes that exclude each other: the later one is void, on every node alike.
-            Err(error @ (RegistryError::Taken(_) | RegistryError::Unknown(_))) => {
+            Err(
+                error @ (RegistryError::Taken(_)
+                | RegistryError::Unknown(_)
+                | RegistryError::Plan(_)),
+            ) => {
                 tracing::warn!(%position, %error, "a control event is void");
                 Ok(())
             }

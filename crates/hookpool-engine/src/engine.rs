@@ -6,8 +6,9 @@ use bytes::Bytes;
 use hookpool_core::{
     cursor::Cursor,
     event::{NewEvent, RequestId},
-    key::PresentedKey,
+    key::{KeyId, PresentedKey},
     name::{ItemId, StreamName},
+    plan::Ruled,
     position::{Generation, Position},
     registry::Access,
     seal::MasterKey,
@@ -16,18 +17,23 @@ use hookpool_core::{
     verify::{self, Admitted, Proof, VerifyError},
 };
 use hookpool_store::{
-    AppendError, Appended, EventLog, Page, PageRequest, PoolSnapshot, PoolStore, ReadError,
+    AppendError, Appended, EventLog, Page, PageRequest, PoolError, PoolSnapshot, PoolStore,
+    ReadError,
 };
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinHandle as TaskHandle};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle as TaskHandle,
+};
 
 use crate::{
     appender::{Appender, AppenderStats, Limits, QueueError},
     clock::Clock,
     control::{Control, ControlReadError},
     entropy::Entropy,
-    follow::{EncodeChange, Follower, Form, Rings, blocking, read_page},
-    projector::Projector,
+    follow::{EncodeChange, FollowError, Follower, Form, Rings, Told, blocking, read_page, told},
+    projector::{Command, Projector, PromoteError},
+    rebuild::{Rebuilder, Rebuilds},
     status::StatusCell,
 };
 
@@ -72,6 +78,9 @@ pub enum StartError {
     /// The control log.
     #[error(transparent)]
     Control(#[from] ControlReadError),
+    /// The pool.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
 }
 
 /// Why a delivery is not accepted.
@@ -123,13 +132,16 @@ impl Receipt {
 
 /// The running pipeline over a log and a pool. Dropping it without waiting for [`Running::join`] is a kill: nothing acknowledged is lost.
 #[derive(Debug)]
-pub struct Engine<L, P> {
+pub struct Engine<L, P: PoolStore> {
     log: Arc<L>,
     pool: Arc<P>,
     rings: Arc<Rings>,
     control: Arc<Control<L>>,
     appender: Appender,
     applied: watch::Receiver<Position>,
+    planned: watch::Receiver<Position>,
+    projector: mpsc::UnboundedSender<Command<P::Snapshot>>,
+    rebuilds: Arc<Rebuilds>,
     status: StatusCell,
     clock: Clock,
     entropy: Entropy,
@@ -141,11 +153,15 @@ pub struct Running {
     projector: Projector,
     writers: Vec<JoinHandle<()>>,
     registry: TaskHandle<()>,
+    rebuilder: TaskHandle<()>,
+    runtime: tokio::runtime::Handle,
 }
 
 impl Running {
     /// Waits until all have ended; every handle of the engine must be dropped, and its status changed. May block.
     pub fn join(self) {
+        // Its panic has been reported as a failure of the engine.
+        let _panicked = self.runtime.block_on(self.rebuilder);
         self.registry.abort();
         self.projector.join();
         for writer in self.writers {
@@ -188,13 +204,28 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         .await?;
         let control = Arc::new(control);
         let (appender, writer) = Appender::start(Arc::clone(&log), limits, status.clone());
-        let rings = Arc::new(Rings::new(encode, applied));
+        let served = pool.snapshot().streams()?.into_iter().collect();
+        let rings = Arc::new(Rings::new(encode, log.epoch(), applied, served));
+        let (command, commands) = mpsc::unbounded_channel();
         let projector = Projector::start(
             Arc::clone(&log),
             Arc::clone(&pool),
             Arc::clone(&rings),
+            Arc::clone(&control),
+            commands,
             status.clone(),
         );
+        let rebuilds = Arc::new(Rebuilds::default());
+        let rebuilder = Rebuilder {
+            log: Arc::clone(&log),
+            pool: Arc::clone(&pool),
+            control: Arc::clone(&control),
+            projector: command.clone(),
+            planned: projector.planned(),
+            rebuilds: Arc::clone(&rebuilds),
+            status: status.clone(),
+        };
+        let rebuilder = tokio::spawn(rebuilder.run());
         let registry = {
             let (control, status) = (Arc::clone(&control), status.clone());
             tokio::spawn(async move { control.follow(&status).await })
@@ -206,6 +237,9 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             control,
             appender,
             applied: projector.applied(),
+            planned: projector.planned(),
+            projector: command,
+            rebuilds,
             status,
             clock,
             entropy,
@@ -216,6 +250,8 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
                 projector,
                 writers: vec![writer, control_writer],
                 registry,
+                rebuilder,
+                runtime: tokio::runtime::Handle::current(),
             },
         ))
     }
@@ -353,26 +389,102 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             .is_ok_and(|reached| reached.is_ok())
     }
 
-    /// The cursor of a position in this log.
+    /// The cursor of a position in a generation of a stream of this log.
     #[must_use]
-    pub fn cursor(&self, position: Position) -> Cursor {
+    pub fn cursor(&self, generation: Generation, position: Position) -> Cursor {
         Cursor {
             epoch: self.log.epoch(),
-            generation: Generation::FIRST,
+            generation,
             position,
         }
     }
 
-    /// Follows a stream after a position.
+    /// What of a stream is served in a view of the pool, and its rules.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    pub fn served(&self, pool: &P::Snapshot, stream: &StreamName) -> Result<Ruled, PoolError> {
+        let plan = self.control.registry().plan(stream.as_str());
+        let served = pool.served(stream)?;
+        // A generation that was promoted a moment ago may still be served for a moment as the next one or the previous one.
+        let ruled = served.and_then(|served| plan.ruled(served));
+        Ok(ruled.unwrap_or(&plan.live).clone())
+    }
+
+    /// Follows a generation of a stream after a position.
     #[must_use]
-    pub fn follow(&self, stream: StreamName, form: Form, after: Position) -> Follower<L> {
+    pub fn follow(
+        &self,
+        stream: StreamName,
+        ruled: Ruled,
+        form: Form,
+        after: Position,
+    ) -> Follower<L, P> {
         Follower::new(
             Arc::clone(&self.log),
-            Arc::clone(&self.rings),
+            Arc::clone(&self.pool),
+            &self.rings,
             stream,
+            ruled,
             form,
             after,
         )
+    }
+
+    /// Some events of a stream after a position, with what became of them in a generation, no further than a view of the pool is; and up
+    /// to where that is all. `None` if the view does not have the generation.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn told(
+        &self,
+        pool: Arc<P::Snapshot>,
+        stream: StreamName,
+        generation: Generation,
+        after: Position,
+    ) -> Result<Option<(Vec<Told>, Position)>, FollowError> {
+        told(&self.log, pool, stream, generation, after).await
+    }
+
+    /// Serves a rebuilt generation, if its difference to the served one is as expected; `None` takes whatever it is. Returns when readers
+    /// see it.
+    ///
+    /// # Errors
+    /// [`PromoteError`]
+    pub async fn promote(
+        &self,
+        author: &KeyId,
+        stream: StreamName,
+        generation: Generation,
+        expected: Option<String>,
+    ) -> Result<(), PromoteError> {
+        let (answer, promoted) = oneshot::channel();
+        let command = Command::Promote {
+            stream,
+            generation,
+            author: author.clone(),
+            expected,
+            answer,
+        };
+        let sent = self.projector.send(command);
+        sent.map_err(|_| PromoteError::Stopped)?;
+        promoted.await.map_err(|_| PromoteError::Stopped)?
+    }
+
+    /// Waits until the projector follows every plan that is recorded, at most for `patience`; whether it does.
+    pub async fn wait_planned(&self, patience: Duration) -> bool {
+        let recorded = *self.control.changes().borrow();
+        let mut planned = self.planned.clone();
+        let reached = planned.wait_for(|planned| *planned >= recorded);
+        tokio::time::timeout(patience, reached)
+            .await
+            .is_ok_and(|reached| reached.is_ok())
+    }
+
+    /// How far the rebuilds are.
+    #[must_use]
+    pub fn rebuilds(&self) -> &Rebuilds {
+        &self.rebuilds
     }
 
     /// Whether it takes deliveries.

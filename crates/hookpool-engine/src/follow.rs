@@ -1,7 +1,8 @@
 //! Following a stream: recent frames shared by all who are up to date, pages of the log for who is behind.
 //!
 //! A follower holds a position and pulls. There is no lag state: whoever is inside the ring of recent frames gets shared bytes,
-//! whoever is not reads the log until it is. What the bytes mean is the encoder's business.
+//! whoever is not reads the log until it is. A follower belongs to one generation; when another is served, it is told so after the last
+//! event before that. What the bytes mean is the encoder's business.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,15 +13,36 @@ use bytes::Bytes;
 use hookpool_core::{
     cursor::Cursor,
     event::Event,
-    json::Fields,
+    fold::{self, Note},
+    json::{self, JsonError},
     name::StreamName,
+    plan::Ruled,
     position::{Epoch, Generation, Position},
+    projection::{Change, Projection, Unfit},
 };
-use hookpool_store::{EventLog, Page, PageRequest, ReadError};
+use hookpool_store::{EventLog, Page, PageRequest, PoolError, PoolSnapshot, PoolStore, ReadError};
+use thiserror::Error;
 use tokio::sync::watch;
 
-/// Writes one change as it goes out to followers. `fields` are what the event set.
-pub type EncodeChange = fn(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, fields: &Fields<'_>);
+/// Writes one change as it goes out to followers.
+pub type EncodeChange = fn(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, change: &Change<'_>);
+
+/// Why a follower can't go on.
+#[derive(Debug, Error)]
+pub enum FollowError {
+    /// The log.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What the pool says of its events.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A body that was checked before it was appended, and is not what it was.
+    #[error("read the event at position {0}: {1}")]
+    Body(Position, JsonError),
+    /// An event that fits its projection not at all, and was not noted as such.
+    #[error("read the event at position {0}: {1}, and the pool does not say so")]
+    Unfit(Position, Unfit),
+}
 
 /// Bytes of encoded frames that a ring keeps.
 const RING_BYTES: usize = 1 << 20;
@@ -29,6 +51,7 @@ const RING_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Rings {
     encode: EncodeChange,
+    epoch: Epoch,
     state: Mutex<RingsState>,
 }
 
@@ -36,16 +59,25 @@ pub struct Rings {
 struct RingsState {
     /// Everything up to here was published.
     applied: Position,
+    /// Which generations are served, of streams that are in the pool.
+    served: BTreeMap<StreamName, Generation>,
     /// A ring lives as long as it has followers: a stream that nobody follows costs no encoding.
     rings: BTreeMap<StreamName, Weak<Ring>>,
 }
 
-/// Frames of one stream, encoded once.
+/// Frames of the served generation of one stream, encoded once.
 #[derive(Debug)]
 struct Ring {
     recent: Mutex<Recent>,
-    /// Position of the newest frame.
-    newest: watch::Sender<Position>,
+    /// Whether another generation is served by now; touched whenever there is something new.
+    retired: watch::Sender<bool>,
+}
+
+/// Frames of one page, by stream, as they are made.
+pub(crate) struct Frames<'r> {
+    rings: &'r Rings,
+    /// `None` for a stream that nobody followed when its first event came.
+    streams: BTreeMap<StreamName, Option<Fresh>>,
 }
 
 /// Frames of one stream that are being encoded.
@@ -55,11 +87,78 @@ struct Fresh {
     ends: Vec<(Position, usize)>,
 }
 
+impl Frames<'_> {
+    /// Encodes what an event did, if it did something that can be seen and somebody wants to see it.
+    pub(crate) fn push<'a>(
+        &mut self,
+        ruled: &'a Ruled,
+        event: &Event,
+        change: &mut Change<'a>,
+        note: Option<&'a Note>,
+    ) {
+        let (encode, epoch) = (self.rings.encode, self.rings.epoch);
+        let Some(fresh) = self.of(&event.event.stream) else {
+            return;
+        };
+        let shown = match note {
+            Some(Note::Quarantined(_) | Note::Superseded) => false,
+            Some(Note::Adjusted { defaulted, unset }) => {
+                ruled.projection.adjust(change, defaulted, unset);
+                true
+            }
+            None => true,
+        };
+        if shown {
+            let cursor = Cursor {
+                epoch,
+                generation: ruled.generation,
+                position: event.position,
+            };
+            encode(&mut fresh.bytes, &cursor, event, change);
+            fresh.ends.push((event.position, fresh.bytes.len()));
+        }
+    }
+
+    fn of(&mut self, stream: &StreamName) -> Option<&mut Fresh> {
+        if !self.streams.contains_key(stream) {
+            let fresh = self.rings.is_followed(stream).then(Fresh::default);
+            self.streams.insert(stream.clone(), fresh);
+        }
+        self.streams.get_mut(stream).and_then(Option::as_mut)
+    }
+}
+
 impl Ring {
-    fn push(&self, chunk: Chunk) {
-        let newest = chunk.last();
-        locked(&self.recent).push(chunk);
-        self.newest.send_replace(newest);
+    fn new(from: Position, retired: bool) -> Self {
+        Self {
+            recent: Mutex::new(Recent {
+                from,
+                chunks: VecDeque::new(),
+                bytes: 0,
+            }),
+            retired: watch::Sender::new(retired),
+        }
+    }
+
+    fn push(&self, fresh: Fresh) {
+        if fresh.ends.is_empty() {
+            return;
+        }
+        locked(&self.recent).push(Chunk {
+            bytes: fresh.bytes.into(),
+            ends: fresh.ends,
+        });
+        self.retired.send_modify(|_| {});
+    }
+
+    /// Leaves out what was not encoded: followers read it from the log.
+    fn skip(&self, through: Position) {
+        *locked(&self.recent) = Recent {
+            from: through,
+            chunks: VecDeque::new(),
+            bytes: 0,
+        };
+        self.retired.send_modify(|_| {});
     }
 }
 
@@ -130,71 +229,106 @@ struct Behind;
 impl Rings {
     /// Rings that start after what is applied already.
     #[must_use]
-    pub fn new(encode: EncodeChange, applied: Position) -> Self {
+    pub fn new(
+        encode: EncodeChange,
+        epoch: Epoch,
+        applied: Position,
+        served: BTreeMap<StreamName, Generation>,
+    ) -> Self {
         Self {
             encode,
+            epoch,
             state: Mutex::new(RingsState {
                 applied,
+                served,
                 rings: BTreeMap::new(),
             }),
         }
     }
 
-    /// Publishes a page that is now in the pool. Each event comes with the fields of its body.
-    pub(crate) fn publish(&self, epoch: Epoch, events: &[(&Event, Fields<'_>)], through: Position) {
-        // IMPORTANT: under one lock from the look-up to `applied`, so that a ring made meanwhile starts after this page.
-        let mut state = locked(&self.state);
-        let mut fresh: BTreeMap<&StreamName, (Arc<Ring>, Fresh)> = BTreeMap::new();
-        for (event, fields) in events {
-            let stream = &event.event.stream;
-            if !fresh.contains_key(stream) {
-                let Some(ring) = state.rings.get(stream).and_then(Weak::upgrade) else {
-                    continue;
-                };
-                fresh.insert(stream, (ring, Fresh::default()));
-            }
-            if let Some((_, frames)) = fresh.get_mut(stream) {
-                let cursor = Cursor {
-                    epoch,
-                    generation: Generation::FIRST,
-                    position: event.position,
-                };
-                (self.encode)(&mut frames.bytes, &cursor, event, fields);
-                frames.ends.push((event.position, frames.bytes.len()));
-            }
+    /// The frames of the next page.
+    pub(crate) fn frames(&self) -> Frames<'_> {
+        Frames {
+            rings: self,
+            streams: BTreeMap::new(),
         }
-        for (ring, frames) in fresh.into_values() {
-            ring.push(Chunk {
-                bytes: frames.bytes.into(),
-                ends: frames.ends,
-            });
+    }
+
+    /// Publishes the frames of a page that is now in the pool.
+    pub(crate) fn publish(&self, frames: Frames<'_>, through: Position) {
+        // IMPORTANT: under one lock with `applied`, so that a ring made meanwhile starts after this page.
+        let mut state = locked(&self.state);
+        for (stream, fresh) in frames.streams {
+            let ring = state.rings.get(&stream).and_then(Weak::upgrade);
+            match (ring, fresh) {
+                (Some(ring), Some(fresh)) => ring.push(fresh),
+                (Some(ring), None) => ring.skip(through),
+                (None, _) => {}
+            }
         }
         state.applied = through;
     }
 
-    /// The ring of a stream, made if nobody follows it yet.
-    fn join(&self, stream: &StreamName) -> Arc<Ring> {
+    /// From now on another generation of a stream is served: who follows the one before is told.
+    pub(crate) fn serve(&self, stream: &StreamName, generation: Generation) {
         let mut state = locked(&self.state);
+        state.served.insert(stream.clone(), generation);
+        if let Some(ring) = state.rings.remove(stream).and_then(|ring| ring.upgrade()) {
+            ring.retired.send_replace(true);
+        }
+    }
+
+    fn is_followed(&self, stream: &StreamName) -> bool {
+        let state = locked(&self.state);
+        state
+            .rings
+            .get(stream)
+            .is_some_and(|ring| ring.strong_count() > 0)
+    }
+
+    /// The ring of a stream, made if nobody follows it yet; a retired one if another generation is served.
+    fn join(&self, stream: &StreamName, generation: Generation) -> Arc<Ring> {
+        let mut state = locked(&self.state);
+        if state
+            .served
+            .get(stream)
+            .is_some_and(|served| *served != generation)
+        {
+            return Arc::new(Ring::new(Position::ZERO, true));
+        }
         if let Some(ring) = state.rings.get(stream).and_then(Weak::upgrade) {
             return ring;
         }
-        let recent = Recent {
-            from: state.applied,
-            chunks: VecDeque::new(),
-            bytes: 0,
-        };
-        let ring = Arc::new(Ring {
-            recent: Mutex::new(recent),
-            newest: watch::Sender::new(state.applied),
-        });
+        let ring = Arc::new(Ring::new(state.applied, false));
         state.rings.retain(|_, ring| ring.strong_count() > 0);
         state.rings.insert(stream.clone(), Arc::downgrade(&ring));
         ring
     }
+}
 
-    /// Position up to which everything was published.
-    fn applied(&self) -> Position {
-        locked(&self.state).applied
+/// An event, and what became of it where it does not say so itself.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The event.
+    pub event: Event,
+    /// What became of it.
+    pub note: Option<Note>,
+}
+
+impl Told {
+    /// What it changed under the projection of its generation; `None` if nothing that can be seen.
+    ///
+    /// # Errors
+    /// [`FollowError::Body`], [`FollowError::Unfit`]
+    pub fn change<'a>(
+        &'a self,
+        projection: &'a Projection,
+    ) -> Result<Option<Change<'a>>, FollowError> {
+        let position = self.event.position;
+        let object = json::object(&self.event.event.body)
+            .map_err(|error| FollowError::Body(position, error))?;
+        fold::effect(&self.event, object.fields, self.note.as_ref(), projection)
+            .map_err(|unfit| FollowError::Unfit(position, unfit))
     }
 }
 
@@ -204,7 +338,9 @@ pub enum Step {
     /// Encoded frames, shared with all who are here.
     Encoded(Bytes),
     /// Events from the log, for who is behind or wants another form. Perhaps none.
-    Events(Vec<Event>),
+    Told(Vec<Told>),
+    /// Another generation is served. What of this one is not handed out yet is in the pool and the log.
+    Retired,
 }
 
 /// How a follower wants its frames.
@@ -216,35 +352,39 @@ pub enum Form {
     Events,
 }
 
-/// Somebody who reads a stream from a position on.
+/// Somebody who reads a generation of a stream from a position on.
 #[derive(Debug)]
-pub struct Follower<L> {
+pub struct Follower<L, P> {
     log: Arc<L>,
-    rings: Arc<Rings>,
+    pool: Arc<P>,
     stream: StreamName,
+    ruled: Ruled,
     form: Form,
     ring: Arc<Ring>,
-    newest: watch::Receiver<Position>,
+    retired: watch::Receiver<bool>,
     position: Position,
 }
 
-impl<L: EventLog> Follower<L> {
+impl<L: EventLog, P: PoolStore> Follower<L, P> {
     pub(crate) fn new(
         log: Arc<L>,
-        rings: Arc<Rings>,
+        pool: Arc<P>,
+        rings: &Rings,
         stream: StreamName,
+        ruled: Ruled,
         form: Form,
         after: Position,
     ) -> Self {
-        let ring = rings.join(&stream);
-        let newest = ring.newest.subscribe();
+        let ring = rings.join(&stream, ruled.generation);
+        let retired = ring.retired.subscribe();
         Self {
             log,
-            rings,
+            pool,
             stream,
+            ruled,
             form,
             ring,
-            newest,
+            retired,
             position: after,
         }
     }
@@ -255,47 +395,107 @@ impl<L: EventLog> Follower<L> {
         self.position
     }
 
+    /// The generation that is followed, and its rules.
+    #[must_use]
+    pub fn ruled(&self) -> &Ruled {
+        &self.ruled
+    }
+
     /// Waits for what comes after the position, hands it out and moves on. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`ReadError`] where the log can't be read; the position stays.
-    pub async fn next(&mut self) -> Result<Step, ReadError> {
+    /// [`FollowError`]; the position stays.
+    pub async fn next(&mut self) -> Result<Step, FollowError> {
         loop {
-            self.newest.mark_unchanged();
-            if let Some(step) = self.ready().await? {
+            let retired = *self.retired.borrow_and_update();
+            if let Some(step) = self.ready(retired).await? {
                 return Ok(step);
             }
-            if self.newest.changed().await.is_err() {
+            if self.retired.changed().await.is_err() {
                 // Our own handle keeps the ring and its sender alive.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    async fn ready(&mut self) -> Result<Option<Step>, ReadError> {
+    async fn ready(&mut self, retired: bool) -> Result<Option<Step>, FollowError> {
         let recent = locked(&self.ring.recent).next(self.position);
         match (recent, self.form) {
-            (Ok(None), _) => Ok(None),
             (Ok(Some((bytes, through))), Form::Encoded) => {
                 self.position = through;
                 Ok(Some(Step::Encoded(bytes)))
             }
-            (Ok(Some((_, through))), Form::Events) => self.read(through).await,
-            (Err(Behind), _) => self.read(self.rings.applied()).await,
+            (Ok(None) | Err(Behind), _) if retired => Ok(Some(Step::Retired)),
+            (Ok(None), _) => Ok(None),
+            (Ok(Some(_)), Form::Events) | (Err(Behind), _) => self.read().await,
         }
     }
 
     /// One page of the log, no further than what is in the pool.
-    async fn read(&mut self, until: Position) -> Result<Option<Step>, ReadError> {
+    async fn read(&mut self) -> Result<Option<Step>, FollowError> {
+        let pool = self.pool.snapshot();
+        let (stream, generation) = (self.stream.clone(), self.ruled.generation);
+        let page = told(&self.log, pool, stream, generation, self.position).await?;
+        Ok(Some(match page {
+            Some((told, through)) => {
+                self.position = through.max(self.position);
+                Step::Told(told)
+            }
+            None => Step::Retired,
+        }))
+    }
+}
+
+/// Some events of a stream after a position, with what became of them in a generation, no further than the pool is; and up to where
+/// that is all. `None` if the pool does not have the generation any more.
+///
+/// # Errors
+/// [`FollowError`]
+pub(crate) async fn told<L: EventLog, S: PoolSnapshot>(
+    log: &Arc<L>,
+    pool: Arc<S>,
+    stream: StreamName,
+    generation: Generation,
+    after: Position,
+) -> Result<Option<(Vec<Told>, Position)>, FollowError> {
+    let log = Arc::clone(log);
+    let runtime = tokio::runtime::Handle::current();
+    blocking(move || {
+        if !follows_checkpoint(&*pool, &stream, generation)? {
+            return Ok(None);
+        }
+        let until = pool.checkpoint().map_or(Position::ZERO, |at| at.position);
         let request = PageRequest {
             until,
             events_max: 256,
             bytes_max: 256 << 10,
-            ..PageRequest::of_stream(self.stream.clone(), self.position)
+            ..PageRequest::of_stream(stream.clone(), after)
         };
-        let page = read_page(&self.log, request).await?;
-        self.position = page.through.max(self.position);
-        Ok(Some(Step::Events(page.events)))
+        let page = runtime.block_on(log.page(request))?;
+        let notes = pool.notes(&stream, generation, after, page.through)?;
+        let mut notes: BTreeMap<_, _> = notes.into_iter().collect();
+        let with_note = |event: Event| Told {
+            note: notes.remove(&event.position),
+            event,
+        };
+        let told = page.events.into_iter().map(with_note).collect();
+        Ok(Some((told, page.through)))
+    })
+    .await
+}
+
+/// Whether all of a generation is in the pool, up to its checkpoint; so it is where the pool has nothing of the stream yet.
+///
+/// # Errors
+/// [`PoolError`]
+pub fn follows_checkpoint(
+    pool: &impl PoolSnapshot,
+    stream: &StreamName,
+    generation: Generation,
+) -> Result<bool, PoolError> {
+    match pool.generation(stream, generation)? {
+        Some(state) => Ok(state.built.is_none()),
+        None => Ok(pool.served(stream)?.is_none()),
     }
 }
 

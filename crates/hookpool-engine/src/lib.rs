@@ -6,11 +6,14 @@
 
 pub mod appender;
 pub mod clock;
+pub mod compare;
 pub mod control;
 pub mod engine;
 pub mod entropy;
 pub mod follow;
+mod material;
 pub mod projector;
+pub mod rebuild;
 pub mod status;
 
 pub use engine::{AcceptError, Engine, Options, Receipt, StartError};

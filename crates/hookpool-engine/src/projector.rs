@@ -1,27 +1,32 @@
 //! Keeps the pool up with the log: reads pages after the checkpoint, folds them, commits items and checkpoint as one.
 //!
-//! Started on an empty pool it is a rebuild. It has a thread of its own, since commits block.
+//! Started on an empty pool it is a rebuild. It has a thread of its own, since commits block. It is the one writer of every generation
+//! that follows the checkpoint, and the one who says between two pages which of them is served.
 
-mod working_set;
+mod materials;
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use hookpool_core::{
-    event::Event,
-    json::{self, Fields},
-    position::Position,
+    control::ControlChange,
+    difference::DifferenceSum,
+    json,
+    key::KeyId,
+    name::StreamName,
+    position::{Generation, Position},
 };
 use hookpool_store::{
-    Checkpoint, EventLog, PageRequest, PoolError, PoolSnapshot, PoolStore, ReadError,
+    Checkpoint, EventLog, PageRequest, PoolChanges, PoolError, PoolSnapshot, PoolStore, ReadError,
 };
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use working_set::WorkingSet;
+use materials::Materials;
 
 use crate::{
+    control::{Control, ControlError},
     follow::Rings,
-    status::{FailOnPanic, Status, StatusCell},
+    status::{FailOnPanic, StatusCell},
 };
 
 /// Why the pool can't keep up with the log. Each is final.
@@ -38,6 +43,48 @@ pub enum ProjectError {
     Body(Position, json::JsonError),
 }
 
+/// Why a generation is not promoted.
+#[derive(Debug, Error)]
+pub enum PromoteError {
+    /// It has not caught up, or was not compared to the end.
+    #[error("promote: the rebuild is not ready yet")]
+    NotReady,
+    /// The difference is another one by now.
+    #[error("promote: the difference is {0} by now; look at it again")]
+    Moved(String),
+    /// It could not be recorded.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The projector has stopped.
+    #[error("promote: the engine is stopping")]
+    Stopped,
+}
+
+/// Asks the projector for something that is done between two pages.
+pub(crate) enum Command<S> {
+    /// Takes a generation over from who built it, and begins to keep its difference; answers with the pool as of then.
+    Attach {
+        stream: StreamName,
+        generation: Generation,
+        answer: oneshot::Sender<Arc<S>>,
+    },
+    /// Adds what the comparison of all items as of [`Command::Attach`] found.
+    Compared {
+        stream: StreamName,
+        generation: Generation,
+        sum: DifferenceSum,
+        answer: oneshot::Sender<()>,
+    },
+    /// Serves a generation, if its difference is the expected one.
+    Promote {
+        stream: StreamName,
+        generation: Generation,
+        author: KeyId,
+        expected: Option<String>,
+        answer: oneshot::Sender<Result<(), PromoteError>>,
+    },
+}
+
 /// How long a log that does not answer is left alone at first; doubled each time.
 const RETRY_MIN: Duration = Duration::from_millis(2);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -46,6 +93,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Projector {
     applied: watch::Receiver<Position>,
+    planned: watch::Receiver<Position>,
     thread: JoinHandle<()>,
 }
 
@@ -54,28 +102,34 @@ impl Projector {
     ///
     /// # Panics
     /// Outside a tokio runtime, or if the machine has no thread left.
-    #[must_use]
-    pub fn start<L: EventLog, P: PoolStore>(
+    pub(crate) fn start<L: EventLog, P: PoolStore>(
         log: Arc<L>,
         pool: Arc<P>,
         rings: Arc<Rings>,
+        control: Arc<Control<L>>,
+        commands: mpsc::UnboundedReceiver<Command<P::Snapshot>>,
         status: StatusCell,
     ) -> Self {
         let checkpoint = pool
             .snapshot()
             .checkpoint()
             .map_or(Position::ZERO, |checkpoint| checkpoint.position);
-        let (moved, applied) = watch::channel(checkpoint);
+        let (applied, seen) = watch::channel(checkpoint);
+        let (planned, replanned) = watch::channel(Position::ZERO);
         let runtime = tokio::runtime::Handle::current();
         let run = move || {
             let _failing = FailOnPanic::new("the projector", &status);
             let mut projection = Projection {
+                materials: Materials::new(Arc::clone(&control)),
                 log,
                 pool,
                 rings,
-                in_hand: WorkingSet::default(),
+                control,
+                at: checkpoint,
+                applied,
+                planned,
             };
-            if let Err(error) = runtime.block_on(projection.run(checkpoint, &moved, &status)) {
+            if let Err(error) = runtime.block_on(projection.run(commands, &status)) {
                 status.fail(error.to_string());
             }
         };
@@ -83,13 +137,23 @@ impl Projector {
             .name("projector".into())
             .spawn(run)
             .expect("a thread for the projector");
-        Self { applied, thread }
+        Self {
+            applied: seen,
+            planned: replanned,
+            thread,
+        }
     }
 
     /// The last applied position, as it moves.
     #[must_use]
     pub fn applied(&self) -> watch::Receiver<Position> {
         self.applied.clone()
+    }
+
+    /// The position of the control log up to which plans are in force.
+    #[must_use]
+    pub(crate) fn planned(&self) -> watch::Receiver<Position> {
+        self.planned.clone()
     }
 
     /// Waits until the thread has ended; the status must have been changed.
@@ -103,66 +167,179 @@ struct Projection<L, P> {
     log: Arc<L>,
     pool: Arc<P>,
     rings: Arc<Rings>,
-    in_hand: WorkingSet,
+    control: Arc<Control<L>>,
+    materials: Materials<L>,
+    at: Position,
+    applied: watch::Sender<Position>,
+    planned: watch::Sender<Position>,
 }
 
 impl<L: EventLog, P: PoolStore> Projection<L, P> {
     async fn run(
         &mut self,
-        mut at: Position,
-        moved: &watch::Sender<Position>,
+        mut commands: mpsc::UnboundedReceiver<Command<P::Snapshot>>,
         status: &StatusCell,
     ) -> Result<(), ProjectError> {
         let mut pause = RETRY_MIN;
+        let mut plans = self.control.changes();
+        plans.mark_changed();
         loop {
-            tokio::select! {
+            let outcome = tokio::select! {
                 biased;
-                ended = status.ended() => {
-                    // What was acknowledged before the stop is applied at the next start; a failed log is left alone.
-                    debug_assert_ne!(ended, Status::Ready);
-                    return Ok(());
+                // What was acknowledged before the stop is applied at the next start; a failed log is left alone.
+                _ = status.ended() => return Ok(()),
+                // Our own handle of the control keeps the channel open.
+                _ = plans.changed() => self.replan(),
+                Some(command) = commands.recv() => self.obey(command).await,
+                _ = self.log.wait(self.at) => self.apply_page().await,
+            };
+            match outcome {
+                Ok(()) => pause = RETRY_MIN,
+                // A backend that does not answer may do so later; a damaged one will not.
+                Err(ProjectError::Read(error @ ReadError::Backend(_))) => {
+                    tracing::warn!(%error, "the projector tries again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
                 }
-                _ = self.log.wait(at) => match self.apply_page(at).await {
-                    Ok(through) => {
-                        at = through;
-                        pause = RETRY_MIN;
-                    }
-                    // A backend that does not answer may do so later; a damaged one will not.
-                    Err(ProjectError::Read(error @ ReadError::Backend(_))) => {
-                        tracing::warn!(%error, "the projector tries again");
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(RETRY_MAX);
-                    }
-                    Err(error) => return Err(error),
-                },
+                Err(error) => return Err(error),
             }
-            moved.send_replace(at);
         }
     }
 
-    async fn apply_page(&mut self, after: Position) -> Result<Position, ProjectError> {
-        let page = self.log.page(PageRequest::after(after)).await?;
-        let events = parsed(&page.events)?;
-        let checkpoint = Checkpoint {
+    async fn apply_page(&mut self) -> Result<(), ProjectError> {
+        let page = self.log.page(PageRequest::after(self.at)).await?;
+        let mut frames = self.rings.frames();
+        let snapshot = self.pool.snapshot();
+        for event in &page.events {
+            let object = json::object(&event.event.body)
+                .map_err(|error| ProjectError::Body(event.position, error))?;
+            self.materials
+                .fold(&*snapshot, event, object.fields, &mut frames)?;
+        }
+        let mut changes = self.materials.changes(&*snapshot)?;
+        changes.checkpoint = Some(Checkpoint {
             epoch: self.log.epoch(),
             position: page.through,
-        };
-        let changes = self
-            .in_hand
-            .fold(&*self.pool.snapshot(), &events, checkpoint)?;
+        });
         self.pool.commit(changes)?;
+        self.at = page.through;
         // IMPORTANT: after the commit, so that nobody sees a change before the pool has it.
-        self.rings.publish(self.log.epoch(), &events, page.through);
-        Ok(page.through)
+        self.rings.publish(frames, page.through);
+        self.applied.send_replace(self.at);
+        Ok(())
     }
-}
 
-fn parsed(events: &[Event]) -> Result<Vec<(&Event, Fields<'_>)>, ProjectError> {
-    let mut parsed = Vec::with_capacity(events.len());
-    for event in events {
-        let object = json::object(&event.event.body)
-            .map_err(|error| ProjectError::Body(event.position, error))?;
-        parsed.push((event, object.fields));
+    /// Brings what is kept and what is served in line with the plans.
+    fn replan(&mut self) -> Result<(), ProjectError> {
+        let position = *self.control.changes().borrow();
+        let served = self.materials.replan(&*self.pool.snapshot())?;
+        if !served.is_empty() {
+            self.pool.commit(PoolChanges {
+                served: served.clone(),
+                ..PoolChanges::default()
+            })?;
+        }
+        for (stream, generation) in served {
+            self.rings.serve(&stream, generation);
+        }
+        self.planned.send_replace(position);
+        Ok(())
     }
-    Ok(parsed)
+
+    async fn obey(&mut self, command: Command<P::Snapshot>) -> Result<(), ProjectError> {
+        // Who asked may have gone away; what was asked for is done all the same.
+        match command {
+            Command::Attach {
+                stream,
+                generation,
+                answer,
+            } => {
+                self.attach(&stream, generation).await?;
+                let _gone = answer.send(self.pool.snapshot());
+            }
+            Command::Compared {
+                stream,
+                generation,
+                sum,
+                answer,
+            } => {
+                let changes = self.materials.compared(&stream, generation, &sum);
+                self.commit_beside(changes)?;
+                let _gone = answer.send(());
+            }
+            Command::Promote {
+                stream,
+                generation,
+                author,
+                expected,
+                answer,
+            } => {
+                let promoted = self.promote(stream, generation, &author, expected).await;
+                if promoted.is_ok() {
+                    self.replan()?;
+                }
+                let _gone = answer.send(promoted);
+            }
+        }
+        Ok(())
+    }
+
+    async fn attach(
+        &mut self,
+        stream: &StreamName,
+        generation: Generation,
+    ) -> Result<(), ProjectError> {
+        let snapshot = self.pool.snapshot();
+        let Some(mut at) = self.materials.attach(&*snapshot, stream, generation)? else {
+            return Ok(());
+        };
+        while at < self.at {
+            let request = PageRequest {
+                until: self.at,
+                ..PageRequest::of_stream(stream.clone(), at)
+            };
+            let page = self.log.page(request).await?;
+            for event in &page.events {
+                let object = json::object(&event.event.body)
+                    .map_err(|error| ProjectError::Body(event.position, error))?;
+                self.materials
+                    .catch_up(&*snapshot, event, object.fields, generation)?;
+            }
+            at = page.through;
+        }
+        let changes = self.materials.attached(stream, generation);
+        self.commit_beside(changes)
+    }
+
+    /// IMPORTANT: between two pages, so that what was compared is what is served; and the record first, since it decides.
+    async fn promote(
+        &mut self,
+        stream: StreamName,
+        generation: Generation,
+        author: &KeyId,
+        expected: Option<String>,
+    ) -> Result<(), PromoteError> {
+        let digest = self
+            .materials
+            .digest(&stream, generation)
+            .ok_or(PromoteError::NotReady)?;
+        if expected.is_some_and(|expected| expected != digest) {
+            return Err(PromoteError::Moved(digest));
+        }
+        let subject = stream.to_string();
+        let change = ControlChange::GenerationPromoted {
+            stream,
+            generation,
+            digest: Some(digest),
+        };
+        Ok(self.control.change(author, &subject, change).await?)
+    }
+
+    /// A commit between two pages, at the checkpoint.
+    fn commit_beside(&self, changes: Option<PoolChanges>) -> Result<(), ProjectError> {
+        match changes {
+            Some(changes) => Ok(self.pool.commit(changes)?),
+            None => Ok(()),
+        }
+    }
 }

@@ -17,10 +17,12 @@ use hookpool_core::{
     cursor::Cursor,
     event::Event,
     fold::Item,
-    json::{self, Fields},
+    json,
     key::KeyId,
     name::{ConnectorName, ItemId, StreamName},
+    plan::Plan,
     position::{Epoch, Generation, Position},
+    projection::{Change, Projection},
     registry::Replay,
     seal::MasterKey,
     sign::signature,
@@ -198,7 +200,7 @@ async fn start(disk: &Disk, faults: Faults, seed: u64) -> (Arc<Pipeline>, Runnin
 }
 
 /// A frame is its position on a line.
-fn encode(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, _fields: &Fields<'_>) {
+fn encode(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, _change: &Change<'_>) {
     assert_eq!(cursor.position, event.position);
     into.extend_from_slice(format!("{}\n", event.position).as_bytes());
 }
@@ -307,7 +309,9 @@ async fn follow(engine: Arc<Pipeline>, form: Form, seed: u64) -> Vec<u64> {
     let mut random = StdRng::seed_from_u64(seed);
     let stream = StreamName::new(STREAM).unwrap();
     let mut seen = Vec::new();
-    let mut follower = engine.follow(stream.clone(), form, Position::ZERO);
+    let ruled = Plan::default().live;
+    let follow = |after| engine.follow(stream.clone(), ruled.clone(), form, after);
+    let mut follower = follow(Position::ZERO);
     loop {
         let step = tokio::select! {
             step = follower.next() => step,
@@ -322,11 +326,12 @@ async fn follow(engine: Arc<Pipeline>, form: Form, seed: u64) -> Vec<u64> {
                         .map(|line| line.parse::<u64>().unwrap()),
                 );
             }
-            Ok(Step::Events(events)) => seen.extend(events.iter().map(|event| event.position.0)),
+            Ok(Step::Told(told)) => seen.extend(told.iter().map(|told| told.event.position.0)),
+            Ok(Step::Retired) => panic!("nothing was promoted"),
             Err(_) => {}
         }
         if random.random_bool(0.2) {
-            follower = engine.follow(stream.clone(), form, follower.position());
+            follower = follow(follower.position());
         }
     }
 }
@@ -391,10 +396,11 @@ fn check_pool(disk: &Disk, pool: &impl PoolSnapshot) {
     let mut expected: BTreeMap<ItemId, Item> = BTreeMap::new();
     for event in events(disk).values() {
         let fields = json::object(&event.event.body).unwrap().fields;
-        expected
-            .entry(event.event.item_id.clone())
-            .or_default()
-            .apply(event, &fields);
+        let projection = Projection::default();
+        let change = projection.read(event, fields).unwrap();
+        let item = expected.entry(event.event.item_id.clone()).or_default();
+        item.apply(event, &change, &projection);
+        item.take_history();
     }
     let items = pool
         .items(&stream, Generation::FIRST, None, usize::MAX, usize::MAX)
@@ -405,7 +411,7 @@ fn check_pool(disk: &Disk, pool: &impl PoolSnapshot) {
         expected.into_iter().collect::<Vec<_>>(),
         "the pool is the fold of the log"
     );
-    let state = pool.stream(&stream).unwrap();
+    let state = pool.generation(&stream, Generation::FIRST).unwrap();
     assert_eq!(state.map_or(0, |state| state.items), items.len() as u64);
 }
 

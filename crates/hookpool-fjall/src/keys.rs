@@ -32,13 +32,30 @@ pub(crate) enum Key<'a> {
     Checkpoint,
     /// In `pool`: `s name`.
     ///
-    /// Value: [`crate::rows::stream_state`]. Overwritten when the stream changes, never removed.
-    State(&'a StreamName),
+    /// Value: [`crate::rows::served`]. Overwritten when another generation is served, never removed.
+    Served(&'a StreamName),
+    /// In `pool`: `g name 00 generation(4, BE)`.
+    ///
+    /// Value: [`crate::rows::generation_state`]. Overwritten by every commit of the generation; removed last of it.
+    Generation(&'a StreamName, Generation),
     /// In `pool`: `i name 00 generation(4, BE) item-id`.
     ///
-    /// Value: the item, as `hookpool_core::codec` writes it. Overwritten when the item changes.
+    /// Value: the item, as `hookpool_core::codec` writes it. Overwritten when the item changes; removed with its generation.
     Item(&'a StreamName, Generation, &'a ItemId),
+    /// In `pool`: `h name 00 generation(4, BE) item-id 00 position(8, BE)` of the last event of the history.
+    ///
+    /// Value: the history, as `hookpool_core::codec` writes it. Written once; removed with its generation.
+    History(&'a StreamName, Generation, &'a ItemId, Position),
+    /// In `pool`: `n name 00 generation(4, BE) position(8, BE)`.
+    ///
+    /// Value: [`crate::rows::note`]. Written once; removed with its generation.
+    Note(&'a StreamName, Generation, Position),
+    /// In `pool`: `q name 00 generation(4, BE) position(8, BE)`: the same for events that fit the projection not at all.
+    Quarantined(&'a StreamName, Generation, Position),
 }
+
+/// What the keys of a generation begin with, but for its state.
+pub(crate) const OF_GENERATION: [u8; 4] = *b"hinq";
 
 impl Key<'_> {
     pub(crate) fn encode(self) -> Vec<u8> {
@@ -50,10 +67,28 @@ impl Key<'_> {
                 key
             }
             Self::Checkpoint => vec![b'c'],
-            Self::State(name) => [b"s", name.as_str().as_bytes()].concat(),
+            Self::Served(name) => [b"s", name.as_str().as_bytes()].concat(),
+            Self::Generation(name, generation) => generation_prefix(b'g', name, generation),
             Self::Item(name, generation, id) => {
-                let mut key = item_prefix(name, generation);
+                let mut key = generation_prefix(b'i', name, generation);
                 key.extend_from_slice(id.as_str().as_bytes());
+                key
+            }
+            Self::History(name, generation, id, last) => {
+                let mut key = generation_prefix(b'h', name, generation);
+                key.extend_from_slice(id.as_str().as_bytes());
+                key.push(END);
+                key.extend_from_slice(&last.0.to_be_bytes());
+                key
+            }
+            Self::Note(name, generation, position) => {
+                let mut key = generation_prefix(b'n', name, generation);
+                key.extend_from_slice(&position.0.to_be_bytes());
+                key
+            }
+            Self::Quarantined(name, generation, position) => {
+                let mut key = generation_prefix(b'q', name, generation);
+                key.extend_from_slice(&position.0.to_be_bytes());
                 key
             }
         }
@@ -68,18 +103,20 @@ pub(crate) fn stream_prefix(name: &StreamName) -> Vec<u8> {
     key
 }
 
-/// What all items of a generation begin with.
-pub(crate) fn item_prefix(name: &StreamName, generation: Generation) -> Vec<u8> {
+/// What the keys of one sort of a generation begin with.
+pub(crate) fn generation_prefix(sort: u8, name: &StreamName, generation: Generation) -> Vec<u8> {
     let mut key = Vec::with_capacity(name.as_str().len() + 64);
-    key.push(b'i');
+    key.push(sort);
     key.extend_from_slice(name.as_str().as_bytes());
     key.push(END);
     key.extend_from_slice(&generation.0.to_be_bytes());
     key
 }
 
-/// What the states of all streams begin with.
-pub(crate) const STATE_PREFIX: &[u8] = b"s";
+/// What the keys of all streams begin with that say what is served.
+pub(crate) const SERVED_PREFIX: &[u8] = b"s";
+/// What the states of all generations begin with.
+pub(crate) const GENERATION_PREFIX: &[u8] = b"g";
 
 /// Reads a key of `blocks`.
 pub(crate) fn block_of(key: &[u8]) -> Option<Position> {
@@ -94,10 +131,24 @@ pub(crate) fn stream_of(key: &[u8]) -> Option<(StreamName, Position)> {
     (*end == END).then_some((name, Position(u64::from_be_bytes(*first))))
 }
 
-/// Reads a [`Key::State`].
-pub(crate) fn state_of(key: &[u8]) -> Option<StreamName> {
-    let name = key.strip_prefix(STATE_PREFIX)?;
+/// Reads a [`Key::Served`].
+pub(crate) fn served_of(key: &[u8]) -> Option<StreamName> {
+    let name = key.strip_prefix(SERVED_PREFIX)?;
     StreamName::new(str::from_utf8(name).ok()?).ok()
+}
+
+/// Reads a [`Key::Generation`].
+pub(crate) fn generation_of(key: &[u8]) -> Option<(StreamName, Generation)> {
+    let (rest, generation) = key.strip_prefix(GENERATION_PREFIX)?.split_last_chunk()?;
+    let (end, name) = rest.split_last()?;
+    let name = StreamName::new(str::from_utf8(name).ok()?).ok()?;
+    (*end == END).then_some((name, Generation(u32::from_be_bytes(*generation))))
+}
+
+/// Reads the position off the end of a [`Key::Note`] or [`Key::Quarantined`].
+pub(crate) fn position_of(key: &[u8]) -> Option<Position> {
+    let (_, position) = key.split_last_chunk()?;
+    Some(Position(u64::from_be_bytes(*position)))
 }
 
 /// Reads the id off a [`Key::Item`] that begins with this prefix.
@@ -125,8 +176,17 @@ mod tests {
             stream_of(&Key::Stream(&sales, Position(7)).encode()),
             Some((sales.clone(), Position(7)))
         );
-        assert_eq!(state_of(&Key::State(&sales).encode()), Some(sales.clone()));
-        let prefix = item_prefix(&sales, Generation(3));
+        assert_eq!(
+            served_of(&Key::Served(&sales).encode()),
+            Some(sales.clone())
+        );
+        assert_eq!(
+            generation_of(&Key::Generation(&sales, Generation(256)).encode()),
+            Some((sales.clone(), Generation(256)))
+        );
+        let note = Key::Note(&sales, Generation(3), Position(7)).encode();
+        assert_eq!(position_of(&note), Some(Position(7)));
+        let prefix = generation_prefix(b'i', &sales, Generation(3));
         let key = Key::Item(&sales, Generation(3), &id).encode();
         assert_eq!(item_of(&key, &prefix), Some(id));
     }
@@ -149,7 +209,7 @@ mod tests {
         assert!(!key.starts_with(&stream_prefix(&name("a"))));
         let id = ItemId::new("x").unwrap();
         let key = Key::Item(&name("a-b"), Generation(1), &id).encode();
-        assert!(!key.starts_with(&item_prefix(&name("a"), Generation(1))));
+        assert!(!key.starts_with(&generation_prefix(b'i', &name("a"), Generation(1))));
     }
 
     #[test]
@@ -157,7 +217,8 @@ mod tests {
         assert_eq!(block_of(b"1234567"), None);
         assert_eq!(stream_of(b"sales-12345678"), None);
         assert_eq!(stream_of(b"\x0012345678"), None);
-        assert_eq!(state_of(b"s\xff"), None);
+        assert_eq!(served_of(b"s\xff"), None);
+        assert_eq!(generation_of(b"gsales-1234"), None);
         assert_eq!(item_of(b"isales", b"iother"), None);
     }
 }

@@ -8,15 +8,16 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use fjall::{Database, Keyspace, PersistMode, Readable as _, Snapshot};
+use fjall::{Database, Guard, Keyspace, OwnedWriteBatch, PersistMode, Readable as _, Snapshot};
 use hookpool_core::{
-    codec::{decode_item, encode_item},
-    fold::Item,
+    codec::{decode_history, decode_item, encode_history, encode_item},
+    fold::{History, Item, Note},
     name::{ItemId, StreamName},
-    position::Generation,
+    position::{Generation, Position},
 };
 use hookpool_store::{
-    Checkpoint, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState,
+    Checkpoint, GenerationChanges, GenerationState, ItemPage, PoolChanges, PoolError, PoolSnapshot,
+    PoolStore,
 };
 use thiserror::Error;
 
@@ -24,7 +25,10 @@ use crate::{
     database::{self, DatabaseError},
     error::OpenError,
     folder,
-    keys::{Key, POOL, STATE_PREFIX, item_of, item_prefix, state_of},
+    keys::{
+        GENERATION_PREFIX, Key, OF_GENERATION, POOL, SERVED_PREFIX, generation_of,
+        generation_prefix, item_of, position_of, served_of,
+    },
     rows, tables,
 };
 
@@ -106,21 +110,69 @@ impl FjallPool {
     /// Not synced: what a power cut takes is applied again from the log.
     fn write(&self, changes: &PoolChanges) -> Result<(), fjall::Error> {
         let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
-        for change in &changes.items {
-            let key = Key::Item(&change.stream, change.generation, &change.id).encode();
-            batch.insert(&self.rows, key, encode_item(&change.item));
-        }
-        for (stream, state) in &changes.streams {
-            let key = Key::State(stream).encode();
-            let row = rows::stream_state(&key, *state);
+        for (stream, generation) in &changes.served {
+            let key = Key::Served(stream).encode();
+            let row = rows::served(&key, *generation);
             batch.insert(&self.rows, key, row);
         }
-        let key = Key::Checkpoint.encode();
-        let row = rows::checkpoint(&key, changes.checkpoint);
-        batch.insert(&self.rows, key, row);
+        for changes in &changes.generations {
+            self.write_generation(&mut batch, changes);
+        }
+        if let Some(checkpoint) = changes.checkpoint {
+            let key = Key::Checkpoint.encode();
+            let row = rows::checkpoint(&key, checkpoint);
+            batch.insert(&self.rows, key, row);
+        }
         batch.commit()
     }
+
+    fn write_generation(&self, batch: &mut OwnedWriteBatch, changes: &GenerationChanges) {
+        let (stream, generation) = (&changes.stream, changes.generation);
+        for (id, item) in &changes.items {
+            let key = Key::Item(stream, generation, id).encode();
+            batch.insert(&self.rows, key, encode_item(item));
+        }
+        for (id, history) in &changes.histories {
+            let key = Key::History(stream, generation, id, history.last()).encode();
+            batch.insert(&self.rows, key, encode_history(history));
+        }
+        for (position, note) in &changes.notes {
+            let key = match note {
+                Note::Quarantined(_) => Key::Quarantined(stream, generation, *position),
+                Note::Superseded | Note::Adjusted { .. } => {
+                    Key::Note(stream, generation, *position)
+                }
+            };
+            let key = key.encode();
+            let row = rows::note(&key, note);
+            batch.insert(&self.rows, key, row);
+        }
+        let key = Key::Generation(stream, generation).encode();
+        let row = rows::generation_state(&key, changes.state);
+        batch.insert(&self.rows, key, row);
+    }
+
+    /// Removes rows in batches; a batch is what others wait for.
+    fn remove_all(&self, prefix: &[u8]) -> Result<(), fjall::Error> {
+        loop {
+            let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
+            let snapshot = self.database.snapshot();
+            let mut removed = 0;
+            for row in snapshot.prefix(&self.rows, prefix).take(REMOVED_AT_ONCE) {
+                batch.remove(&self.rows, row.key()?);
+                removed += 1;
+            }
+            batch.commit()?;
+            if removed < REMOVED_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
 }
+
+/// Rows of a generation that are removed while others wait to write.
+const REMOVED_AT_ONCE: usize = 4_096;
 
 fn create(dir: &Path) -> Result<(), OpenError> {
     let unusable = |error| OpenError::unusable(dir, error);
@@ -148,12 +200,35 @@ impl PoolStore for FjallPool {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.write(&changes)
             .map_err(|error| PoolError::Backend(database::cause(error)))?;
+        let checkpoint = changes.checkpoint.or(self.published.load().checkpoint);
         self.published.store(Arc::new(FjallPoolSnapshot {
             rows: self.rows.clone(),
             snapshot: self.database.snapshot(),
-            checkpoint: Some(changes.checkpoint),
+            checkpoint,
         }));
         Ok(())
+    }
+
+    fn remove(&self, stream: &StreamName, generation: Generation) -> Result<(), PoolError> {
+        let failed = |error| PoolError::Backend(database::cause(error));
+        if let Some(state) = self.snapshot().generation(stream, generation)? {
+            let state = GenerationState {
+                built: Some(Position::ZERO),
+                ..state
+            };
+            self.commit(PoolChanges {
+                generations: vec![GenerationChanges::empty(stream, generation, state)],
+                ..PoolChanges::default()
+            })?;
+        }
+        for sort in OF_GENERATION {
+            let prefix = generation_prefix(sort, stream, generation);
+            self.remove_all(&prefix).map_err(failed)?;
+        }
+        // Last, so that a removal that was broken off is seen and done again.
+        self.remove_all(&Key::Generation(stream, generation).encode())
+            .map_err(failed)?;
+        self.commit(PoolChanges::default())
     }
 }
 
@@ -198,7 +273,7 @@ impl PoolSnapshot for FjallPoolSnapshot {
         bytes_max: usize,
     ) -> Result<ItemPage, PoolError> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let prefix = item_prefix(stream, generation);
+        let prefix = generation_prefix(b'i', stream, generation);
         let start = after.map_or_else(
             || prefix.clone(),
             |id| Key::Item(stream, generation, id).encode(),
@@ -219,21 +294,102 @@ impl PoolSnapshot for FjallPoolSnapshot {
         ItemPage::collect(rows, limit, bytes_max)
     }
 
-    fn stream(&self, stream: &StreamName) -> Result<Option<StreamState>, PoolError> {
-        let key = Key::State(stream).encode();
-        let row = self.snapshot.get(&self.rows, &key).map_err(read_failed)?;
-        row.map(|row| to_state(&key, &row)).transpose()
+    fn history_until(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+        until: Position,
+    ) -> Result<Option<History>, PoolError> {
+        let key = |position| Key::History(stream, generation, id, position).encode();
+        let mut range = self
+            .snapshot
+            .range(&self.rows, key(Position::ZERO)..=key(until));
+        range.next_back().map(to_history).transpose()
     }
 
-    fn streams(&self) -> Result<Vec<(StreamName, StreamState)>, PoolError> {
-        self.snapshot
-            .prefix(&self.rows, STATE_PREFIX)
-            .map(|guard| {
-                let (key, row) = guard.into_inner().map_err(read_failed)?;
-                let name = state_of(&key).ok_or_else(|| damaged("stream name"))?;
-                Ok((name, to_state(&key, &row)?))
-            })
-            .collect()
+    fn history_after(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+        after: Position,
+    ) -> Result<Option<History>, PoolError> {
+        let key = |position| Key::History(stream, generation, id, position).encode();
+        let after = key(after.plus(1));
+        let mut range = self
+            .snapshot
+            .range(&self.rows, after..=key(Position(u64::MAX)));
+        range.next().map(to_history).transpose()
+    }
+
+    fn notes(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        after: Position,
+        until: Position,
+    ) -> Result<Vec<(Position, Note)>, PoolError> {
+        let sorts = [Key::Note, Key::Quarantined];
+        let notes = sorts.into_iter().flat_map(|key| {
+            let key = |position| key(stream, generation, position).encode();
+            let range = key(after.plus(1))..=key(until);
+            self.snapshot.range(&self.rows, range).map(to_note)
+        });
+        let mut notes = notes.collect::<Result<Vec<_>, _>>()?;
+        notes.sort_by_key(|(position, _)| *position);
+        Ok(notes)
+    }
+
+    fn quarantined(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<(Position, Note)>, PoolError> {
+        let key = |position| Key::Quarantined(stream, generation, position).encode();
+        let range = key(after.plus(1))..=key(Position(u64::MAX));
+        let rows = self.snapshot.range(&self.rows, range).take(limit);
+        rows.map(to_note).collect()
+    }
+
+    fn served(&self, stream: &StreamName) -> Result<Option<Generation>, PoolError> {
+        let key = Key::Served(stream).encode();
+        let row = self.snapshot.get(&self.rows, &key).map_err(read_failed)?;
+        row.map(|row| to_served(&key, &row)).transpose()
+    }
+
+    fn streams(&self) -> Result<Vec<(StreamName, Generation)>, PoolError> {
+        let rows = self.snapshot.prefix(&self.rows, SERVED_PREFIX);
+        rows.map(|guard| {
+            let (key, row) = guard.into_inner().map_err(read_failed)?;
+            let name = served_of(&key).ok_or_else(|| damaged("stream name"))?;
+            Ok((name, to_served(&key, &row)?))
+        })
+        .collect()
+    }
+
+    fn generation(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+    ) -> Result<Option<GenerationState>, PoolError> {
+        let key = Key::Generation(stream, generation).encode();
+        let row = self.snapshot.get(&self.rows, &key).map_err(read_failed)?;
+        let state = row.map(|row| {
+            rows::to_generation_state(&key, &row).ok_or_else(|| damaged("generation state"))
+        });
+        state.transpose()
+    }
+
+    fn generations(&self) -> Result<Vec<(StreamName, Generation)>, PoolError> {
+        let rows = self.snapshot.prefix(&self.rows, GENERATION_PREFIX);
+        rows.map(|guard| {
+            let key = guard.key().map_err(read_failed)?;
+            generation_of(&key).ok_or_else(|| damaged("generation"))
+        })
+        .collect()
     }
 }
 
@@ -241,8 +397,20 @@ fn to_item(row: &[u8]) -> Result<Item, PoolError> {
     decode_item(row).map_err(|error| PoolError::Damaged(Arc::new(error)))
 }
 
-fn to_state(key: &[u8], row: &[u8]) -> Result<StreamState, PoolError> {
-    rows::to_stream_state(key, row).ok_or_else(|| damaged("stream state"))
+fn to_history(guard: Guard) -> Result<History, PoolError> {
+    let row = guard.value().map_err(read_failed)?;
+    decode_history(&row).map_err(|error| PoolError::Damaged(Arc::new(error)))
+}
+
+fn to_note(guard: Guard) -> Result<(Position, Note), PoolError> {
+    let (key, row) = guard.into_inner().map_err(read_failed)?;
+    let position = position_of(&key).ok_or_else(|| damaged("position"))?;
+    let note = rows::to_note(&key, &row).ok_or_else(|| damaged("note"))?;
+    Ok((position, note))
+}
+
+fn to_served(key: &[u8], row: &[u8]) -> Result<Generation, PoolError> {
+    rows::to_served(key, row).ok_or_else(|| damaged("stream"))
 }
 
 fn damaged(what: &'static str) -> PoolError {

@@ -1,7 +1,12 @@
 //! Values that are not blocks or items: fixed layouts, little endian. What a checksum covers begins with the key.
 
-use hookpool_core::position::{Epoch, Generation, Position};
-use hookpool_store::{Checkpoint, StreamState};
+use hookpool_core::{
+    codec::{decode_note, encode_note},
+    difference::DifferenceSum,
+    fold::Note,
+    position::{Epoch, Generation, Position},
+};
+use hookpool_store::{Checkpoint, DifferenceState, GenerationState};
 
 /// Which events of a block belong to a stream: their ordinals within it, 4 bytes each, strictly increasing; none means all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +91,7 @@ impl Ordinals {
 /// From here on decoding what lies between is cheaper than looking for each run.
 const RUNS_MAX: usize = 24;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Version, fields, CRC-32 over the key and all of these.
 fn seal(key: &[u8], fields: &[&[u8]]) -> Vec<u8> {
@@ -133,26 +138,98 @@ pub(crate) fn to_checkpoint(key: &[u8], row: &[u8]) -> Option<Checkpoint> {
     })
 }
 
-/// `version(1) generation(4) items(8) position(8) crc(4)`.
-pub(crate) fn stream_state(key: &[u8], state: StreamState) -> Vec<u8> {
-    seal(
-        key,
-        &[
-            &state.generation.0.to_le_bytes(),
-            &state.items.to_le_bytes(),
-            &state.position.0.to_le_bytes(),
-        ],
-    )
+/// `version(1) generation(4) crc(4)`.
+pub(crate) fn served(key: &[u8], generation: Generation) -> Vec<u8> {
+    seal(key, &[&generation.0.to_le_bytes()])
 }
 
-/// Reads a [`stream_state`].
-pub(crate) fn to_stream_state(key: &[u8], row: &[u8]) -> Option<StreamState> {
-    let (generation, rest) = unseal(key, row)?.split_first_chunk()?;
-    let (items, position) = rest.split_first_chunk()?;
-    Some(StreamState {
-        generation: Generation(u32::from_le_bytes(*generation)),
-        items: u64::from_le_bytes(*items),
-        position: Position(u64::from_le_bytes(position.try_into().ok()?)),
+/// Reads a [`served`].
+pub(crate) fn to_served(key: &[u8], row: &[u8]) -> Option<Generation> {
+    let generation = unseal(key, row)?.try_into().ok()?;
+    Some(Generation(u32::from_le_bytes(generation)))
+}
+
+/// `version(1) note crc(4)`, the note as `hookpool_core::codec` writes it.
+pub(crate) fn note(key: &[u8], note: &Note) -> Vec<u8> {
+    seal(key, &[&encode_note(note)])
+}
+
+/// Reads a [`note`].
+pub(crate) fn to_note(key: &[u8], row: &[u8]) -> Option<Note> {
+    decode_note(unseal(key, row)?)
+}
+
+/// `version(1) numbers crc(4)`, each number of 8 bytes: projection, 1 if it is being built, up to where, last event, events, items,
+/// quarantined, superseded; then 0 without a difference, 1 with a part of it, 2 with all; and then added, removed, changed and
+/// the four words of the sum.
+pub(crate) fn generation_state(key: &[u8], state: GenerationState) -> Vec<u8> {
+    let difference = state.difference.unwrap_or_default();
+    let kept = match state.difference {
+        None => 0,
+        Some(DifferenceState { whole: false, .. }) => 1,
+        Some(DifferenceState { whole: true, .. }) => 2,
+    };
+    let [a, b, c, d] = difference.sum.words;
+    let numbers = [
+        state.projection.into(),
+        state.built.is_some().into(),
+        state.built.unwrap_or_default().0,
+        state.position.0,
+        state.events,
+        state.items,
+        state.quarantined,
+        state.superseded,
+        kept,
+        difference.sum.added,
+        difference.sum.removed,
+        difference.sum.changed,
+        a,
+        b,
+        c,
+        d,
+    ];
+    seal(key, &[numbers.map(u64::to_le_bytes).as_flattened()])
+}
+
+/// Reads a [`generation_state`].
+pub(crate) fn to_generation_state(key: &[u8], row: &[u8]) -> Option<GenerationState> {
+    let (numbers, rest) = unseal(key, row)?.as_chunks::<8>();
+    let numbers: &[[u8; 8]; 16] = numbers.try_into().ok().filter(|_| rest.is_empty())?;
+    let numbers = numbers.map(u64::from_le_bytes);
+    let [
+        projection,
+        building,
+        built,
+        position,
+        events,
+        items,
+        quarantined,
+        superseded,
+        kept,
+        sum @ ..,
+    ] = numbers;
+    let [added, removed, changed, words @ ..] = sum;
+    let sum = DifferenceSum {
+        added,
+        removed,
+        changed,
+        words,
+    };
+    let difference = match kept {
+        0 => None,
+        1 => Some(DifferenceState { sum, whole: false }),
+        2 => Some(DifferenceState { sum, whole: true }),
+        _ => return None,
+    };
+    Some(GenerationState {
+        projection: projection.try_into().ok()?,
+        built: (building == 1).then_some(Position(built)),
+        position: Position(position),
+        events,
+        items,
+        quarantined,
+        superseded,
+        difference,
     })
 }
 
@@ -164,10 +241,23 @@ mod tests {
         epoch: Epoch(7),
         position: Position(9),
     };
-    const STATE: StreamState = StreamState {
-        generation: Generation(2),
-        items: 5,
+    const STATE: GenerationState = GenerationState {
+        projection: 2,
+        built: Some(Position(7)),
         position: Position(8),
+        events: 9,
+        items: 5,
+        quarantined: 1,
+        superseded: u64::MAX,
+        difference: Some(DifferenceState {
+            sum: DifferenceSum {
+                added: 1,
+                removed: 2,
+                changed: 3,
+                words: [4, 5, 6, u64::MAX],
+            },
+            whole: true,
+        }),
     };
 
     #[test]
@@ -175,18 +265,29 @@ mod tests {
         let row = checkpoint(b"c", CHECKPOINT);
         assert_eq!(to_checkpoint(b"c", &row), Some(CHECKPOINT));
         assert_eq!(to_checkpoint(b"d", &row), None);
-        let row = stream_state(b"ssales", STATE);
-        assert_eq!(to_stream_state(b"ssales", &row), Some(STATE));
-        assert_eq!(to_stream_state(b"sother", &row), None);
+        let row = served(b"ssales", Generation(7));
+        assert_eq!(to_served(b"ssales", &row), Some(Generation(7)));
+        assert_eq!(to_served(b"sother", &row), None);
+        let row = note(b"n", &Note::Superseded);
+        assert_eq!(to_note(b"n", &row), Some(Note::Superseded));
+        for difference in [None, Some(DifferenceState::default()), STATE.difference] {
+            let state = GenerationState {
+                difference,
+                ..STATE
+            };
+            let row = generation_state(b"gsales", state);
+            assert_eq!(to_generation_state(b"gsales", &row), Some(state));
+            assert_eq!(to_generation_state(b"gother", &row), None);
+        }
     }
 
     #[test]
     fn every_flipped_bit_of_a_row_is_found() {
-        let good = stream_state(b"ssales", STATE);
+        let good = generation_state(b"ssales", STATE);
         for bit in 0..good.len() * 8 {
             let mut row = good.clone();
             row[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(to_stream_state(b"ssales", &row), None, "bit {bit}");
+            assert_eq!(to_generation_state(b"ssales", &row), None, "bit {bit}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use hookpool_core::{
     control::{ControlChange, Streams},
@@ -58,6 +58,20 @@ struct ReaderBody {
     streams: Vec<String>,
 }
 
+/// Who operates, and what they sent.
+pub(crate) async fn operator<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    request: &Request,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<(KeyId, Bytes), Problem> {
+    let Access::Operator(author) = app.access(request)? else {
+        return Err(Code::Unauthorized.into());
+    };
+    body::must_fit(request, BODY_BYTES_MAX)?;
+    let body = body::capped(body, BODY_BYTES_MAX, BODY_PATIENCE).await?;
+    Ok((author, body))
+}
+
 /// Operates, for whoever holds an operator key.
 pub(crate) async fn handle<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
@@ -65,12 +79,8 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
     route: AdminRoute<'_>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Response, Problem> {
-    let Access::Operator(author) = app.access(request)? else {
-        return Err(Code::Unauthorized.into());
-    };
+    let (author, body) = operator(app, request, body).await?;
     Query::only(&request.query, &[])?;
-    body::must_fit(request, BODY_BYTES_MAX)?;
-    let body = body::capped(body, BODY_BYTES_MAX, BODY_PATIENCE).await?;
     let admin = Admin { app, author };
     let post = request.method == Method::POST;
     match route {
@@ -320,7 +330,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })
 }
 
-fn parse_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Problem> {
+pub(crate) fn parse_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Problem> {
     if body.is_empty() {
         Ok(T::default())
     } else {
@@ -336,7 +346,7 @@ fn bad_name(error: NameError) -> Problem {
     Problem::with(Code::InvalidPayload, error.to_string())
 }
 
-fn created(answer: &Value) -> Response {
+pub(crate) fn created(answer: &Value) -> Response {
     let mut response = secret(answer);
     *response.status_mut() = StatusCode::CREATED;
     response

@@ -14,7 +14,7 @@ use warp::{
 };
 
 use crate::{
-    admin, body, changes, ingest,
+    admin, body, changes, generations, ingest,
     metrics::Metrics,
     ops,
     pages::PageChains,
@@ -201,6 +201,7 @@ async fn handle<L: EventLog, P: PoolStore>(
     match route {
         Route::Webhook { stream } => ingest::webhook(app, request, stream, body).await,
         Route::Streams => read::streams(app, request),
+        Route::Stream { stream } => read::stream(app, request, stream).await,
         Route::Items { stream } => read::items(app, request, stream).await,
         Route::Item { stream, id } => read::item(app, request, stream, id).await,
         Route::Log { stream } => read::log(app, request, stream).await,
@@ -209,6 +210,9 @@ async fn handle<L: EventLog, P: PoolStore>(
         }
         Route::Changes { stream } => changes::changes(app, request, stream),
         Route::Admin(route) => admin::handle(app, request, route, body).await,
+        Route::Generations { stream, route } => {
+            generations::handle(app, request, stream, route, body).await
+        }
         Route::Healthz => Ok(ops::healthz()),
         Route::Readyz => ops::readyz(app),
         Route::Metrics => ops::metrics(app),

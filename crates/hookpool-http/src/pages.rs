@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use hookpool_core::position::Position;
+use hookpool_core::position::{Generation, Position};
 use tokio::time::Instant;
 
 /// How long a chain may pause between two pages.
@@ -14,10 +14,13 @@ const CHAIN_LIFETIME: Duration = Duration::from_secs(60);
 /// Positions held at once; beyond it the one that was used longest ago goes.
 const HELD_MAX: usize = 4_096;
 
-/// Held snapshots by position; chains that started at one position share one.
+/// What all pages of a chain show: a position, in a generation.
+pub(crate) type Chain = (Position, Generation);
+
+/// Held snapshots by what they show; chains that show the same share one.
 pub(crate) struct PageChains<S>(Arc<Held<S>>);
 
-type Held<S> = Mutex<BTreeMap<Position, (Instant, Arc<S>)>>;
+type Held<S> = Mutex<BTreeMap<Chain, (Instant, Arc<S>)>>;
 
 impl<S> Default for PageChains<S> {
     fn default() -> Self {
@@ -28,15 +31,15 @@ impl<S> Default for PageChains<S> {
 impl<S: Send + Sync + 'static> PageChains<S> {
     /// Keeps a snapshot for the next page. It is let go in time even if nobody asks again: a held snapshot keeps what the pool has
     /// overwritten since.
-    pub(crate) fn hold(&self, position: Position, snapshot: Arc<S>) {
+    pub(crate) fn hold(&self, chain: Chain, snapshot: Arc<S>) {
         {
             let mut held = locked(&self.0);
-            held.insert(position, (Instant::now(), snapshot));
+            held.insert(chain, (Instant::now(), snapshot));
             if held.len() > HELD_MAX {
                 let oldest = held
                     .iter()
                     .min_by_key(|(_, (used, _))| *used)
-                    .map(|(position, _)| *position);
+                    .map(|(chain, _)| *chain);
                 oldest.and_then(|oldest| held.remove(&oldest));
             }
         }
@@ -50,15 +53,15 @@ impl<S: Send + Sync + 'static> PageChains<S> {
     }
 
     /// The snapshot of a chain, unless it waited too long.
-    pub(crate) fn find(&self, position: Position) -> Option<Arc<S>> {
+    pub(crate) fn find(&self, chain: Chain) -> Option<Arc<S>> {
         let held = locked(&self.0);
-        held.get(&position)
+        held.get(&chain)
             .filter(|(used, _)| used.elapsed() < CHAIN_LIFETIME)
             .map(|(_, snapshot)| Arc::clone(snapshot))
     }
 }
 
-fn locked<S>(held: &Held<S>) -> MutexGuard<'_, BTreeMap<Position, (Instant, Arc<S>)>> {
+fn locked<S>(held: &Held<S>) -> MutexGuard<'_, BTreeMap<Chain, (Instant, Arc<S>)>> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -69,10 +72,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_held_snapshot_is_let_go_after_its_lifetime() {
         let (chains, snapshot) = (PageChains::default(), Arc::new(()));
-        chains.hold(Position(1), Arc::clone(&snapshot));
-        assert!(chains.find(Position(1)).is_some());
+        let chain = (Position(1), Generation(1));
+        chains.hold(chain, Arc::clone(&snapshot));
+        assert!(chains.find(chain).is_some());
         tokio::time::sleep(CHAIN_LIFETIME + Duration::from_secs(1)).await;
-        assert!(chains.find(Position(1)).is_none());
+        assert!(chains.find(chain).is_none());
         assert_eq!(Arc::strong_count(&snapshot), 1);
     }
 }

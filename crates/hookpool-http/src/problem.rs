@@ -1,8 +1,12 @@
 //! The one table from errors to what a client is told (RFC 9457). Nothing here echoes input.
 
-use hookpool_core::registry::RegistryError;
-use hookpool_core::{event::RequestId, json::JsonError, shape::ShapeError, verify::VerifyError};
-use hookpool_engine::{AcceptError, appender::QueueError, control::ControlError};
+use hookpool_core::{
+    event::RequestId, json::JsonError, plan::PlanError, registry::RegistryError, shape::ShapeError,
+    verify::VerifyError,
+};
+use hookpool_engine::{
+    AcceptError, appender::QueueError, control::ControlError, projector::PromoteError,
+};
 use hookpool_store::{PoolError, ReadError};
 use warp::{
     http::{HeaderName, StatusCode, header},
@@ -25,7 +29,10 @@ pub(crate) enum Code {
     NotAcceptable,
     BodyTimeout,
     Conflict,
+    NotReady,
     PageExpired,
+    PreconditionFailed,
+    PreconditionRequired,
     PayloadTooLarge,
     UnsupportedEncoding,
     Internal,
@@ -87,7 +94,26 @@ impl Code {
                 "BODY_TIMEOUT",
                 "The body came too slowly.",
             ),
-            Self::Conflict => (StatusCode::CONFLICT, "CONFLICT", "The name is taken."),
+            Self::Conflict => (
+                StatusCode::CONFLICT,
+                "CONFLICT",
+                "It does not fit what is there.",
+            ),
+            Self::NotReady => (
+                StatusCode::CONFLICT,
+                "NOT_READY",
+                "The rebuild has not caught up yet.",
+            ),
+            Self::PreconditionFailed => (
+                StatusCode::PRECONDITION_FAILED,
+                "PRECONDITION_FAILED",
+                "It is another one by now.",
+            ),
+            Self::PreconditionRequired => (
+                StatusCode::PRECONDITION_REQUIRED,
+                "PRECONDITION_REQUIRED",
+                "This call needs If-Match.",
+            ),
             Self::PageExpired => (
                 StatusCode::GONE,
                 "PAGE_EXPIRED",
@@ -241,13 +267,41 @@ impl From<QueueError> for Problem {
 impl From<ControlError> for Problem {
     fn from(error: ControlError) -> Self {
         match error {
-            ControlError::Registry(RegistryError::Taken(_)) => Code::Conflict.into(),
+            ControlError::Registry(RegistryError::Taken(_)) => {
+                Self::with(Code::Conflict, "the name is taken")
+            }
+            ControlError::Registry(RegistryError::Plan(error)) => error.into(),
             ControlError::Registry(RegistryError::Unknown(_)) => Code::NotFound.into(),
             ControlError::Registry(error @ RegistryError::Seal(_)) => {
                 tracing::error!(%error, "a control change failed");
                 Code::Internal.into()
             }
             ControlError::Queue(error) => error.into(),
+        }
+    }
+}
+
+impl From<PlanError> for Problem {
+    fn from(error: PlanError) -> Self {
+        let code = match error {
+            PlanError::Running(_) | PlanError::NoPrevious => Code::Conflict,
+            PlanError::NotRunning(_) | PlanError::NoProjection(_) => Code::NotFound,
+            PlanError::Rules(_) => Code::InvalidPayload,
+        };
+        Self::with(code, error.to_string())
+    }
+}
+
+impl From<PromoteError> for Problem {
+    fn from(error: PromoteError) -> Self {
+        match error {
+            PromoteError::NotReady => Code::NotReady.into(),
+            PromoteError::Moved(digest) => Self::with(
+                Code::PreconditionFailed,
+                format!("the digest of the difference is {digest} by now; look at it again"),
+            ),
+            PromoteError::Control(error) => error.into(),
+            PromoteError::Stopped => Code::Unavailable.into(),
         }
     }
 }

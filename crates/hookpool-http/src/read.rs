@@ -9,7 +9,9 @@ use hookpool_core::{
     verify::Header,
 };
 use hookpool_engine::follow::blocking;
-use hookpool_store::{EventLog, PageRequest, PoolSnapshot, PoolStore};
+use hookpool_store::{EventLog, PageRequest, PoolError, PoolSnapshot, PoolStore};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use warp::{
     http::{StatusCode, header},
     reply::Response,
@@ -17,9 +19,10 @@ use warp::{
 
 use crate::{
     app::{App, Request, set},
+    pages::Chain,
     problem::{Code, Problem},
     query::{Query, decode},
-    render::{Nested, json_response, push_event, push_item, push_meta, push_string},
+    render::{Nested, json_response, push_event, push_item, push_string, push_whole_item},
 };
 
 /// Bytes of item text in a page, and of bodies in a page of the log; the last one may go over.
@@ -80,7 +83,6 @@ pub(crate) fn streams<L: EventLog, P: PoolStore>(
     Query::only(&request.query, &[])?;
     let access = app.access(request)?;
     let pool = app.engine.pool();
-    let lag = app.engine.head().0.saturating_sub(app.engine.applied().0);
     let registry = app.engine.control().registry();
     let mut names: Vec<&StreamName> = registry
         .connectors()
@@ -93,18 +95,74 @@ pub(crate) fn streams<L: EventLog, P: PoolStore>(
         .into_iter()
         .filter(|name| access.may_read(name.as_str()))
     {
-        let state = pool.stream(name)?;
-        rows.push(serde_json::json!({
-            "stream": name.as_str(),
-            "items": state.map_or(0, |state| state.items),
-            "position": state.map_or(0, |state| state.position.0),
-            "generation": state.map_or(Generation::FIRST, |state| state.generation).0,
-            "lag": lag,
-        }));
+        rows.push(stream_json(app, &pool, name)?);
     }
-    Ok(json_response(
-        serde_json::json!({ "streams": rows }).to_string(),
-    ))
+    Ok(json_response(json!({ "streams": rows }).to_string()))
+}
+
+fn stream_json<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    pool: &P::Snapshot,
+    stream: &StreamName,
+) -> Result<Value, PoolError> {
+    let served = app.engine.served(pool, stream)?;
+    let state = pool
+        .generation(stream, served.generation)?
+        .unwrap_or_default();
+    Ok(json!({
+        "stream": stream.as_str(),
+        "items": state.items,
+        "position": state.position,
+        "generation": served.generation,
+        "projection": served.projection.version,
+        "quarantined": state.quarantined,
+        "lag": app.engine.head().0.saturating_sub(app.engine.applied().0),
+    }))
+}
+
+/// `GET /api/streams/{s}`
+pub(crate) async fn stream<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    stream: &str,
+) -> Result<Response, Problem> {
+    let stream = app.visible(request, stream)?;
+    let query = Query::only(&request.query, &["hash", "minPosition"])?;
+    let hash = query.flag("hash")?;
+    app.wait_for(request, &query).await?;
+    let (app, pool) = (Arc::clone(app), app.engine.pool());
+    let read = move || -> Result<_, PoolError> {
+        let mut row = stream_json(&app, &pool, &stream)?;
+        if let (true, Some(members)) = (hash, row.as_object_mut()) {
+            let served = app.engine.served(&pool, &stream)?;
+            let hash = state_hash(&*pool, &stream, served.generation)?;
+            members.insert("stateHash".into(), hash.into());
+        }
+        Ok(row)
+    };
+    Ok(json_response(blocking(read).await?.to_string()))
+}
+
+/// SHA-256 over the items in byte order of their ids, each as a line: what `GET .../items/{id}?meta=true` answers, and a line feed.
+fn state_hash(
+    pool: &impl PoolSnapshot,
+    stream: &StreamName,
+    generation: Generation,
+) -> Result<String, PoolError> {
+    let (mut hash, mut after) = (Sha256::new(), None);
+    loop {
+        let page = pool.items(stream, generation, after.as_ref(), 1_000, PAGE_BYTES)?;
+        for (id, item) in &page.items {
+            let mut line = String::from("{");
+            push_whole_item(&mut line, id.as_str(), item, Nested::AsString);
+            line.push_str("}\n");
+            hash.update(line);
+        }
+        after = page.items.into_iter().last().map(|(id, _)| id);
+        if !page.more {
+            return Ok(const_hex::encode(hash.finalize()));
+        }
+    }
 }
 
 /// `GET /api/streams/{s}/items`
@@ -121,36 +179,31 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     let (snapshot, after) = match query.text("after")? {
         None => (app.engine.pool(), None),
         Some(token) => {
-            let (position, after) = parse_token(&token)?;
-            (
-                app.pages.find(position).ok_or(Code::PageExpired)?,
-                Some(after),
-            )
+            let (chain, after) = parse_token(&token)?;
+            let snapshot = app.pages.find(chain).ok_or(Code::PageExpired)?;
+            (snapshot, Some(after))
         }
     };
     let position = snapshot
         .checkpoint()
         .map_or(Position::ZERO, |checkpoint| checkpoint.position);
-    let page = {
-        let (snapshot, stream) = (Arc::clone(&snapshot), stream.clone());
-        blocking(move || {
-            snapshot.items(
-                &stream,
-                snapshot.generation(&stream)?,
-                after.as_ref(),
-                limit,
-                PAGE_BYTES,
-            )
-        })
-        .await?
+    let (served, page) = {
+        let (app, snapshot, stream) = (Arc::clone(app), Arc::clone(&snapshot), stream.clone());
+        let read = move || -> Result<_, PoolError> {
+            let served = app.engine.served(&snapshot, &stream)?.generation;
+            let page = snapshot.items(&stream, served, after.as_ref(), limit, PAGE_BYTES)?;
+            Ok((served, page))
+        };
+        blocking(read).await?
     };
+    let chain = (position, served);
     let rows = page.items;
     let next = rows
         .last()
         .filter(|_| page.more)
-        .map(|(id, _)| token(position, id));
+        .map(|(id, _)| token(chain, id));
     if page.more {
-        app.pages.hold(position, snapshot);
+        app.pages.hold(chain, snapshot);
     }
     let mut json = format!(r#"{{"position":{position},"items":["#);
     for (n, (id, item)) in rows.iter().enumerate() {
@@ -194,12 +247,20 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
         .ok_or(Code::NotFound)?;
     app.wait_for(request, &query).await?;
     let key = id.clone();
-    let read = move |pool: &P::Snapshot| pool.item(&stream, pool.generation(&stream)?, &key);
-    let item = app.engine.read_pool(read).await?.ok_or(Code::NotFound)?;
+    let (served, item) = {
+        let (app, pool) = (Arc::clone(app), app.engine.pool());
+        let read = move || -> Result<_, PoolError> {
+            let served = app.engine.served(&pool, &stream)?;
+            let item = pool.item(&stream, served.generation, &key)?;
+            Ok((served, item))
+        };
+        blocking(read).await?
+    };
+    let item = item.ok_or(Code::NotFound)?;
     let form = if nested == Nested::Expanded { "x" } else { "" };
     let etag = format!(
         "\"{}{form}{}\"",
-        app.engine.cursor(item.position),
+        app.engine.cursor(served.generation, item.position),
         if meta { "m" } else { "" }
     );
     let mut response = if matches_etag(request, &etag) {
@@ -208,11 +269,11 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
         response
     } else {
         let mut json = String::from("{");
-        push_item(&mut json, id.as_str(), &item, nested);
-        json.push_str(&format!(r#","position":{}"#, item.position));
         if meta {
-            json.push_str(r#","meta":"#);
-            push_meta(&mut json, &item);
+            push_whole_item(&mut json, id.as_str(), &item, nested);
+        } else {
+            push_item(&mut json, id.as_str(), &item, nested);
+            json.push_str(&format!(r#","position":{}"#, item.position));
         }
         json.push('}');
         json_response(json)
@@ -333,16 +394,25 @@ fn matches_etag(request: &Request, etag: &str) -> bool {
     }
 }
 
-/// Where the next page starts: the position of the chain and the last id, in letters that need no encoding.
-fn token(position: Position, last: &ItemId) -> String {
-    format!("{position}.{}", const_hex::encode(last.as_str()))
+/// Where the next page starts: position and generation of the chain and the last id, in letters that need no encoding.
+fn token((position, generation): Chain, last: &ItemId) -> String {
+    format!(
+        "{position}.{generation}.{}",
+        const_hex::encode(last.as_str())
+    )
 }
 
-fn parse_token(token: &str) -> Result<(Position, ItemId), Problem> {
+fn parse_token(token: &str) -> Result<(Chain, ItemId), Problem> {
     let parse = || {
-        let (position, id) = token.split_once('.')?;
-        let id = String::from_utf8(const_hex::decode(id).ok()?).ok()?;
-        Some((Position(position.parse().ok()?), ItemId::new(id).ok()?))
+        let mut parts = token.split('.');
+        let position = Position(parts.next()?.parse().ok()?);
+        let generation = Generation(parts.next()?.parse().ok()?);
+        let id = String::from_utf8(const_hex::decode(parts.next()?).ok()?).ok()?;
+        let chain = (position, generation);
+        parts
+            .next()
+            .is_none()
+            .then_some((chain, ItemId::new(id).ok()?))
     };
     parse()
         .ok_or_else(|| Problem::with(Code::InvalidParameter, "after is the next of another page"))
@@ -357,11 +427,13 @@ mod tests {
         for id in ["a", "a/b %ü.\u{202e}"] {
             let id = ItemId::new(id).unwrap();
             assert_eq!(
-                parse_token(&token(Position(7), &id)).unwrap(),
-                (Position(7), id)
+                parse_token(&token((Position(7), Generation(2)), &id)).unwrap(),
+                ((Position(7), Generation(2)), id)
             );
         }
-        for bad in ["", "7", "7.", "x.61", "7.6", "7.zz", "7.ff", "7.00"] {
+        for bad in [
+            "", "7", "7.1.", "x.1.61", "7.1.6", "7.1.zz", "7.1.ff", "7.1.00", "7.61", "7.1.61.1",
+        ] {
             assert!(parse_token(bad).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,7 @@
 //! Served JSON, written straight into text: values go out as the sender spelled them.
 
 use hookpool_core::{
+    difference::Difference,
     event::Event,
     fold::Item,
     json::{Kind, Value},
@@ -73,7 +74,7 @@ pub(crate) fn push_item(json: &mut String, id: &str, item: &Item, nested: Nested
     json.push_str(r#","fields":"#);
     push_fields(
         json,
-        item.fields
+        item.fields()
             .iter()
             .map(|(name, field)| (name.as_ref(), field.value())),
         nested,
@@ -81,9 +82,9 @@ pub(crate) fn push_item(json: &mut String, id: &str, item: &Item, nested: Nested
 }
 
 /// Appends per field what set it.
-pub(crate) fn push_meta(json: &mut String, item: &Item) {
+fn push_meta(json: &mut String, item: &Item) {
     let sources = item
-        .fields
+        .fields()
         .iter()
         .map(|(name, field)| (name.as_ref(), &field.source));
     push_object(json, sources, |json, source| {
@@ -92,6 +93,40 @@ pub(crate) fn push_meta(json: &mut String, item: &Item) {
             r#"{{"position":{position},"time":"{time}","connector":"{connector}"}}"#
         ));
     });
+}
+
+/// Appends `{"kind":...,"itemId":...,"fields":{"name":{"old":...,"new":...}}}`.
+pub(crate) fn push_difference(
+    json: &mut String,
+    id: &str,
+    difference: &Difference<'_>,
+    nested: Nested,
+) {
+    json.push_str(&format!(
+        r#"{{"kind":"{}","itemId":"#,
+        difference.sort.as_str()
+    ));
+    push_string(json, id);
+    json.push_str(r#","fields":"#);
+    let fields = difference
+        .fields
+        .iter()
+        .map(|(name, values)| (*name, values));
+    push_object(json, fields, |json, (old, new)| {
+        let sides = [("old", old), ("new", new)];
+        let sides = sides
+            .into_iter()
+            .filter_map(|(side, value)| Some((side, (*value)?)));
+        push_fields(json, sides, nested);
+    });
+    json.push('}');
+}
+
+/// Appends `"itemId":...,"fields":{...},"position":...,"meta":{...}`: all there is to an item.
+pub(crate) fn push_whole_item(json: &mut String, id: &str, item: &Item, nested: Nested) {
+    push_item(json, id, item, nested);
+    json.push_str(&format!(r#","position":{},"meta":"#, item.position));
+    push_meta(json, item);
 }
 
 /// Appends an event of the log, with its body as a string if asked for.

@@ -9,6 +9,9 @@ pub(crate) enum Route<'a> {
         stream: &'a str,
     },
     Streams,
+    Stream {
+        stream: &'a str,
+    },
     Items {
         stream: &'a str,
     },
@@ -28,6 +31,10 @@ pub(crate) enum Route<'a> {
         stream: &'a str,
     },
     Admin(AdminRoute<'a>),
+    Generations {
+        stream: &'a str,
+        route: GenerationsRoute<'a>,
+    },
     Healthz,
     Readyz,
     Metrics,
@@ -46,6 +53,28 @@ pub(crate) enum AdminRoute<'a> {
     Reader { name: &'a str },
 }
 
+/// A path under `/api/admin/streams/{s}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GenerationsRoute<'a> {
+    Projection,
+    Rebuilds,
+    Rebuild { id: &'a str },
+    Diff { id: &'a str },
+    Act { id: &'a str, act: RebuildAct },
+    Rollback,
+    Release,
+    Quarantine,
+}
+
+/// What can be done with a rebuild.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RebuildAct {
+    Promote,
+    Cancel,
+    Pause,
+    Resume,
+}
+
 impl<'a> Route<'a> {
     pub(crate) fn parse(path: &'a str) -> Option<Self> {
         let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
@@ -58,6 +87,7 @@ impl<'a> Route<'a> {
             },
             ["api", "streams"] => Self::Streams,
             ["api", "streams", stream, rest @ ..] => Self::of_stream(name(stream)?, rest)?,
+            ["api", "admin", "streams", one, rest @ ..] => GenerationsRoute::parse(one, rest)?,
             ["api", "admin", rest @ ..] => Self::Admin(AdminRoute::parse(rest)?),
             _ => return None,
         })
@@ -65,6 +95,7 @@ impl<'a> Route<'a> {
 
     fn of_stream(stream: &'a str, rest: &[&'a str]) -> Option<Self> {
         Some(match rest {
+            [] => Self::Stream { stream },
             ["items"] => Self::Items { stream },
             ["items", id] => Self::Item { stream, id },
             ["log"] => Self::Log { stream },
@@ -82,6 +113,7 @@ impl<'a> Route<'a> {
         match self {
             Self::Webhook { .. } => &["POST"],
             Self::Admin(route) => route.methods(),
+            Self::Generations { route, .. } => route.methods(),
             _ => &["GET", "HEAD"],
         }
     }
@@ -133,6 +165,49 @@ impl<'a> AdminRoute<'a> {
                 &["POST"]
             }
             Self::Key { .. } | Self::Reader { .. } => &["DELETE"],
+        }
+    }
+}
+
+impl<'a> GenerationsRoute<'a> {
+    fn parse(stream: &'a str, rest: &[&'a str]) -> Option<Route<'a>> {
+        let (stream, act) = stream
+            .split_once(':')
+            .map_or((stream, None), |(stream, act)| (stream, Some(act)));
+        let route = match (act, rest) {
+            (Some("rollback"), []) => Self::Rollback,
+            (Some("release"), []) => Self::Release,
+            (None, ["projection"]) => Self::Projection,
+            (None, ["quarantine"]) => Self::Quarantine,
+            (None, ["rebuilds"]) => Self::Rebuilds,
+            (None, ["rebuilds", id]) => Self::rebuild(id)?,
+            (None, ["rebuilds", id, "diff"]) => Self::Diff { id },
+            _ => return None,
+        };
+        let stream = name(stream)?;
+        Some(Route::Generations { stream, route })
+    }
+
+    fn rebuild(segment: &'a str) -> Option<Self> {
+        let Some((id, act)) = segment.split_once(':') else {
+            return Some(Self::Rebuild { id: segment });
+        };
+        let act = match act {
+            "promote" => RebuildAct::Promote,
+            "cancel" => RebuildAct::Cancel,
+            "pause" => RebuildAct::Pause,
+            "resume" => RebuildAct::Resume,
+            _ => return None,
+        };
+        Some(Self::Act { id, act })
+    }
+
+    fn methods(&self) -> &'static [&'static str] {
+        match self {
+            Self::Projection => &["GET", "HEAD", "PUT"],
+            Self::Rebuilds => &["GET", "HEAD", "POST"],
+            Self::Rebuild { .. } | Self::Diff { .. } | Self::Quarantine => &["GET", "HEAD"],
+            Self::Act { .. } | Self::Rollback | Self::Release => &["POST"],
         }
     }
 }

@@ -2,7 +2,15 @@
 //!
 //! warp's own events write ids and carriage returns unescaped; a field of ours never holds a line end, and that is checked here.
 
-use hookpool_core::{cursor::Cursor, event::Event, json::Fields};
+use hookpool_core::{
+    cursor::Cursor,
+    difference::{Difference, Sort},
+    event::Event,
+    name::{ItemId, StreamName},
+    position::Position,
+    projection::Change,
+    time::Timestamp,
+};
 
 use crate::render::{Nested, push_fields, push_string};
 
@@ -58,27 +66,68 @@ impl Framing {
         into: &mut Vec<u8>,
         cursor: &Cursor,
         event: &Event,
-        fields: &Fields<'_>,
+        change: &Change<'_>,
     ) {
-        self.push(into, "change", Some(cursor), &change(event, fields));
+        self.push(into, "change", Some(cursor), &change_json(event, change));
     }
 }
 
 /// Encodes a change for all followers that read server-sent events.
-pub fn encode_change(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, fields: &Fields<'_>) {
-    Framing::Sse.push_change(into, cursor, event, fields);
+pub fn encode_change(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, change: &Change<'_>) {
+    Framing::Sse.push_change(into, cursor, event, change);
 }
 
-fn change(Event { position, event }: &Event, fields: &Fields<'_>) -> String {
+fn change_json(Event { position, event }: &Event, change: &Change<'_>) -> String {
     let (op, stream, time) = (event.op.as_str(), &event.stream, event.time);
     let mut json = format!(r#"{{"op":"{op}","stream":"{stream}","itemId":"#);
-    push_string(&mut json, event.item_id.as_str());
+    push_string(&mut json, change.item_id.as_str());
     json.push_str(r#","set":"#);
-    push_fields(
-        &mut json,
-        fields.iter().map(|(name, value)| (name.as_ref(), *value)),
-        Nested::AsString,
-    );
+    push_fields(&mut json, change.set(), Nested::AsString);
+    push_unset(&mut json, change.unset.iter().map(AsRef::as_ref));
+    json.push_str(&format!(r#","position":{position},"time":"{time}"}}"#));
+    json
+}
+
+/// Appends `,"unset":[...]` if there are such fields.
+fn push_unset<'a>(json: &mut String, names: impl Iterator<Item = &'a str>) {
+    let mut names = names.peekable();
+    if names.peek().is_none() {
+        return;
+    }
+    json.push_str(r#","unset":["#);
+    for (n, name) in names.enumerate() {
+        if n > 0 {
+            json.push(',');
+        }
+        push_string(json, name);
+    }
+    json.push(']');
+}
+
+/// What turns an item of the old generation into that of the new one, as the data of a change.
+pub(crate) fn difference_json(
+    stream: &StreamName,
+    id: &ItemId,
+    difference: &Difference<'_>,
+    position: Position,
+    time: Timestamp,
+) -> String {
+    let op = match difference.sort {
+        Sort::Removed => "delete",
+        Sort::Added | Sort::Changed => "upsert",
+    };
+    let mut json = format!(r#"{{"op":"{op}","stream":"{stream}","itemId":"#);
+    push_string(&mut json, id.as_str());
+    json.push_str(r#","set":"#);
+    let fields = &difference.fields;
+    let set = fields
+        .iter()
+        .filter_map(|(name, (_, new))| Some((*name, (*new)?)));
+    push_fields(&mut json, set, Nested::AsString);
+    if op != "delete" {
+        let gone = fields.iter().filter(|(_, (_, new))| new.is_none());
+        push_unset(&mut json, gone.map(|(name, _)| *name));
+    }
     json.push_str(&format!(r#","position":{position},"time":"{time}"}}"#));
     json
 }
@@ -89,9 +138,9 @@ mod tests {
     use hookpool_core::{
         event::{NewEvent, Op, RequestId},
         json,
-        name::{ConnectorName, ItemId, StreamName},
-        position::{Epoch, Generation, Position},
-        time::Timestamp,
+        name::ConnectorName,
+        position::{Epoch, Generation},
+        projection::Projection,
     };
 
     use super::*;
@@ -119,12 +168,10 @@ mod tests {
             position: event.position,
         };
         let mut bytes = Vec::new();
-        framing.push_change(
-            &mut bytes,
-            &cursor,
-            &event,
-            &json::object(body.as_bytes()).unwrap().fields,
-        );
+        let projection = Projection::default();
+        let fields = json::object(body.as_bytes()).unwrap().fields;
+        let change = projection.read(&event, fields).unwrap();
+        framing.push_change(&mut bytes, &cursor, &event, &change);
         String::from_utf8(bytes).unwrap()
     }
 

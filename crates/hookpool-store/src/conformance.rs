@@ -3,20 +3,18 @@
 //!
 //! A promise panics when it is broken. It gets a store of its own, empty, and may close and open it.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use hookpool_core::{
     event::{DedupeKey, Event, NewEvent},
-    fold::Item,
-    json,
     name::{ItemId, StreamName},
-    position::{Epoch, Generation, Position},
+    position::Position,
 };
 
 use crate::{
     dedupe::WINDOW_SECONDS,
     log::{Appended, EventLog, Page, PageRequest},
-    pool::{Checkpoint, ItemChange, PoolChanges, PoolSnapshot, PoolStore, StreamState},
+    pool::PoolStore,
 };
 
 /// Makes logs to be tested.
@@ -89,6 +87,10 @@ macro_rules! pool_conformance {
             items_are_replaced_as_a_whole
             one_snapshot_is_one_checkpoint_while_commits_go_on
             a_reopened_pool_is_at_its_last_commit
+            a_commit_of_a_generation_that_is_built_leaves_the_checkpoint
+            the_past_of_an_item_is_found_by_position
+            notes_are_found_by_position_and_quarantine_by_itself
+            a_removed_generation_leaves_nothing_and_others_stay
         );
     };
     ($fixture:expr, $($promise:ident)+) => {$(
@@ -98,6 +100,10 @@ macro_rules! pool_conformance {
         }
     )+};
 }
+
+mod pool;
+
+pub use pool::*;
 
 /// Events and items to test with.
 pub mod sample {
@@ -529,243 +535,4 @@ pub async fn duplicates_are_known_after_reopening<F: LogFixture>(fixture: &mut F
         );
     }
     assert_eq!(log.head(), first[19].position());
-}
-
-const EPOCH: Epoch = Epoch(7);
-
-/// An item with one field, last touched at a position.
-fn item(position: u64, value: &str) -> Item {
-    let mut item = Item::default();
-    let body = format!(r#"{{"value":"{value}"}}"#);
-    let event = sample::at(vec![sample::event("any", position, &body)], [position]);
-    let object = json::object(body.as_bytes()).expect("an object");
-    item.apply(&event[0], &object.fields);
-    item
-}
-
-fn id(text: &str) -> ItemId {
-    ItemId::new(text).expect("an item id")
-}
-
-/// A commit of items of one stream and generation.
-fn changes(stream: &str, generation: u32, position: u64, items: &[&str]) -> PoolChanges {
-    let stream = sample::stream(stream);
-    let generation = Generation(generation);
-    let change = |text: &&str| ItemChange {
-        stream: stream.clone(),
-        generation,
-        id: id(text),
-        item: Arc::new(item(position, text)),
-    };
-    let state = StreamState {
-        generation,
-        items: items.len() as u64,
-        position: Position(position),
-    };
-    PoolChanges {
-        checkpoint: Checkpoint {
-            epoch: EPOCH,
-            position: Position(position),
-        },
-        items: items.iter().map(change).collect(),
-        streams: vec![(stream.clone(), state)],
-    }
-}
-
-fn ids(
-    snapshot: &impl PoolSnapshot,
-    stream: &str,
-    generation: u32,
-    after: Option<&str>,
-    limit: usize,
-) -> Vec<String> {
-    let after = after.map(id);
-    let items = snapshot
-        .items(
-            &sample::stream(stream),
-            Generation(generation),
-            after.as_ref(),
-            limit,
-            usize::MAX,
-        )
-        .expect("items");
-    items
-        .items
-        .into_iter()
-        .map(|(id, _)| id.to_string())
-        .collect()
-}
-
-/// `None` in a new pool.
-pub fn a_new_pool_has_no_checkpoint<F: PoolFixture>(fixture: &mut F) {
-    let snapshot = fixture.create().snapshot();
-    assert_eq!(snapshot.checkpoint(), None);
-    assert_eq!(snapshot.streams().expect("streams"), []);
-    let state = snapshot.stream(&sample::stream("sales")).expect("a stream");
-    assert_eq!(state, None);
-    assert!(ids(snapshot.as_ref(), "sales", 1, None, 10).is_empty());
-}
-
-/// **Commits** are atomic. **Reads** go through a snapshot that is published after each commit.
-pub fn a_commit_is_in_the_next_snapshot<F: PoolFixture>(fixture: &mut F) {
-    let pool = fixture.create();
-    let changes = changes("sales", 1, 5, &["b", "a"]);
-    pool.commit(changes.clone()).expect("a commit");
-    let snapshot = pool.snapshot();
-    assert_eq!(snapshot.checkpoint(), Some(changes.checkpoint));
-    assert_eq!(snapshot.streams().expect("streams"), changes.streams);
-    for change in changes.items {
-        let found = snapshot.item(&change.stream, change.generation, &change.id);
-        assert_eq!(
-            found.expect("an item"),
-            Some(Arc::unwrap_or_clone(change.item))
-        );
-    }
-    let missing = snapshot.item(&sample::stream("sales"), Generation(1), &id("c"));
-    assert_eq!(missing.expect("no item"), None);
-}
-
-/// All reads of one snapshot see one checkpoint.
-pub fn a_snapshot_stays_as_it_was<F: PoolFixture>(fixture: &mut F) {
-    let pool = fixture.create();
-    let first = changes("sales", 1, 1, &["a"]);
-    pool.commit(first.clone()).expect("a commit");
-    let old = pool.snapshot();
-    for position in 2..50 {
-        let next = changes("sales", 1, position, &["a", "b"]);
-        pool.commit(next).expect("a commit");
-    }
-    assert_eq!(old.checkpoint(), Some(first.checkpoint));
-    assert_eq!(ids(old.as_ref(), "sales", 1, None, 10), ["a"]);
-    let found = old.item(&sample::stream("sales"), Generation(1), &id("a"));
-    assert_eq!(found.expect("an item"), Some(item(1, "a")));
-    assert_eq!(old.streams().expect("streams"), first.streams);
-}
-
-/// At most `limit` items after an id, in byte order of their ids.
-pub fn items_come_in_byte_order_of_their_ids_page_by_page<F: PoolFixture>(fixture: &mut F) {
-    let pool = fixture.create();
-    let sorted = ["10", "2", "A", "B b", "a", "aa", "ü", "\u{10ffff}"];
-    let mut shuffled = sorted.to_vec();
-    shuffled.reverse();
-    pool.commit(changes("sales", 1, 1, &shuffled))
-        .expect("a commit");
-    let snapshot = pool.snapshot();
-    assert_eq!(ids(snapshot.as_ref(), "sales", 1, None, 100), sorted);
-    for limit in 0..sorted.len() {
-        assert_eq!(
-            ids(snapshot.as_ref(), "sales", 1, None, limit),
-            sorted[..limit]
-        );
-    }
-    for (at, after) in sorted.iter().enumerate() {
-        let rest = ids(snapshot.as_ref(), "sales", 1, Some(after), 2);
-        assert_eq!(rest, sorted[at + 1..(at + 3).min(sorted.len())]);
-    }
-    // An id that is not there has a place all the same.
-    assert_eq!(ids(snapshot.as_ref(), "sales", 1, Some("3"), 1), ["A"]);
-}
-
-/// Items by stream, generation and id: none is seen under another, also where one name begins with another.
-pub fn streams_and_generations_are_apart<F: PoolFixture>(fixture: &mut F) {
-    let pool = fixture.create();
-    let commits = [
-        ("sales", 1, "one"),
-        ("sales", 2, "two"),
-        ("sales", 256, "many"),
-        ("sales-2", 1, "other"),
-        ("sale", 1, "short"),
-    ];
-    for (position, (stream, generation, id)) in (1..).zip(commits) {
-        pool.commit(changes(stream, generation, position, &[id]))
-            .expect("a commit");
-    }
-    let snapshot = pool.snapshot();
-    for (stream, generation, id) in commits {
-        assert_eq!(ids(snapshot.as_ref(), stream, generation, None, 10), [id]);
-    }
-    let streams: Vec<_> = snapshot
-        .streams()
-        .expect("streams")
-        .into_iter()
-        .map(|(name, state)| (name.to_string(), state.generation.0))
-        .collect();
-    let expected = [("sale", 1), ("sales", 256), ("sales-2", 1)];
-    assert_eq!(streams, expected.map(|(name, n)| (name.to_owned(), n)));
-}
-
-/// Items as they are now.
-pub fn items_are_replaced_as_a_whole<F: PoolFixture>(fixture: &mut F) {
-    let pool = fixture.create();
-    for position in 1..20 {
-        pool.commit(changes("sales", 1, position, &["a"]))
-            .expect("a commit");
-        let found = pool
-            .snapshot()
-            .item(&sample::stream("sales"), Generation(1), &id("a"));
-        assert_eq!(found.expect("an item"), Some(item(position, "a")));
-    }
-}
-
-/// All reads of one snapshot see one checkpoint, also while a writer goes on.
-pub fn one_snapshot_is_one_checkpoint_while_commits_go_on<F: PoolFixture>(fixture: &mut F) {
-    const COMMITS: u64 = 300;
-    let names: Vec<_> = (10..60).map(|n: u32| n.to_string()).collect();
-    let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let pool = fixture.create();
-    pool.commit(changes("sales", 1, 1, &names))
-        .expect("a commit");
-    let read = || {
-        let mut seen = BTreeMap::new();
-        loop {
-            let snapshot = pool.snapshot();
-            let checkpoint = snapshot.checkpoint().expect("a checkpoint").position;
-            let items = snapshot.items(
-                &sample::stream("sales"),
-                Generation(1),
-                None,
-                100,
-                usize::MAX,
-            );
-            let items = items.expect("items").items;
-            assert_eq!(items.len(), names.len());
-            assert!(items.iter().all(|(_, item)| item.position == checkpoint));
-            let state = snapshot.stream(&sample::stream("sales")).expect("a state");
-            assert_eq!(state.map(|state| state.position), Some(checkpoint));
-            *seen.entry(checkpoint).or_insert(0) += 1;
-            if checkpoint.0 == COMMITS {
-                return seen;
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        let readers = [scope.spawn(read), scope.spawn(read)];
-        for position in 2..=COMMITS {
-            pool.commit(changes("sales", 1, position, &names))
-                .expect("a commit");
-        }
-        for reader in readers {
-            assert!(!reader.join().expect("a reader").is_empty());
-        }
-    });
-}
-
-/// After a crash the items are those of the checkpoint, no more and no less.
-pub fn a_reopened_pool_is_at_its_last_commit<F: PoolFixture>(fixture: &mut F) {
-    let mut pool = fixture.create();
-    for position in 1..5 {
-        let commit = changes("sales", 1, position, &["a", "b"]);
-        pool.commit(commit.clone()).expect("a commit");
-        pool = fixture.reopen(pool);
-        let snapshot = pool.snapshot();
-        assert_eq!(snapshot.checkpoint(), Some(commit.checkpoint));
-        assert_eq!(snapshot.streams().expect("streams"), commit.streams);
-        for change in commit.items {
-            let found = snapshot.item(&change.stream, change.generation, &change.id);
-            assert_eq!(
-                found.expect("an item"),
-                Some(Arc::unwrap_or_clone(change.item))
-            );
-        }
-    }
 }

@@ -12,5 +12,6 @@ pub mod pool;
 
 pub use log::{AppendError, Appended, Cause, EventLog, Page, PageRequest, ReadError, wait_past};
 pub use pool::{
-    Checkpoint, ItemChange, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState,
+    Checkpoint, DifferenceState, GenerationChanges, GenerationState, ItemPage, PoolChanges,
+    PoolError, PoolSnapshot, PoolStore,
 };

@@ -7,7 +7,7 @@ use std::{
 
 use hookpool_core::{
     event::{Event, NewEvent},
-    fold::Item,
+    fold::{History, Item, Note},
     name::{ItemId, StreamName},
     position::{Epoch, Generation, Position},
 };
@@ -16,7 +16,9 @@ use tokio::sync::watch;
 use crate::{
     dedupe::DedupeWindow,
     log::{AppendError, Appended, EventLog, Page, PageRequest, ReadError, wait_past},
-    pool::{Checkpoint, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore, StreamState},
+    pool::{
+        Checkpoint, GenerationState, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore,
+    },
 };
 
 /// A log in memory.
@@ -142,8 +144,17 @@ pub struct MemoryPool {
 #[derive(Debug, Clone, Default)]
 pub struct MemorySnapshot {
     checkpoint: Option<Checkpoint>,
-    streams: BTreeMap<StreamName, StreamState>,
-    items: BTreeMap<(StreamName, Generation), BTreeMap<ItemId, Item>>,
+    served: BTreeMap<StreamName, Generation>,
+    generations: BTreeMap<(StreamName, Generation), Arc<MemoryGeneration>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct MemoryGeneration {
+    state: GenerationState,
+    items: BTreeMap<ItemId, Item>,
+    /// By item and last event.
+    histories: BTreeMap<(ItemId, Position), History>,
+    notes: BTreeMap<Position, Note>,
 }
 
 impl PoolStore for MemoryPool {
@@ -157,15 +168,38 @@ impl PoolStore for MemoryPool {
         let mut state = locked(&self.state);
         // Copied only if somebody still holds the last one.
         let next = Arc::make_mut(&mut state);
-        next.checkpoint = Some(changes.checkpoint);
-        next.streams.extend(changes.streams);
-        for change in changes.items {
-            next.items
-                .entry((change.stream, change.generation))
-                .or_default()
-                .insert(change.id, Arc::unwrap_or_clone(change.item));
+        next.checkpoint = changes.checkpoint.or(next.checkpoint);
+        next.served.extend(changes.served);
+        for changes in changes.generations {
+            let key = (changes.stream, changes.generation);
+            let generation = Arc::make_mut(next.generations.entry(key).or_default());
+            generation.state = changes.state;
+            let items = changes.items.into_iter();
+            generation
+                .items
+                .extend(items.map(|(id, item)| (id, Arc::unwrap_or_clone(item))));
+            let histories = changes.histories.into_iter();
+            generation
+                .histories
+                .extend(histories.map(|(id, history)| ((id, history.last()), history)));
+            generation.notes.extend(changes.notes);
         }
         Ok(())
+    }
+
+    fn remove(&self, stream: &StreamName, generation: Generation) -> Result<(), PoolError> {
+        let mut state = locked(&self.state);
+        let key = (stream.clone(), generation);
+        Arc::make_mut(&mut state).generations.remove(&key);
+        Ok(())
+    }
+}
+
+impl MemorySnapshot {
+    fn of(&self, stream: &StreamName, generation: Generation) -> Option<&MemoryGeneration> {
+        self.generations
+            .get(&(stream.clone(), generation))
+            .map(Arc::as_ref)
     }
 }
 
@@ -180,11 +214,8 @@ impl PoolSnapshot for MemorySnapshot {
         generation: Generation,
         id: &ItemId,
     ) -> Result<Option<Item>, PoolError> {
-        Ok(self
-            .items
-            .get(&(stream.clone(), generation))
-            .and_then(|items| items.get(id))
-            .cloned())
+        let generation = self.of(stream, generation);
+        Ok(generation.and_then(|generation| generation.items.get(id).cloned()))
     }
 
     fn items(
@@ -195,26 +226,91 @@ impl PoolSnapshot for MemorySnapshot {
         limit: usize,
         bytes_max: usize,
     ) -> Result<ItemPage, PoolError> {
-        let items = self
-            .items
-            .get(&(stream.clone(), generation))
-            .into_iter()
-            .flatten();
+        let generation = self.of(stream, generation).into_iter();
+        let items = generation.flat_map(|generation| &generation.items);
         let rest = items.filter(|(id, _)| after.is_none_or(|after| *id > after));
         let rest = rest.map(|(id, item)| Ok((id.clone(), item.clone())));
         ItemPage::collect(rest, limit, bytes_max)
     }
 
-    fn stream(&self, stream: &StreamName) -> Result<Option<StreamState>, PoolError> {
-        Ok(self.streams.get(stream).copied())
+    fn history_until(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+        until: Position,
+    ) -> Result<Option<History>, PoolError> {
+        let range = (id.clone(), Position::ZERO)..=(id.clone(), until);
+        let generation = self.of(stream, generation);
+        let last = generation.and_then(|generation| generation.histories.range(range).next_back());
+        Ok(last.map(|(_, history)| history.clone()))
     }
 
-    fn streams(&self) -> Result<Vec<(StreamName, StreamState)>, PoolError> {
-        Ok(self
-            .streams
-            .iter()
-            .map(|(name, state)| (name.clone(), *state))
+    fn history_after(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+        after: Position,
+    ) -> Result<Option<History>, PoolError> {
+        let range = (id.clone(), after.plus(1))..=(id.clone(), Position(u64::MAX));
+        let generation = self.of(stream, generation);
+        let first = generation.and_then(|generation| generation.histories.range(range).next());
+        Ok(first.map(|(_, history)| history.clone()))
+    }
+
+    fn notes(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        after: Position,
+        until: Position,
+    ) -> Result<Vec<(Position, Note)>, PoolError> {
+        let generation = self.of(stream, generation).into_iter();
+        let notes = generation.flat_map(|generation| &generation.notes);
+        let notes = notes.filter(|(position, _)| **position > after && **position <= until);
+        Ok(notes
+            .map(|(position, note)| (*position, note.clone()))
             .collect())
+    }
+
+    fn quarantined(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<(Position, Note)>, PoolError> {
+        let mut notes = self.notes(stream, generation, after, Position(u64::MAX))?;
+        notes.retain(|(_, note)| matches!(note, Note::Quarantined(_)));
+        notes.truncate(limit);
+        Ok(notes)
+    }
+
+    fn served(&self, stream: &StreamName) -> Result<Option<Generation>, PoolError> {
+        Ok(self.served.get(stream).copied())
+    }
+
+    fn streams(&self) -> Result<Vec<(StreamName, Generation)>, PoolError> {
+        Ok(self
+            .served
+            .iter()
+            .map(|(name, generation)| (name.clone(), *generation))
+            .collect())
+    }
+
+    fn generation(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+    ) -> Result<Option<GenerationState>, PoolError> {
+        Ok(self
+            .of(stream, generation)
+            .map(|generation| generation.state))
+    }
+
+    fn generations(&self) -> Result<Vec<(StreamName, Generation)>, PoolError> {
+        Ok(self.generations.keys().cloned().collect())
     }
 }
 

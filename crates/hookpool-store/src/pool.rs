@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use hookpool_core::{
-    fold::Item,
+    difference::DifferenceSum,
+    fold::{History, Item, Note},
     name::{ItemId, StreamName},
     position::{Epoch, Generation, Position},
 };
@@ -11,13 +12,16 @@ use thiserror::Error;
 
 use crate::log::Cause;
 
-/// Keeps items by stream, generation and id, and the checkpoint up to which the log is in them.
+/// Keeps the generations of streams: their items with their past, what became of single events, and the checkpoint up to which the log
+/// is in those that follow it.
 ///
 /// **Commits** are atomic: after a crash the items are those of the checkpoint, no more and no less. A crash may go back to an
-/// earlier commit, since the log can be applied again; it never tears one.
+/// earlier commit, since the log can be applied again; it never tears one, and never keeps one without those before it.
+///
+/// **Generations** are apart. One that is being built has a place of its own up to which the log is in it, and moves by commits that leave
+/// the checkpoint where it is. Several may write at once, each its own generations; commits take their turns.
 ///
 /// **Reads** go through a snapshot that is published after each commit: all reads of one snapshot see one checkpoint.
-/// There is one writer; calls of [`PoolStore::commit`] do not overlap.
 pub trait PoolStore: Send + Sync + 'static {
     /// Its view at one checkpoint.
     type Snapshot: PoolSnapshot;
@@ -30,6 +34,13 @@ pub trait PoolStore: Send + Sync + 'static {
     /// # Errors
     /// [`PoolError`]; the state is then that of the last commit.
     fn commit(&self, changes: PoolChanges) -> Result<(), PoolError>;
+
+    /// Removes all of a generation that nobody writes any more. May take long; from its begin on the generation counts as one that is
+    /// being built, so that nobody takes what is left for all. Broken off, it can be called again.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn remove(&self, stream: &StreamName, generation: Generation) -> Result<(), PoolError>;
 }
 
 /// A pool that several hold is the same pool.
@@ -42,6 +53,10 @@ impl<P: PoolStore> PoolStore for Arc<P> {
 
     fn commit(&self, changes: PoolChanges) -> Result<(), PoolError> {
         P::commit(self, changes)
+    }
+
+    fn remove(&self, stream: &StreamName, generation: Generation) -> Result<(), PoolError> {
+        P::remove(self, stream, generation)
     }
 }
 
@@ -74,27 +89,81 @@ pub trait PoolSnapshot: Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<ItemPage, PoolError>;
 
+    /// The last full history of an item that ends at or before a position.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn history_until(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+        until: Position,
+    ) -> Result<Option<History>, PoolError>;
+
+    /// The first full history of an item that ends after a position.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn history_after(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+        after: Position,
+    ) -> Result<Option<History>, PoolError>;
+
+    /// What became of the events after a position and up to another, of those that have a note.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn notes(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        after: Position,
+        until: Position,
+    ) -> Result<Vec<(Position, Note)>, PoolError>;
+
+    /// At most `limit` events after a position that fit the projection not at all.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn quarantined(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<(Position, Note)>, PoolError>;
+
     /// The generation of a stream that is served.
     ///
     /// # Errors
     /// [`PoolError`]
-    fn generation(&self, stream: &StreamName) -> Result<Generation, PoolError> {
-        Ok(self
-            .stream(stream)?
-            .map_or(Generation::FIRST, |state| state.generation))
-    }
+    fn served(&self, stream: &StreamName) -> Result<Option<Generation>, PoolError>;
 
-    /// What is known of a stream; `None` before its first event.
+    /// All streams by name, with the generation that is served.
     ///
     /// # Errors
     /// [`PoolError`]
-    fn stream(&self, stream: &StreamName) -> Result<Option<StreamState>, PoolError>;
+    fn streams(&self) -> Result<Vec<(StreamName, Generation)>, PoolError>;
 
-    /// All streams by name.
+    /// How far a generation is; `None` if there is none.
     ///
     /// # Errors
     /// [`PoolError`]
-    fn streams(&self) -> Result<Vec<(StreamName, StreamState)>, PoolError>;
+    fn generation(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+    ) -> Result<Option<GenerationState>, PoolError>;
+
+    /// All generations of all streams, by name and number.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn generations(&self) -> Result<Vec<(StreamName, Generation)>, PoolError>;
 }
 
 /// Items in byte order of their ids.
@@ -140,39 +209,77 @@ pub struct Checkpoint {
     pub position: Position,
 }
 
-/// A stream in the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamState {
-    /// The generation that is served.
-    pub generation: Generation,
-    /// Number of items in it.
-    pub items: u64,
-    /// Last event of the stream that is applied.
+/// How far a generation is, and what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GenerationState {
+    /// Version of the projection that it follows.
+    pub projection: u32,
+    /// Up to where the log is in it, while it is being built; `None` once it follows the pool's checkpoint.
+    pub built: Option<Position>,
+    /// The last event of the stream that is in it.
     pub position: Position,
+    /// Events of the stream that are in it.
+    pub events: u64,
+    /// Items.
+    pub items: u64,
+    /// Events that fit the projection not at all.
+    pub quarantined: u64,
+    /// Events that were older than what their item had seen.
+    pub superseded: u64,
+    /// How it differs from the generation that is served, where that is kept.
+    pub difference: Option<DifferenceState>,
+}
+
+/// How a generation differs from the one that is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DifferenceState {
+    /// The differences, or what was added to them since their comparison began.
+    pub sum: DifferenceSum,
+    /// Whether every item was compared.
+    pub whole: bool,
 }
 
 /// One commit.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PoolChanges {
-    /// The new checkpoint.
-    pub checkpoint: Checkpoint,
-    /// Items as they are now, each at most once.
-    pub items: Vec<ItemChange>,
-    /// Streams as they are now.
-    pub streams: Vec<(StreamName, StreamState)>,
+    /// The new checkpoint; `None` leaves it where it is.
+    pub checkpoint: Option<Checkpoint>,
+    /// Generations that are served from now on.
+    pub served: Vec<(StreamName, Generation)>,
+    /// Each generation at most once.
+    pub generations: Vec<GenerationChanges>,
 }
 
-/// An item as it is now.
+/// What a commit does to a generation.
 #[derive(Debug, Clone)]
-pub struct ItemChange {
+pub struct GenerationChanges {
     /// Its stream.
     pub stream: StreamName,
-    /// In which generation.
+    /// Which.
     pub generation: Generation,
-    /// Its id.
-    pub id: ItemId,
-    /// All of it; shared with a writer that has it in hand.
-    pub item: Arc<Item>,
+    /// As it is now.
+    pub state: GenerationState,
+    /// Items as they are now, each at most once; shared with a writer that has them in hand.
+    pub items: Vec<(ItemId, Arc<Item>)>,
+    /// Histories that are full.
+    pub histories: Vec<(ItemId, History)>,
+    /// What became of events, where they don't say it themselves.
+    pub notes: Vec<(Position, Note)>,
+}
+
+impl GenerationChanges {
+    /// A state, and nothing else that changes.
+    #[must_use]
+    pub fn empty(stream: &StreamName, generation: Generation, state: GenerationState) -> Self {
+        Self {
+            stream: stream.clone(),
+            generation,
+            state,
+            items: Vec::new(),
+            histories: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// Why the pool can't be read or written.

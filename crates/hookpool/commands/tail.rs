@@ -62,6 +62,7 @@ fn print(frame: &Frame, output: TailOutput) -> anyhow::Result<()> {
             op,
             item_id,
             set,
+            unset,
             position,
             time,
             ..
@@ -70,10 +71,17 @@ fn print(frame: &Frame, output: TailOutput) -> anyhow::Result<()> {
                 Op::Upsert => "upsert",
                 Op::Delete => "delete",
             };
+            let gone: String = unset.iter().map(|name| format!(" -{name}")).collect();
             line(&format!(
-                "{position:>8}  {op}  {item_id}  {}  {time}",
+                "{position:>8}  {op}  {item_id}  {}{gone}  {time}",
                 one_line(set)
             ))?;
+        }
+        Frame::Generation(now) => {
+            output::say(&format!(
+                "generation {} is served now; what it differs by follows",
+                now.generation
+            ));
         }
         Frame::SnapshotEnd(end) => {
             let items = output::count(end.items, "item");

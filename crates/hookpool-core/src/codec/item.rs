@@ -1,14 +1,15 @@
-//! An item of the pool: format byte, CRC-32 of the rest, then bincode. Each event that set a field is written once.
+//! An item of the pool and its history: format byte, CRC-32 of the rest, then bincode. Each event that set a field is written once.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 
 use crate::{
-    fold::{Field, Item, Source},
+    fold::{Field, History, Item, Source},
     json::Kind,
     name::ConnectorName,
     position::Position,
+    projection::Order,
     time::Timestamp,
 };
 
@@ -17,7 +18,7 @@ use crate::{
 #[error("read an item of the pool: its bytes are damaged")]
 pub struct ItemError;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// An item holds the fields of many bodies; this bounds what a damaged length can ask for.
 const ITEM_CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
@@ -28,6 +29,8 @@ const ITEM_CONFIG: bincode::config::Configuration<
 #[derive(bincode::Encode, bincode::BorrowDecode)]
 struct StoredItem<'a> {
     position: u64,
+    order: Option<String>,
+    recent: Vec<u64>,
     sources: Vec<StoredSource<'a>>,
     fields: Vec<StoredField<'a>>,
 }
@@ -48,41 +51,53 @@ struct StoredField<'a> {
     source: u32,
 }
 
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct StoredHistory<'a> {
+    positions: Vec<u64>,
+    after: StoredItem<'a>,
+}
+
 /// Encodes an item.
-///
-/// # Panics
-/// Never: encoding into memory has nothing to fail at.
 #[must_use]
 pub fn encode_item(item: &Item) -> Vec<u8> {
-    let mut sources = BTreeMap::new();
-    for field in item.fields.values() {
-        sources.insert(field.source.position, &field.source);
-    }
-    let index_of: BTreeMap<Position, u32> = sources.keys().copied().zip(0..).collect();
-    let stored = StoredItem {
-        position: item.position.0,
-        sources: sources
-            .values()
-            .map(|source| StoredSource {
-                position: source.position.0,
-                time: source.time.0,
-                connector: source.connector.as_str(),
-            })
-            .collect(),
-        fields: item
-            .fields
-            .iter()
-            .map(|(name, field)| StoredField {
-                name,
-                nested: field.kind == Kind::Nested,
-                text: &field.text,
-                source: index_of
-                    .get(&field.source.position)
-                    .copied()
-                    .unwrap_or_default(),
-            })
-            .collect(),
+    sealed(StoredItem::of(item))
+}
+
+/// Encodes a stretch of an item's past.
+#[must_use]
+pub fn encode_history(history: &History) -> Vec<u8> {
+    sealed(StoredHistory {
+        positions: steps(&history.positions),
+        after: StoredItem::of(&history.after),
+    })
+}
+
+/// Decodes what [`encode_item`] made.
+///
+/// # Errors
+/// [`ItemError`] for anything else.
+pub fn decode_item(bytes: &[u8]) -> Result<Item, ItemError> {
+    opened::<StoredItem<'_>>(bytes)?
+        .into_item()
+        .ok_or(ItemError)
+}
+
+/// Decodes what [`encode_history`] made.
+///
+/// # Errors
+/// [`ItemError`] for anything else.
+pub fn decode_history(bytes: &[u8]) -> Result<History, ItemError> {
+    let stored: StoredHistory<'_> = opened(bytes)?;
+    let history = || {
+        Some(History {
+            positions: positions(&stored.positions)?,
+            after: stored.after.into_item()?,
+        })
     };
+    history().ok_or(ItemError)
+}
+
+fn sealed(stored: impl bincode::Encode) -> Vec<u8> {
     let mut bytes = vec![VERSION, 0, 0, 0, 0];
     bincode::encode_into_std_write(stored, &mut bytes, ITEM_CONFIG).expect("writing into memory");
     let crc = crc32fast::hash(bytes.get(5..).unwrap_or_default()).to_le_bytes();
@@ -94,21 +109,65 @@ pub fn encode_item(item: &Item) -> Vec<u8> {
     bytes
 }
 
-/// Decodes what [`encode_item`] made.
-///
-/// # Errors
-/// [`ItemError`] for anything else.
-pub fn decode_item(bytes: &[u8]) -> Result<Item, ItemError> {
+fn opened<'a, T: bincode::BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, ItemError> {
     let ([version, crc @ ..], stored) = bytes.split_first_chunk::<5>().ok_or(ItemError)?;
     if *version != VERSION || u32::from_le_bytes(*crc) != crc32fast::hash(stored) {
         return Err(ItemError);
     }
-    let (item, read): (StoredItem<'_>, usize) =
+    let (value, read) =
         bincode::borrow_decode_from_slice(stored, ITEM_CONFIG).map_err(|_| ItemError)?;
-    if read != stored.len() {
-        return Err(ItemError);
+    if read == stored.len() {
+        Ok(value)
+    } else {
+        Err(ItemError)
     }
-    item.into_item().ok_or(ItemError)
+}
+
+/// Each position as its distance from the one before: small numbers take one byte.
+fn steps(positions: &[Position]) -> Vec<u64> {
+    let before = std::iter::once(Position::ZERO).chain(positions.iter().copied());
+    let steps = positions.iter().zip(before);
+    steps
+        .map(|(position, before)| position.0 - before.0)
+        .collect()
+}
+
+fn positions(steps: &[u64]) -> Option<Vec<Position>> {
+    let next = |at: &mut u64, step: &u64| {
+        *at = at.checked_add(*step)?;
+        Some(Position(*at))
+    };
+    let positions: Vec<_> = steps.iter().scan(0, next).collect();
+    (positions.len() == steps.len()).then_some(positions)
+}
+
+impl<'a> StoredItem<'a> {
+    fn of(item: &'a Item) -> Self {
+        let mut sources = BTreeMap::new();
+        for field in item.fields().values() {
+            sources.insert(field.source.position, &field.source);
+        }
+        let index_of: BTreeMap<Position, u32> = sources.keys().copied().zip(0..).collect();
+        let fields = item.fields().iter().map(|(name, field)| StoredField {
+            name,
+            nested: field.kind == Kind::Nested,
+            text: &field.text,
+            source: index_of
+                .get(&field.source.position)
+                .copied()
+                .unwrap_or_default(),
+        });
+        Self {
+            position: item.position.0,
+            order: item.order.as_ref().map(Order::to_stored),
+            recent: steps(&item.recent),
+            sources: sources
+                .values()
+                .map(|source| StoredSource::of(source))
+                .collect(),
+            fields: fields.collect(),
+        }
+    }
 }
 
 impl StoredItem<'_> {
@@ -132,14 +191,28 @@ impl StoredItem<'_> {
             ))
         };
         let fields: Option<BTreeMap<_, _>> = self.fields.into_iter().map(field).collect();
-        Some(Item {
-            position: Position(self.position),
-            fields: fields?,
-        })
+        let order = match &self.order {
+            Some(text) => Some(Order::from_stored(text)?),
+            None => None,
+        };
+        Some(Item::new(
+            Position(self.position),
+            order,
+            positions(&self.recent)?,
+            fields?,
+        ))
     }
 }
 
-impl StoredSource<'_> {
+impl<'a> StoredSource<'a> {
+    fn of(source: &'a Source) -> Self {
+        Self {
+            position: source.position.0,
+            time: source.time.0,
+            connector: source.connector.as_str(),
+        }
+    }
+
     fn to_source(&self) -> Option<Arc<Source>> {
         let connector = ConnectorName::new(self.connector).ok()?;
         Some(Arc::new(Source {
@@ -165,6 +238,18 @@ mod tests {
             let item = folded(bodies);
             assert_eq!(decode_item(&encode_item(&item)), Ok(item));
         }
+    }
+
+    #[test]
+    fn a_history_is_read_back() {
+        let mut after = folded(&[r#"{"a":1}"#]);
+        after.order = Some(Order::Text("v1".into()));
+        after.recent.clear();
+        let history = History {
+            positions: vec![Position(1), Position(300), Position(u64::MAX)],
+            after,
+        };
+        assert_eq!(decode_history(&encode_history(&history)), Ok(history));
     }
 
     #[test]

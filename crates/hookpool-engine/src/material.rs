@@ -1,0 +1,214 @@
+//! A generation in the hands of its writer: what was touched lately, as of the last event, and what is to be committed of it.
+//!
+//! Each generation has one writer, so what it wrote need not be read back. A busy item is then decoded once, not once per page.
+
+use std::{collections::HashMap, sync::Arc};
+
+use hookpool_core::{
+    event::Event,
+    fold::{History, Item, Note},
+    name::{ItemId, StreamName},
+    plan::Ruled,
+    position::Position,
+    projection::{Change, Projection, Unfit},
+};
+use hookpool_store::{GenerationChanges, GenerationState, PoolError, PoolSnapshot};
+use thiserror::Error;
+
+/// Memory of touched items after which those that were not touched since the last time are let go. Twice that may be in hand.
+const HELD_BYTES: usize = 64 << 20;
+
+/// Items and checkpoint are written as one, so only damage can part them.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("an item is ahead of the checkpoint")]
+struct AheadOfCheckpoint;
+
+/// The pool was made by rules that are not those of the control log.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("generation {0} was made by projection {1}, not {2}")]
+struct OtherProjection(u32, u32, u32);
+
+#[derive(Debug)]
+pub(crate) struct Material {
+    stream: StreamName,
+    ruled: Ruled,
+    pub(crate) state: GenerationState,
+    young: HashMap<ItemId, Held>,
+    old: HashMap<ItemId, Held>,
+    /// Memory of the young.
+    held_bytes: usize,
+    changed: Vec<ItemId>,
+    histories: Vec<(ItemId, History)>,
+    notes: Vec<(Position, Note)>,
+}
+
+/// An item that is in hand; at position zero it is not in the pool.
+#[derive(Debug, Default)]
+struct Held {
+    item: Arc<Item>,
+    /// Since the last commit.
+    changed: bool,
+}
+
+impl Material {
+    /// Takes a generation in hand where the pool has it, or begins it.
+    pub(crate) fn open(
+        pool: &impl PoolSnapshot,
+        stream: &StreamName,
+        ruled: &Ruled,
+    ) -> Result<Self, PoolError> {
+        let version = ruled.projection.version;
+        let new = GenerationState {
+            projection: version,
+            ..GenerationState::default()
+        };
+        let state = pool.generation(stream, ruled.generation)?.unwrap_or(new);
+        if state.projection != version {
+            let other = OtherProjection(ruled.generation.0, state.projection, version);
+            return Err(PoolError::Damaged(Arc::new(other)));
+        }
+        Ok(Self {
+            stream: stream.clone(),
+            ruled: ruled.clone(),
+            state,
+            young: HashMap::new(),
+            old: HashMap::new(),
+            held_bytes: 0,
+            changed: Vec::new(),
+            histories: Vec::new(),
+            notes: Vec::new(),
+        })
+    }
+
+    pub(crate) fn ruled(&self) -> &Ruled {
+        &self.ruled
+    }
+
+    pub(crate) fn projection(&self) -> Arc<Projection> {
+        Arc::clone(&self.ruled.projection)
+    }
+
+    /// Takes the next event of the stream as its projection read it; what became of it, if the event does not say it. After an error
+    /// the material must not be used again.
+    pub(crate) fn apply(
+        &mut self,
+        pool: &impl PoolSnapshot,
+        event: &Event,
+        read: Result<&Change<'_>, &Unfit>,
+    ) -> Result<Option<Note>, PoolError> {
+        let note = match read {
+            Ok(change) => self.change(pool, event, change)?,
+            Err(unfit) => Some(Note::Quarantined(unfit.clone())),
+        };
+        self.state.position = event.position;
+        self.state.events += 1;
+        match &note {
+            Some(Note::Quarantined(_)) => self.state.quarantined += 1,
+            Some(Note::Superseded) => self.state.superseded += 1,
+            Some(Note::Adjusted { .. }) | None => {}
+        }
+        let noted = note.iter().map(|note| (event.position, note.clone()));
+        self.notes.extend(noted);
+        Ok(note)
+    }
+
+    fn change(
+        &mut self,
+        pool: &impl PoolSnapshot,
+        event: &Event,
+        change: &Change<'_>,
+    ) -> Result<Option<Note>, PoolError> {
+        let projection = self.projection();
+        let held = self.held(pool, &change.item_id)?;
+        if held.item.position >= event.position {
+            return Err(PoolError::Damaged(Arc::new(AheadOfCheckpoint)));
+        }
+        let new = held.item.position == Position::ZERO;
+        let item = Arc::make_mut(&mut held.item);
+        let before = item.memory_bytes();
+        let note = item.apply(event, change, &projection);
+        if item.position == event.position {
+            let grown = item.memory_bytes().saturating_sub(before);
+            let (history, first) = (item.take_history(), !held.changed);
+            held.changed = true;
+            self.held_bytes += grown;
+            if let Some(history) = &history {
+                self.held_bytes += history.after.memory_bytes();
+            }
+            self.state.items += u64::from(new);
+            if first {
+                self.changed.push(change.item_id.as_ref().clone());
+            }
+            let history = history.map(|history| (change.item_id.as_ref().clone(), history));
+            self.histories.extend(history);
+        }
+        Ok(note)
+    }
+
+    /// An item as of the last event, if it is there.
+    pub(crate) fn item(
+        &mut self,
+        pool: &impl PoolSnapshot,
+        id: &ItemId,
+    ) -> Result<Option<Arc<Item>>, PoolError> {
+        let item = Arc::clone(&self.held(pool, id)?.item);
+        Ok((item.position > Position::ZERO).then_some(item))
+    }
+
+    /// From where it is nearest.
+    fn held(&mut self, pool: &impl PoolSnapshot, id: &ItemId) -> Result<&mut Held, PoolError> {
+        if !self.young.contains_key(id) {
+            let held = match self.old.remove(id) {
+                Some(held) => held,
+                None => Held {
+                    item: Arc::new(self.stored(pool, id)?),
+                    changed: false,
+                },
+            };
+            self.held_bytes += held.item.memory_bytes();
+            self.young.insert(id.clone(), held);
+        }
+        Ok(self.young.entry(id.clone()).or_default())
+    }
+
+    fn stored(&self, pool: &impl PoolSnapshot, id: &ItemId) -> Result<Item, PoolError> {
+        let known = self.state.items > 0;
+        let item = match known {
+            true => pool.item(&self.stream, self.ruled.generation, id)?,
+            false => None,
+        };
+        Ok(item.unwrap_or_default())
+    }
+
+    /// Whether so much is in hand that it should be committed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.held_bytes > HELD_BYTES
+    }
+
+    /// What a commit has to write; from then on it counts as written.
+    pub(crate) fn changes(&mut self) -> GenerationChanges {
+        let mut items = Vec::with_capacity(self.changed.len());
+        for id in self.changed.drain(..) {
+            if let Some(held) = self.young.get_mut(&id) {
+                held.changed = false;
+                items.push((id, Arc::clone(&held.item)));
+            }
+        }
+        if self.is_full() {
+            self.forget_old();
+        }
+        GenerationChanges {
+            stream: self.stream.clone(),
+            generation: self.ruled.generation,
+            state: self.state,
+            items,
+            histories: std::mem::take(&mut self.histories),
+            notes: std::mem::take(&mut self.notes),
+        }
+    }
+
+    fn forget_old(&mut self) {
+        self.held_bytes = 0;
+        self.old = std::mem::take(&mut self.young);
+    }
+}

@@ -1,0 +1,654 @@
+//! `/api/admin/streams/{s}`: projections, rebuilds, their differences, and which generation is served. Under an operator key.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, stream};
+use hookpool_core::{
+    control::ControlChange,
+    difference::Difference,
+    fold::Note,
+    json,
+    key::KeyId,
+    name::StreamName,
+    plan::{Ended, Outcome, Plan, Rebuild},
+    position::{Generation, Position},
+    projection::{Projection, Rules},
+    verify::Header,
+};
+use hookpool_engine::{
+    compare::{Comparison, Pair},
+    follow::blocking,
+};
+use hookpool_store::{EventLog, GenerationState, PageRequest, PoolError, PoolSnapshot, PoolStore};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use warp::{
+    Reply,
+    http::{Method, StatusCode, header},
+    reply::Response,
+};
+
+use crate::{
+    admin::{created, operator, parse_or_default},
+    app::{App, Request, set},
+    problem::{Code, Problem},
+    query::Query,
+    render::{Nested, json_response, push_difference},
+    route::{GenerationsRoute, RebuildAct},
+    sse::Framing,
+};
+
+/// How often progress is told to who follows it.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// How long a change of plans may take to be in force.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Reasons that a check of rules against history lists.
+const REASONS_MAX: usize = 20;
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RebuildBody {
+    /// Rules that become the newest projection first.
+    projection: Option<Rules>,
+    /// Or a version that is there; the newest if neither is given.
+    version: Option<u32>,
+    events_per_second: Option<u32>,
+}
+
+/// Operates on one stream, for whoever holds an operator key.
+pub(crate) async fn handle<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    stream: &str,
+    route: GenerationsRoute<'_>,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, Problem> {
+    let (author, body) = operator(app, request, body).await?;
+    if !app.engine.control().registry().has_stream(stream) {
+        return Err(Code::NotFound.into());
+    }
+    let stream = StreamName::new(stream).map_err(|_| Code::NotFound)?;
+    let of = OfStream {
+        app,
+        author,
+        request,
+        stream,
+    };
+    let read = request.method != Method::POST && request.method != Method::PUT;
+    match route {
+        GenerationsRoute::Projection if read => of.projection(),
+        GenerationsRoute::Projection => of.set_projection(&body).await,
+        GenerationsRoute::Rebuilds if read => of.rebuilds(),
+        GenerationsRoute::Rebuilds => of.start(parse_or_default(&body)?).await,
+        GenerationsRoute::Rebuild { id } => of.rebuild(id),
+        GenerationsRoute::Diff { id } => of.diff(id),
+        GenerationsRoute::Act { id, act } => of.act(id, act).await,
+        GenerationsRoute::Rollback => of.roll_back().await,
+        GenerationsRoute::Release => of.release().await,
+        GenerationsRoute::Quarantine => of.quarantine().await,
+    }
+}
+
+struct OfStream<'a, L, P: PoolStore> {
+    app: &'a Arc<App<L, P>>,
+    author: KeyId,
+    request: &'a Request,
+    stream: StreamName,
+}
+
+impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
+    fn plan(&self) -> Arc<Plan> {
+        self.app
+            .engine
+            .control()
+            .registry()
+            .plan(self.stream.as_str())
+    }
+
+    /// A rebuild by its number, or `current`.
+    fn numbered(&self, id: &str) -> Result<Generation, Problem> {
+        match id {
+            "current" => {
+                let plan = self.plan();
+                let current = plan.next.as_ref().map(|next| next.made.generation);
+                let last = plan.ended.last().map(|ended| ended.generation);
+                current.or(last).ok_or_else(|| Code::NotFound.into())
+            }
+            id => id
+                .parse()
+                .map(Generation)
+                .map_err(|_| Code::NotFound.into()),
+        }
+    }
+
+    fn projection(&self) -> Result<Response, Problem> {
+        let query = Query::only(&self.request.query, &["version"])?;
+        let plan = self.plan();
+        let version = query.number("version", 0..=u64::from(u32::MAX))?;
+        let projection = match version.and_then(|version| u32::try_from(version).ok()) {
+            Some(version) => plan.projection(version).ok_or(Code::NotFound)?,
+            None => plan.newest(),
+        };
+        Ok(self.projection_response(&projection))
+    }
+
+    fn projection_response(&self, projection: &Projection) -> Response {
+        let answer = json!({
+            "stream": self.stream.as_str(),
+            "version": projection.version,
+            "live": self.plan().live.projection.version,
+            "projection": projection.rules(),
+        });
+        let mut response = json_response(answer.to_string());
+        let etag = format!("\"{}\"", self.plan().newest().version);
+        set(&mut response, header::ETAG, &etag);
+        response
+    }
+
+    async fn set_projection(&self, body: &[u8]) -> Result<Response, Problem> {
+        let query = Query::only(&self.request.query, &["check"])?;
+        let rules: Rules = parse_rules(body)?;
+        match query.text("check")?.as_deref() {
+            None => {}
+            Some("true") => return self.checked(rules),
+            Some("history") => return self.check_history(rules).await,
+            Some(_) => {
+                let known = "check is true or history";
+                return Err(Problem::with(Code::InvalidParameter, known));
+            }
+        }
+        let newest = format!("\"{}\"", self.plan().newest().version);
+        if if_match(self.request)?.is_some_and(|expected| expected != newest) {
+            let detail = format!("the newest version is {newest}");
+            return Err(Problem::with(Code::PreconditionFailed, detail));
+        }
+        self.record(ControlChange::ProjectionSet {
+            stream: self.stream.clone(),
+            rules,
+        })
+        .await?;
+        let mut response = self.projection_response(&self.plan().newest());
+        *response.status_mut() = StatusCode::CREATED;
+        Ok(response)
+    }
+
+    fn checked(&self, rules: Rules) -> Result<Response, Problem> {
+        let projection = ready(rules)?;
+        let answer = json!({ "stream": self.stream.as_str(), "valid": true, "projection": projection.rules() });
+        Ok(json_response(answer.to_string()))
+    }
+
+    /// Reads every event of the stream under the rules, and says how many do not fit and why.
+    async fn check_history(&self, rules: Rules) -> Result<Response, Problem> {
+        let projection = ready(rules)?;
+        let (mut events, mut unfit) = (0, 0);
+        let mut reasons: BTreeMap<String, (u64, Position)> = BTreeMap::new();
+        let head = self.app.engine.head();
+        let mut at = Position::ZERO;
+        while at < head {
+            let request = PageRequest {
+                until: head,
+                ..PageRequest::of_stream(self.stream.clone(), at)
+            };
+            let page = self.app.engine.log_page(request).await?;
+            for event in &page.events {
+                events += 1;
+                let Ok(object) = json::object(&event.event.body) else {
+                    tracing::error!(position = %event.position, "a recorded body is not an object");
+                    return Err(Code::Internal.into());
+                };
+                if let Err(reason) = projection.read(event, object.fields) {
+                    unfit += 1;
+                    let reason = reason.to_string();
+                    if reasons.len() < REASONS_MAX || reasons.contains_key(&reason) {
+                        reasons.entry(reason).or_insert((0, event.position)).0 += 1;
+                    }
+                }
+            }
+            at = page.through;
+        }
+        let reasons: Vec<_> = reasons
+            .into_iter()
+            .map(|(reason, (count, first))| json!({ "reason": reason, "events": count, "firstPosition": first }))
+            .collect();
+        let answer = json!({
+            "stream": self.stream.as_str(),
+            "valid": true,
+            "projection": projection.rules(),
+            "events": events,
+            "quarantined": unfit,
+            "reasons": reasons,
+        });
+        Ok(json_response(answer.to_string()))
+    }
+
+    fn rebuilds(&self) -> Result<Response, Problem> {
+        Query::only(&self.request.query, &[])?;
+        let plan = self.plan();
+        let mut rows: Vec<_> = plan
+            .ended
+            .iter()
+            .map(|ended| self.ended_json(ended))
+            .collect();
+        if let Some(rebuild) = &plan.next {
+            rows.push(self.running_json(&plan, rebuild)?);
+        }
+        Ok(json_response(json!({ "rebuilds": rows }).to_string()))
+    }
+
+    async fn start(&self, body: RebuildBody) -> Result<Response, Problem> {
+        Query::only(&self.request.query, &[])?;
+        if body.events_per_second == Some(0) {
+            let detail = "eventsPerSecond is at least 1; pause the rebuild to stop it";
+            return Err(Problem::with(Code::InvalidPayload, detail));
+        }
+        if let Some(next) = &self.plan().next {
+            let number = next.made.generation;
+            let detail = format!("rebuild {number} is not promoted or cancelled yet");
+            return Err(Problem::with(Code::Conflict, detail));
+        }
+        if let Some(rules) = body.projection {
+            self.record(ControlChange::ProjectionSet {
+                stream: self.stream.clone(),
+                rules,
+            })
+            .await?;
+        }
+        let plan = self.plan();
+        self.record(ControlChange::RebuildStarted {
+            stream: self.stream.clone(),
+            generation: plan.next_generation(),
+            projection: body.version.unwrap_or_else(|| plan.newest().version),
+            events_per_second: body.events_per_second,
+        })
+        .await?;
+        Ok(created(&self.rebuild_json(plan.next_generation())?))
+    }
+
+    /// As JSON, or as events of progress.
+    fn rebuild(&self, id: &str) -> Result<Response, Problem> {
+        Query::only(&self.request.query, &[])?;
+        let generation = self.numbered(id)?;
+        let json = self.rebuild_json(generation)?;
+        if self
+            .request
+            .best_of(&["application/json", "text/event-stream"])
+            == Some(1)
+        {
+            return Ok(self.progress(generation));
+        }
+        Ok(json_response(json.to_string()))
+    }
+
+    /// Ends when the rebuild did, or the server stops.
+    fn progress(&self, generation: Generation) -> Response {
+        let told = Told {
+            app: Arc::clone(self.app),
+            stream: self.stream.clone(),
+            generation,
+            last: None,
+            ended: false,
+        };
+        let frames = stream::unfold(told, |mut told| async move {
+            let bytes = told.next().await?;
+            Some((Ok::<_, Infallible>(bytes), told))
+        });
+        let mut response = warp::reply::stream(frames).into_response();
+        set(&mut response, header::CONTENT_TYPE, "text/event-stream");
+        set(
+            &mut response,
+            header::CACHE_CONTROL,
+            "no-store, no-transform",
+        );
+        response
+    }
+
+    fn rebuild_json(&self, generation: Generation) -> Result<Value, Problem> {
+        rebuild_json(self.app, &self.stream, generation)?.ok_or_else(|| Code::NotFound.into())
+    }
+
+    fn running_json(&self, plan: &Plan, rebuild: &Rebuild) -> Result<Value, Problem> {
+        Ok(running_json(self.app, &self.stream, plan, rebuild)?)
+    }
+
+    fn ended_json(&self, ended: &Ended) -> Value {
+        ended_json(&self.stream, ended)
+    }
+
+    /// The whole difference, as lines of JSON from one view of the pool.
+    fn diff(&self, id: &str) -> Result<Response, Problem> {
+        let query = Query::only(&self.request.query, &["limit", "expand"])?;
+        let limit = query.number("limit", 1..=u64::MAX)?.unwrap_or(u64::MAX);
+        let generation = self.numbered(id)?;
+        let plan = self.plan();
+        let rebuild = plan.next.as_ref();
+        let rebuild = rebuild.filter(|next| next.made.generation == generation);
+        rebuild.ok_or(Code::NotFound)?;
+        let pool = self.app.engine.pool();
+        let state = pool.generation(&self.stream, generation)?;
+        let digest = state.as_ref().and_then(digest).ok_or(Code::NotReady)?;
+        let lines = Lines {
+            app: Arc::clone(self.app),
+            comparison: Comparison::new(
+                pool,
+                self.stream.clone(),
+                plan.live.generation,
+                generation,
+            ),
+            left: limit,
+        };
+        let lines = stream::try_unfold(lines, Lines::next);
+        let mut response = warp::reply::stream(lines).into_response();
+        set(&mut response, header::CONTENT_TYPE, "application/x-ndjson");
+        set(&mut response, header::ETAG, &format!("\"{digest}\""));
+        Ok(response)
+    }
+
+    async fn act(&self, id: &str, act: RebuildAct) -> Result<Response, Problem> {
+        Query::only(&self.request.query, &[])?;
+        let generation = self.numbered(id)?;
+        let stream = self.stream.clone();
+        match act {
+            RebuildAct::Promote => return self.promote(generation).await,
+            RebuildAct::Cancel => {
+                self.record(ControlChange::RebuildCancelled { stream, generation })
+                    .await?;
+            }
+            RebuildAct::Pause | RebuildAct::Resume => {
+                let paused = act == RebuildAct::Pause;
+                self.record(ControlChange::RebuildPaused {
+                    stream,
+                    generation,
+                    paused,
+                })
+                .await?;
+            }
+        }
+        Ok(json_response(self.rebuild_json(generation)?.to_string()))
+    }
+
+    /// `If-Match` names the difference that was looked at; `*` takes whatever it is by now.
+    async fn promote(&self, generation: Generation) -> Result<Response, Problem> {
+        let required = "If-Match: \"<digest of the difference>\", or * for whatever it is by now";
+        let expected = if_match(self.request)?
+            .ok_or_else(|| Problem::with(Code::PreconditionRequired, required))?;
+        let expected = match expected.as_str() {
+            "*" => None,
+            quoted => Some(quoted.trim_matches('"').to_owned()),
+        };
+        let promoted =
+            self.app
+                .engine
+                .promote(&self.author, self.stream.clone(), generation, expected);
+        promoted.await?;
+        Ok(json_response(self.rebuild_json(generation)?.to_string()))
+    }
+
+    async fn roll_back(&self) -> Result<Response, Problem> {
+        Query::only(&self.request.query, &[])?;
+        let stream = self.stream.clone();
+        self.record(ControlChange::GenerationRolledBack { stream })
+            .await?;
+        self.served().await
+    }
+
+    async fn release(&self) -> Result<Response, Problem> {
+        Query::only(&self.request.query, &[])?;
+        let stream = self.stream.clone();
+        self.record(ControlChange::GenerationReleased { stream })
+            .await?;
+        self.served().await
+    }
+
+    /// What is served, once readers see it.
+    async fn served(&self) -> Result<Response, Problem> {
+        if !self.app.engine.wait_planned(PATIENCE).await {
+            return Err(Code::Unavailable.into());
+        }
+        let plan = self.plan();
+        let answer = json!({
+            "stream": self.stream.as_str(),
+            "generation": plan.live.generation,
+            "projection": plan.live.projection.version,
+            "previous": plan.previous.as_ref().map(|previous| previous.generation),
+        });
+        Ok(json_response(answer.to_string()))
+    }
+
+    async fn record(&self, change: ControlChange) -> Result<(), Problem> {
+        let control = self.app.engine.control();
+        Ok(control
+            .change(&self.author, self.stream.as_str(), change)
+            .await?)
+    }
+
+    /// Events that fit the projection not at all, of the served generation or another.
+    async fn quarantine(&self) -> Result<Response, Problem> {
+        let query = Query::only(&self.request.query, &["generation", "after", "limit"])?;
+        let generation = query.number("generation", 1..=u64::from(u32::MAX))?;
+        let generation = generation.and_then(|number| u32::try_from(number).ok());
+        let after = Position(query.number("after", 0..=u64::MAX - 1)?.unwrap_or(0));
+        let limit =
+            usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
+        let (app, stream) = (Arc::clone(self.app), self.stream.clone());
+        let read = move || -> Result<_, PoolError> {
+            let pool = app.engine.pool();
+            let generation = match generation {
+                Some(number) => Generation(number),
+                None => app.engine.served(&pool, &stream)?.generation,
+            };
+            let notes = pool.quarantined(&stream, generation, after, limit + 1)?;
+            let state = pool.generation(&stream, generation)?;
+            Ok((generation, state, notes))
+        };
+        let (generation, state, mut notes) = blocking(read).await?;
+        let more = notes.len() > limit;
+        notes.truncate(limit);
+        let next = notes.last().filter(|_| more).map(|(position, _)| *position);
+        let row = |(position, note): &(Position, Note)| {
+            let reason = match note {
+                Note::Quarantined(unfit) => Some(unfit.to_string()),
+                Note::Superseded | Note::Adjusted { .. } => None,
+            };
+            json!({ "position": position, "reason": reason })
+        };
+        let answer = json!({
+            "stream": self.stream.as_str(),
+            "generation": generation,
+            "total": state.map_or(0, |state| state.quarantined),
+            "events": notes.iter().map(row).collect::<Vec<_>>(),
+            "next": next,
+        });
+        Ok(json_response(answer.to_string()))
+    }
+}
+
+/// A rebuild, running or ended; `None` if there is none of that number.
+fn rebuild_json<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    stream: &StreamName,
+    generation: Generation,
+) -> Result<Option<Value>, PoolError> {
+    let plan = app.engine.control().registry().plan(stream.as_str());
+    if let Some(ended) = plan
+        .ended
+        .iter()
+        .find(|ended| ended.generation == generation)
+    {
+        return Ok(Some(ended_json(stream, ended)));
+    }
+    let running = plan.next.as_ref();
+    let running = running.filter(|next| next.made.generation == generation);
+    running
+        .map(|rebuild| running_json(app, stream, &plan, rebuild))
+        .transpose()
+}
+
+fn running_json<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    stream: &StreamName,
+    plan: &Plan,
+    rebuild: &Rebuild,
+) -> Result<Value, PoolError> {
+    let generation = rebuild.made.generation;
+    let pool = app.engine.pool();
+    let state = pool.generation(stream, generation)?;
+    let live = pool.generation(stream, plan.live.generation)?;
+    let job = app
+        .engine
+        .rebuilds()
+        .state(stream, generation)
+        .unwrap_or_default();
+    let total = live.map_or(0, |live| live.events);
+    let done = state.map_or(0, |state| state.events).max(job.events);
+    let digest = state.as_ref().and_then(digest);
+    let diff = digest.map(|digest| {
+        let sum = state.and_then(|state| state.difference).unwrap_or_default().sum;
+        json!({ "added": sum.added, "removed": sum.removed, "changed": sum.changed, "digest": digest })
+    });
+    let running = match (&job.failed, &diff) {
+        (Some(_), _) => "failed",
+        (None, Some(_)) => "ready",
+        (None, None) => "running",
+    };
+    let eta = (running == "running" && job.rate > 0).then(|| total.saturating_sub(done) / job.rate);
+    Ok(json!({
+        "id": generation.to_string(),
+        "stream": stream.as_str(),
+        "projection": rebuild.made.projection.version,
+        "state": running,
+        "paused": rebuild.paused,
+        "startedAt": rebuild.started_at.to_string(),
+        "done": done,
+        "total": total,
+        "rate": job.rate,
+        "etaSeconds": eta,
+        "compared": job.compared,
+        "quarantined": state.map_or(0, |state| state.quarantined),
+        "superseded": state.map_or(0, |state| state.superseded),
+        "error": job.failed,
+        "diff": diff,
+    }))
+}
+
+fn ended_json(stream: &StreamName, ended: &Ended) -> Value {
+    let state = match ended.outcome {
+        Outcome::Promoted => "promoted",
+        Outcome::Cancelled => "cancelled",
+    };
+    json!({
+        "id": ended.generation.to_string(),
+        "stream": stream.as_str(),
+        "projection": ended.projection,
+        "state": state,
+        "endedAt": ended.at.to_string(),
+    })
+}
+
+/// The digest of a difference that is whole.
+fn digest(state: &GenerationState) -> Option<String> {
+    let difference = state.difference.filter(|difference| difference.whole)?;
+    Some(difference.sum.digest())
+}
+
+/// Somebody who follows the progress of a rebuild.
+struct Told<L, P: PoolStore> {
+    app: Arc<App<L, P>>,
+    stream: StreamName,
+    generation: Generation,
+    last: Option<String>,
+    ended: bool,
+}
+
+impl<L: EventLog, P: PoolStore> Told<L, P> {
+    async fn next(&mut self) -> Option<Bytes> {
+        while !self.ended && self.app.engine.status().is_ready() {
+            if self.last.is_some() {
+                tokio::time::sleep(PROGRESS_EVERY).await;
+            }
+            let row = match rebuild_json(&self.app, &self.stream, self.generation) {
+                Ok(row) => row?,
+                Err(error) => {
+                    tracing::error!(%error, "progress can't be read");
+                    return None;
+                }
+            };
+            self.ended = row.get("endedAt").is_some();
+            let data = row.to_string();
+            if self.last.as_ref() != Some(&data) {
+                let mut bytes = Vec::new();
+                Framing::Sse.push(&mut bytes, "progress", None, &data);
+                self.last = Some(data);
+                return Some(bytes.into());
+            }
+        }
+        None
+    }
+}
+
+/// The lines of a difference that are still to be sent.
+struct Lines<L, P: PoolStore> {
+    app: Arc<App<L, P>>,
+    comparison: Comparison<P::Snapshot>,
+    left: u64,
+}
+
+impl<L: EventLog, P: PoolStore> Lines<L, P> {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, PoolError> {
+        while self.left > 0 && self.app.engine.status().is_ready() {
+            let (pairs, comparison) = {
+                let mut comparison = self.comparison;
+                blocking(move || comparison.pairs().map(|pairs| (pairs, comparison))).await?
+            };
+            self.comparison = comparison;
+            let Some(pairs) = pairs else {
+                return Ok(None);
+            };
+            let lines = self.lines(&pairs);
+            if !lines.is_empty() {
+                return Ok(Some((lines.into(), self)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn lines(&mut self, pairs: &[Pair]) -> String {
+        let mut lines = String::new();
+        for pair in pairs {
+            let difference = Difference::between(pair.old.as_ref(), pair.new.as_ref());
+            if let Some(difference) = difference.filter(|_| self.left > 0) {
+                push_difference(&mut lines, pair.id.as_str(), &difference, Nested::AsString);
+                lines.push('\n');
+                self.left -= 1;
+            }
+        }
+        lines
+    }
+}
+
+/// Rules that can be followed.
+fn ready(rules: Rules) -> Result<Projection, Problem> {
+    Projection::new(0, rules)
+        .map_err(|error| Problem::with(Code::InvalidPayload, error.to_string()))
+}
+
+/// An operator's rules hold no secret, so the message may say what is wrong with them.
+fn parse_rules(body: &[u8]) -> Result<Rules, Problem> {
+    let rules: Rules = serde_json::from_slice(body)
+        .map_err(|error| Problem::with(Code::InvalidPayload, error.to_string()))?;
+    ready(rules.clone())?;
+    Ok(rules)
+}
+
+/// `If-Match` as sent: one entity tag, or `*`.
+fn if_match(request: &Request) -> Result<Option<String>, Problem> {
+    match request.header(header::IF_MATCH) {
+        Header::Absent => Ok(None),
+        Header::One(value) => Ok(Some(String::from_utf8_lossy(value).trim().to_owned())),
+        Header::Repeated => Err(Problem::with(
+            Code::InvalidParameter,
+            "If-Match is sent twice",
+        )),
+    }
+}

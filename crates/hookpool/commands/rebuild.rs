@@ -1,0 +1,211 @@
+//! `hookpool rebuild`: other rules for all of history, looked at before anybody else sees them.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use anyhow::bail;
+use hookpool_client::{Operator, Rebuild, Served};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::projection;
+use crate::{
+    cli::{
+        Globals, OutputArgs, RebuildCommand, RebuildDiffArgs, RebuildPromoteArgs, RebuildStartArgs,
+        RebuildStatusArgs, StreamArgs,
+    },
+    exit::Exit,
+    output,
+};
+
+/// How often a rebuild is asked how far it is.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+pub(crate) async fn run(command: RebuildCommand, globals: &Globals) -> anyhow::Result<Exit> {
+    let operator = globals.operator()?;
+    match command {
+        RebuildCommand::Start(args) => start(&args, globals, &operator).await?,
+        RebuildCommand::Status(args) => status(&args, &operator).await?,
+        RebuildCommand::Diff(args) => diff(&args, &operator).await?,
+        RebuildCommand::Promote(args) => promote(&args, &operator).await?,
+        RebuildCommand::Rollback(args) => {
+            print_served(&args, &operator.roll_back(&args.stream).await?)?;
+        }
+        RebuildCommand::Release(args) => {
+            print_served(&args, &operator.release(&args.stream).await?)?;
+        }
+        RebuildCommand::Cancel(args) => {
+            print(&operator.cancel_rebuild(&args.stream).await?, &args.output)?;
+        }
+        RebuildCommand::Pause(args) => {
+            print(&operator.pause_rebuild(&args.stream).await?, &args.output)?;
+        }
+        RebuildCommand::Resume(args) => {
+            print(&operator.resume_rebuild(&args.stream).await?, &args.output)?;
+        }
+        RebuildCommand::List(args) => list(&args, &operator).await?,
+    }
+    Ok(Exit::Ok)
+}
+
+async fn start(
+    args: &RebuildStartArgs,
+    globals: &Globals,
+    operator: &Operator,
+) -> anyhow::Result<()> {
+    let rules = args
+        .from_file
+        .as_deref()
+        .map(projection::read)
+        .transpose()?;
+    let streams = match args.all {
+        true => {
+            let streams = globals.consumer()?.streams().await?;
+            streams.into_iter().map(|stream| stream.stream).collect()
+        }
+        false => args.streams.clone(),
+    };
+    let mut started = Vec::new();
+    for stream in &streams {
+        let rebuild = operator.start_rebuild(stream, rules.as_ref(), args.events_per_second);
+        started.push(rebuild.await?);
+    }
+    for rebuild in &mut started {
+        if args.wait {
+            *rebuild = ready(operator, &rebuild.stream).await?;
+        }
+        print(rebuild, &args.output)?;
+    }
+    if !args.output.is_json() && !args.wait {
+        output::say("hookpool rebuild status STREAM --wait says when it is ready");
+    }
+    Ok(())
+}
+
+async fn status(args: &RebuildStatusArgs, operator: &Operator) -> anyhow::Result<()> {
+    let rebuild = match args.wait {
+        true => ready(operator, &args.stream).await?,
+        false => operator.rebuild(&args.stream).await?,
+    };
+    print(&rebuild, &args.output)
+}
+
+/// Waits until there is nothing left to wait for.
+async fn ready(operator: &Operator, stream: &str) -> anyhow::Result<Rebuild> {
+    let bar = bar(stream);
+    loop {
+        let rebuild = operator.rebuild(stream).await?;
+        bar.set_length(rebuild.total);
+        bar.set_position(rebuild.done);
+        bar.set_message(match (rebuild.paused, rebuild.compared) {
+            (true, _) => "paused".to_owned(),
+            (false, Some(items)) => format!("comparing, {items} items"),
+            (false, None) => format!("{}/s", rebuild.rate),
+        });
+        match rebuild.state.as_str() {
+            "running" => tokio::time::sleep(ASK_EVERY).await,
+            "failed" => {
+                bar.finish_and_clear();
+                bail!(
+                    "the rebuild of {stream} failed: {}; the server's log has more; `hookpool rebuild cancel {stream}` gives it up",
+                    rebuild.error.unwrap_or_default()
+                );
+            }
+            _ => {
+                bar.finish_and_clear();
+                return Ok(rebuild);
+            }
+        }
+    }
+}
+
+/// On a terminal; elsewhere nothing is drawn.
+fn bar(stream: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(
+        "{prefix} {wide_bar} {human_pos}/{human_len} events, {msg}, {eta} left",
+    );
+    let bar = ProgressBar::new(0).with_prefix(stream.to_owned());
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn print(rebuild: &Rebuild, output: &OutputArgs) -> anyhow::Result<()> {
+    if output.is_json() {
+        return output::json(rebuild);
+    }
+    let paused = if rebuild.paused { ", paused" } else { "" };
+    let mut facts = vec![
+        ("rebuild", rebuild.id.clone()),
+        ("stream", rebuild.stream.clone()),
+        ("projection", rebuild.projection.to_string()),
+        ("state", format!("{}{paused}", rebuild.state)),
+    ];
+    if rebuild.ended_at.is_none() {
+        facts.push(("events", format!("{} of {}", rebuild.done, rebuild.total)));
+        facts.push(("quarantined", rebuild.quarantined.to_string()));
+    }
+    if let Some(diff) = &rebuild.diff {
+        facts.push(("added", diff.added.to_string()));
+        facts.push(("removed", diff.removed.to_string()));
+        facts.push(("changed", diff.changed.to_string()));
+        facts.push(("digest", diff.digest.clone()));
+    }
+    facts.extend(rebuild.error.clone().map(|error| ("error", error)));
+    output::facts(facts)
+}
+
+fn print_served(args: &StreamArgs, served: &Served) -> anyhow::Result<()> {
+    if args.output.is_json() {
+        return output::json(served);
+    }
+    output::facts([
+        ("stream", served.stream.clone()),
+        ("generation", served.generation.to_string()),
+        ("projection", served.projection.to_string()),
+        ("before it", output::or_dash(served.previous)),
+    ])
+}
+
+async fn list(args: &StreamArgs, operator: &Operator) -> anyhow::Result<()> {
+    let rebuilds = operator.rebuilds(&args.stream).await?;
+    if args.output.is_json() {
+        return output::json(&json!({ "rebuilds": rebuilds }));
+    }
+    let rows = rebuilds.into_iter().map(|rebuild| {
+        let when = rebuild.ended_at.or(rebuild.started_at);
+        [
+            rebuild.id,
+            rebuild.projection.to_string(),
+            rebuild.state,
+            output::or_dash(when),
+        ]
+    });
+    output::table(["rebuild", "projection", "state", "since"], rows)
+}
+
+async fn diff(args: &RebuildDiffArgs, operator: &Operator) -> anyhow::Result<()> {
+    let (digest, mut lines) = operator.rebuild_diff(&args.stream, args.limit).await?;
+    while let Some(bytes) = lines.next().await? {
+        output::raw(&bytes)?;
+    }
+    output::say(&format!("digest {digest}"));
+    Ok(())
+}
+
+async fn promote(args: &RebuildPromoteArgs, operator: &Operator) -> anyhow::Result<()> {
+    let rebuild = operator
+        .promote(&args.stream, args.digest.as_deref())
+        .await?;
+    print(&rebuild, &args.output)?;
+    if !args.output.is_json() {
+        output::say(&format!(
+            "served now; hookpool rebuild rollback {} goes back",
+            args.stream
+        ));
+    }
+    Ok(())
+}
