@@ -68,10 +68,11 @@ pub(crate) enum Command<S> {
         generation: Generation,
         answer: oneshot::Sender<Arc<S>>,
     },
-    /// Adds what the comparison of all items as of [`Command::Attach`] found.
+    /// Adds what the comparison of all items with those of the generation `to`, as of [`Command::Attach`], found.
     Compared {
         stream: StreamName,
         generation: Generation,
+        to: Generation,
         sum: DifferenceSum,
         answer: oneshot::Sender<()>,
     },
@@ -120,7 +121,7 @@ impl Projector {
         let run = move || {
             let _failing = FailOnPanic::new("the projector", &status);
             let mut projection = Projection {
-                materials: Materials::new(Arc::clone(&control)),
+                materials: Materials::new(Arc::clone(&control.registry())),
                 log,
                 pool,
                 rings,
@@ -168,7 +169,7 @@ struct Projection<L, P> {
     pool: Arc<P>,
     rings: Arc<Rings>,
     control: Arc<Control<L>>,
-    materials: Materials<L>,
+    materials: Materials,
     at: Position,
     applied: watch::Sender<Position>,
     planned: watch::Sender<Position>,
@@ -232,12 +233,11 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
     /// Brings what is kept and what is served in line with the plans.
     fn replan(&mut self) -> Result<(), ProjectError> {
         let position = *self.control.changes().borrow();
-        let served = self.materials.replan(&*self.pool.snapshot())?;
+        let registry = Arc::clone(&self.control.registry());
+        let changes = self.materials.replan(&*self.pool.snapshot(), registry)?;
+        let served = changes.served.clone();
         if !served.is_empty() {
-            self.pool.commit(PoolChanges {
-                served: served.clone(),
-                ..PoolChanges::default()
-            })?;
+            self.pool.commit(changes)?;
         }
         for (stream, generation) in served {
             self.rings.serve(&stream, generation);
@@ -260,10 +260,11 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
             Command::Compared {
                 stream,
                 generation,
+                to,
                 sum,
                 answer,
             } => {
-                let changes = self.materials.compared(&stream, generation, &sum);
+                let changes = self.materials.compared(&stream, generation, to, &sum);
                 self.commit_beside(changes)?;
                 let _gone = answer.send(());
             }

@@ -226,8 +226,8 @@ impl<L: EventLog, P: PoolStore> Rebuilder<L, P> {
     }
 
     /// Removes generations that no plan names, once nobody writes them.
-    async fn remove_unplanned(&mut self) -> Result<(), PoolError> {
-        if *self.planned.borrow_and_update() < *self.control.changes().borrow() {
+    async fn remove_unplanned(&self) -> Result<(), PoolError> {
+        if *self.planned.borrow() < *self.control.changes().borrow() {
             return Ok(());
         }
         let generations = {

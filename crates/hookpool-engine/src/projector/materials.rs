@@ -13,14 +13,16 @@ use hookpool_core::{
     name::{ItemId, StreamName},
     plan::{Plan, Ruled},
     position::{Generation, Position},
+    registry::Registry,
 };
-use hookpool_store::{DifferenceState, EventLog, PoolChanges, PoolError, PoolSnapshot};
+use hookpool_store::{DifferenceState, GenerationChanges, PoolChanges, PoolError, PoolSnapshot};
 use thiserror::Error;
 
-use crate::{control::Control, follow::Frames, material::Material};
+use crate::{follow::Frames, material::Material};
 
-pub(super) struct Materials<L> {
-    control: Arc<Control<L>>,
+pub(super) struct Materials {
+    /// The plans that are followed: those of the last [`Materials::replan`], so that none comes into force in the middle of something.
+    registry: Arc<Registry>,
     streams: BTreeMap<StreamName, OfStream>,
     /// Streams with events since the last commit.
     touched: Vec<StreamName>,
@@ -44,10 +46,10 @@ struct OfStream {
     touched: bool,
 }
 
-impl<L: EventLog> Materials<L> {
-    pub(super) fn new(control: Arc<Control<L>>) -> Self {
+impl Materials {
+    pub(super) fn new(registry: Arc<Registry>) -> Self {
         Self {
-            control,
+            registry,
             streams: BTreeMap::new(),
             touched: Vec::new(),
         }
@@ -88,23 +90,33 @@ impl<L: EventLog> Materials<L> {
         Ok(changes)
     }
 
-    /// Follows the plans that changed: generations that are not planned any more are let go. Says which are served from now on.
+    /// Follows the plans that changed: what is served from now on, and generations whose difference was to something else.
     pub(super) fn replan(
         &mut self,
         pool: &impl PoolSnapshot,
-    ) -> Result<Vec<(StreamName, Generation)>, PoolError> {
-        let registry = self.control.registry();
+        registry: Arc<Registry>,
+    ) -> Result<PoolChanges, PoolError> {
         // What is in hand is committed: it is read again under the new plan when it is needed.
         self.streams
             .retain(|name, stream| stream.plan == registry.plan(name.as_str()));
-        let mut served = Vec::new();
+        let mut changes = PoolChanges::default();
         for (name, was) in pool.streams()? {
-            let live = registry.plan(name.as_str()).live.generation;
-            if was != live && has_attached(pool, &name, live)? {
-                served.push((name, live));
+            let plan = registry.plan(name.as_str());
+            let live = plan.live.generation;
+            if was == live || !has_attached(pool, &name, live)? {
+                continue;
             }
+            if let Some(next) = plan.next.as_ref().map(|next| next.made.generation)
+                && let Some(mut state) = pool.generation(&name, next)?
+            {
+                state.difference = None;
+                let changed = GenerationChanges::empty(&name, next, state);
+                changes.generations.push(changed);
+            }
+            changes.served.push((name, live));
         }
-        Ok(served)
+        self.registry = registry;
+        Ok(changes)
     }
 
     /// Takes in hand a generation that was built elsewhere; answers up to where the log is in it. `None` if it is not planned any more.
@@ -114,7 +126,7 @@ impl<L: EventLog> Materials<L> {
         name: &StreamName,
         generation: Generation,
     ) -> Result<Option<Position>, PoolError> {
-        let plan = self.control.registry().plan(name.as_str());
+        let plan = self.registry.plan(name.as_str());
         let Some(rebuild) = plan
             .next
             .as_ref()
@@ -159,13 +171,17 @@ impl<L: EventLog> Materials<L> {
         Some(of(material))
     }
 
-    /// Adds the differences there were when it was attached.
+    /// Adds the differences there were to a generation when this one was attached, if that is still the one that is served.
     pub(super) fn compared(
         &mut self,
         name: &StreamName,
         generation: Generation,
+        to: Generation,
         sum: &DifferenceSum,
     ) -> Option<PoolChanges> {
+        if self.streams.get(name)?.plan.live.generation != to {
+            return None;
+        }
         let material = self.other(name, generation)?;
         let difference = material.state.difference.as_mut()?;
         difference.sum.merge(sum);
@@ -193,7 +209,7 @@ impl<L: EventLog> Materials<L> {
     ) -> Result<&mut OfStream, PoolError> {
         // Names are shared text, so the look-up is what costs; a busy stream is found at once.
         if !self.streams.contains_key(name) {
-            let plan = self.control.registry().plan(name.as_str());
+            let plan = self.registry.plan(name.as_str());
             let stream = OfStream::open(pool, name, plan)?;
             self.streams.insert(name.clone(), stream);
         }

@@ -79,6 +79,7 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         let command = Command::Compared {
             stream: self.stream.clone(),
             generation: self.made.generation,
+            to: self.live,
             sum,
             answer,
         };
