@@ -386,6 +386,12 @@ Examples:
   hookpool log show sales 42
   hookpool log show sales 42 --raw | sha256sum     exactly the bytes that were posted")]
     Show(LogShowArgs),
+    /// Print where the log ends, signed: keep it elsewhere, and verify against it
+    #[command(after_help = "\
+It commits to every event up to its position. Example:
+  hookpool log head --output json > head-$(date +%F).json
+  hookpool verify --data-dir COPY --head head-2026-11-23.json")]
+    Head(OutputArgs),
 }
 
 #[derive(Debug, Args)]
@@ -521,6 +527,7 @@ mod tests {
             "hookpool items get sales x --meta",
             "hookpool log list sales --after 1 --limit 2 --body",
             "hookpool log show sales 7 --raw",
+            "hookpool log head --output json",
             "hookpool verify --data-dir d --output json",
             "hookpool health",
             "hookpool config show --origin --listen 1.1.1.1:1",

@@ -34,6 +34,7 @@ mod consumer;
 mod error;
 mod follower;
 mod frame;
+mod history;
 mod operator;
 mod problem;
 mod producer;
@@ -47,6 +48,7 @@ pub use consumer::{Consumer, Event, EventPage, FieldMeta, Item, ItemPage, Stream
 pub use error::Error;
 pub use follower::{Follower, Interruption, Start};
 pub use frame::{Bookmark, Change, Frame, Goodbye, Op, Reset, Row, SnapshotEnd};
+pub use history::{Download, ExportQuery};
 pub use hookpool_core::key::Secret;
 pub use operator::{
     Connector, ConnectorKey, CreatedConnector, CreatedReader, NewConnector, Operator, Reader,

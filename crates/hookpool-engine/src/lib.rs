@@ -13,4 +13,4 @@ pub mod follow;
 pub mod projector;
 pub mod status;
 
-pub use engine::{AcceptError, Engine, Options, Receipt, StartError};
+pub use engine::{AcceptError, Engine, LogName, Options, Receipt, StartError};

@@ -21,7 +21,7 @@ use warp::{
 
 use crate::{
     app::{App, Request, set},
-    body,
+    body, history,
     problem::{Code, Problem},
     query::Query,
     render::json_response,
@@ -68,7 +68,7 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
     let Access::Operator(author) = app.access(request)? else {
         return Err(Code::Unauthorized.into());
     };
-    Query::only(&request.query, &[])?;
+    let query = Query::only(&request.query, route.parameters())?;
     body::must_fit(request, BODY_BYTES_MAX)?;
     let body = body::capped(body, BODY_BYTES_MAX, BODY_PATIENCE).await?;
     let admin = Admin { app, author };
@@ -92,6 +92,9 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         AdminRoute::Readers if post => admin.add_reader(parse(&body)?).await,
         AdminRoute::Readers => Ok(admin.readers()),
         AdminRoute::Reader { name } => admin.revoke_reader(named(name)?).await,
+        AdminRoute::Head => history::head(app),
+        AdminRoute::Export => history::export(app, &query).await,
+        AdminRoute::Blocks => history::blocks(app, &query),
     }
 }
 

@@ -8,6 +8,7 @@ mod admin;
 mod app;
 mod body;
 mod changes;
+mod history;
 mod ingest;
 mod metrics;
 mod ops;
