@@ -56,7 +56,7 @@ fn read(dir: &Path) -> anyhow::Result<[Log; 2]> {
 /// Says each tenth of a long log once.
 fn tenths(name: &'static str) -> impl FnMut(Progress) {
     let mut said = 0;
-    move |Progress { position, head }| {
+    move |Progress { position, head, .. }| {
         let tenth = position.0.saturating_mul(10) / head.0.max(1);
         if head.0 > QUIET_EVENTS && tenth > said {
             said = tenth;

@@ -8,7 +8,7 @@ mod item;
 
 pub use block::{
     Block, BlockError, BlockHeader, Digest, EncodedBlock, FORMAT_VERSION, HEADER_BYTES, MAGIC,
-    encode_block, event_crc, find_blocks,
+    encode_block, event_crc, find_blocks, find_damage,
 };
 pub use item::{ItemError, decode_item, encode_item};
 

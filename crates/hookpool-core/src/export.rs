@@ -24,13 +24,22 @@ use crate::{
 const FORMAT: u32 = 1;
 
 /// The positions after one and up to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
     /// Only events with greater positions.
     pub after: Position,
     /// Only events up to here.
     pub until: Position,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requested {
+    /// Only events with greater positions.
+    pub after: Position,
+    /// Only events up to here; `None` is up to the end.
+    pub until: Option<Position>,
 }
 
 /// What an export is of.
@@ -41,7 +50,7 @@ pub struct Header {
     /// What is in it: whole blocks, where it is of all streams.
     pub range: Range,
     /// What was asked for.
-    pub requested: Range,
+    pub requested: Requested,
     /// What ties it to the log.
     pub scope: Scope,
     /// Version of the program that wrote it.

@@ -1,17 +1,21 @@
 //! A log in a folder: one block per commit, synced before anybody is told.
 
+mod copy;
+
 use std::{
     collections::HashMap,
     fmt,
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+pub use copy::CopyError;
 use fjall::{Database, Keyspace, PersistMode};
 use hookpool_core::{
-    codec::{Block, Digest, EncodedBlock, encode_block},
+    codec::{Block, Digest, encode_block},
     event::{DedupeKey, Event, NewEvent},
     name::StreamName,
     position::{Epoch, Position},
@@ -121,16 +125,11 @@ impl FjallLog {
     }
 
     fn commit(&self, batch: &[NewEvent]) -> Result<Vec<Appended>, AppendError> {
-        // A panic in here leaves `failed` set.
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cause) = writer.failed.clone().or_else(|| self.keeper.failed()) {
-            return Err(AppendError::Final(cause));
-        }
+        let mut writer = self.writer()?;
         let (outcomes, new) = writer.sort_out(batch);
         if new.is_empty() {
             return Ok(outcomes);
         }
-        writer.failed = Some(Arc::new(Unfinished));
         let first = writer.head.plus(1);
         let block = encode_block(self.epoch, first, writer.digest, new.iter().copied());
         let end = Witness {
@@ -138,29 +137,52 @@ impl FjallLog {
             head: block.last,
             digest: block.digest,
         };
-        if let Err(error) = self.write(first, block, &new) {
+        self.store(&mut writer, end, block.bytes.into(), &new)?;
+        Ok(outcomes)
+    }
+
+    /// The right to append.
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, AppendError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        match writer.failed.clone().or_else(|| self.keeper.failed()) {
+            Some(cause) => Err(AppendError::Final(cause)),
+            None => Ok(writer),
+        }
+    }
+
+    /// Makes the next block durable, with which the log ends at `end`.
+    fn store(
+        &self,
+        writer: &mut Writer,
+        end: Witness,
+        block: Bytes,
+        events: &[&NewEvent],
+    ) -> Result<(), AppendError> {
+        // A panic in here leaves it set.
+        writer.failed = Some(Arc::new(Unfinished));
+        if let Err(error) = self.write(writer.head.plus(1), block, events) {
             let cause = database::cause(error);
             writer.failed = Some(Arc::clone(&cause));
             return Err(AppendError::Final(cause));
         }
-        writer.advance(&end, &new);
+        writer.advance(&end, events);
         writer.failed = None;
         self.publish(&end);
-        Ok(outcomes)
+        Ok(())
     }
 
     /// IMPORTANT: one batch, synced; the block and its index are both there or both absent.
     fn write(
         &self,
         first: Position,
-        block: EncodedBlock,
+        block: Bytes,
         events: &[&NewEvent],
     ) -> Result<(), fjall::Error> {
         let mut batch = self
             .database
             .batch()
             .durability(Some(PersistMode::SyncData));
-        batch.insert(&self.blocks, Key::Block(first).encode(), block.bytes);
+        batch.insert(&self.blocks, Key::Block(first).encode(), block);
         for (stream, ordinals) in index(events.iter().map(|event| &event.stream)) {
             let key = Key::Stream(stream, first).encode();
             batch.insert(&self.streams, key, ordinals.encode());

@@ -21,6 +21,8 @@ use crate::{
 pub struct Progress {
     /// The last position read.
     pub position: Position,
+    /// Of the block that ends there.
+    pub digest: Digest,
     /// The last position of the log.
     pub head: Position,
 }
@@ -141,6 +143,7 @@ impl<'a> Verification<'a> {
             }
             progress(Progress {
                 position: self.report.head,
+                digest: self.report.digest,
                 head,
             });
         }

@@ -10,7 +10,7 @@ use futures_util::{Stream, stream};
 use hookpool_core::{
     codec::{Block, BlockError},
     event::Event,
-    export::{CloudEventError, Header, Range, Scope, Writer, cloud_event},
+    export::{CloudEventError, Header, Range, Requested, Scope, Writer, cloud_event},
     name::StreamName,
     position::Position,
 };
@@ -92,17 +92,11 @@ pub(crate) async fn export<L: EventLog, P: PoolStore>(
     let stream = stream.map(|name| StreamName::new(&name)).transpose();
     let stream = stream.map_err(|error| invalid(error.to_string()))?;
     let after = Position(query.number("after", 0..=u64::MAX)?.unwrap_or(0));
-    let until = Position(
-        query
-            .number("until", after.0..=u64::MAX)?
-            .unwrap_or(u64::MAX),
-    );
-    let requested = Range { after, until };
+    let until = query.number("until", after.0..=u64::MAX)?.map(Position);
+    let requested = Requested { after, until };
     let head = app.engine.log_end(LogName::Events).head;
-    let range = Range {
-        after,
-        until: until.min(head).max(after),
-    };
+    let until = until.unwrap_or(head).min(head).max(after);
+    let range = Range { after, until };
     let (media_type, range, form) = match query.text("format")?.as_deref() {
         None | Some("ndjson") => {
             let header = app.export_header(requested, range, stream.clone()).await?;
@@ -144,7 +138,7 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
     /// Says what will be exported: of all streams, whole blocks.
     async fn export_header(
         &self,
-        requested: Range,
+        requested: Requested,
         range: Range,
         stream: Option<StreamName>,
     ) -> Result<Header, Problem> {

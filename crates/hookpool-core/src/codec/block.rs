@@ -276,18 +276,35 @@ impl Block {
 
 /// Headers of the intact blocks that lie anywhere in raw bytes, such as a journal file.
 pub fn find_blocks(raw: &Bytes) -> impl Iterator<Item = BlockHeader> + '_ {
+    blocks_in(raw)
+        .filter(|block| block.events().all(|event| event.is_ok()))
+        .map(|block| block.header)
+}
+
+/// The first damaged position among blocks that lie in raw bytes in order, such as a table file, where that can be seen.
+#[must_use]
+pub fn find_damage(raw: &Bytes) -> Option<Position> {
+    let mut next = None;
+    for block in blocks_in(raw) {
+        let BlockHeader { first, .. } = block.header;
+        if let Some(missing) = next.filter(|next| *next < first) {
+            return Some(missing);
+        }
+        if let Some(BlockError::Entry(position)) = block.events().find_map(Result::err) {
+            return Some(position);
+        }
+        next = next.max(Some(block.header.last().plus(1)));
+    }
+    None
+}
+
+/// Blocks by their headers, which are intact.
+fn blocks_in(raw: &Bytes) -> impl Iterator<Item = Block> + '_ {
     memchr::memmem::find_iter(raw, &MAGIC).filter_map(|at| {
         let header = BlockHeader::decode(raw.get(at..)?).ok()?;
         let end = at + HEADER_BYTES + usize::try_from(header.length).ok()?;
-        let block = Block {
-            header,
-            bytes: if end <= raw.len() {
-                raw.slice(at..end)
-            } else {
-                return None;
-            },
-        };
-        block.events().all(|event| event.is_ok()).then_some(header)
+        let bytes = (end <= raw.len()).then(|| raw.slice(at..end))?;
+        Some(Block { header, bytes })
     })
 }
 

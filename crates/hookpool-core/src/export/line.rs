@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT, Header, Range, Scope};
+use super::{FORMAT, Header, Range, Requested, Scope};
 use crate::{
     codec::{Digest, event_crc},
     event::{DedupeKey, Event, NewEvent, Op, RequestId},
@@ -80,7 +80,7 @@ struct HeaderFields {
     epoch: Hex<8>,
     after: Position,
     until: Position,
-    requested: Range,
+    requested: Requested,
     stream: Option<StreamName>,
     chained: bool,
     previous: Option<Hex<32>>,

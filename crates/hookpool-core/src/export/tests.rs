@@ -45,7 +45,10 @@ fn header(range: Range, scope: Scope) -> Header {
     Header {
         epoch: EPOCH,
         range,
-        requested: range,
+        requested: Requested {
+            after: range.after,
+            until: Some(range.until),
+        },
         scope,
         server: "1.2.3".into(),
         time: Timestamp(1_700_000_000_123_456),
