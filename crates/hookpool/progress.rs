@@ -1,0 +1,51 @@
+//! How far long work is, on stderr: each percent on a terminal, else each tenth of what is really long.
+
+use std::io::{self, IsTerminal, Write as _};
+
+use crate::output;
+
+/// Without a terminal, less than this is done before anybody looks.
+const QUIET: u64 = 1_000_000;
+
+/// One piece of work.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    what: &'static str,
+    terminal: bool,
+    percent: Option<u64>,
+}
+
+impl Progress {
+    pub(crate) fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            terminal: io::stderr().is_terminal(),
+            percent: None,
+        }
+    }
+
+    /// Says it if it is news.
+    pub(crate) fn at(&mut self, done: u64, total: u64) {
+        let step = if self.terminal { 1 } else { 10 };
+        let percent = done.saturating_mul(100) / total.max(1) / step * step;
+        if self.percent.is_some_and(|said| said >= percent) || !(self.terminal || total > QUIET) {
+            return;
+        }
+        self.percent = Some(percent);
+        let line = format!("{}: {percent} %", self.what);
+        if self.terminal {
+            // If nobody listens there, nobody can be told.
+            let _ = write!(io::stderr(), "\r{line}");
+        } else {
+            output::say(&line);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.terminal && self.percent.is_some() {
+            output::say("");
+        }
+    }
+}
