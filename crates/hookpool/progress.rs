@@ -24,10 +24,13 @@ impl Progress {
         }
     }
 
-    /// Says it if it is news.
+    /// Says it if it is news. Of a total of 0 nobody knows how much it is.
     pub(crate) fn at(&mut self, done: u64, total: u64) {
+        if total == 0 {
+            return;
+        }
         let step = if self.terminal { 1 } else { 10 };
-        let percent = done.saturating_mul(100) / total.max(1) / step * step;
+        let percent = done.saturating_mul(100) / total / step * step;
         if self.percent.is_some_and(|said| said >= percent) || !(self.terminal || total > QUIET) {
             return;
         }

@@ -72,10 +72,13 @@ pub(crate) fn blocks<L: EventLog, P: PoolStore>(
     let bytes = stream::try_unfold(after, move |after| {
         let app = Arc::clone(&read);
         async move {
+            if after >= until {
+                return Ok(None);
+            }
             let blocks = app.whole_blocks(log, Range { after, until }).await?;
             let bytes: Vec<&[u8]> = blocks.iter().map(|block| &block.bytes()[..]).collect();
-            let last = blocks.last().map(|block| block.header().last());
-            Ok(last.map(|last| (Bytes::from(bytes.concat()), last)))
+            let last = blocks.last().map_or(until, |block| block.header().last());
+            Ok(Some((Bytes::from(bytes.concat()), last)))
         }
     });
     let mut response = streamed(bytes, "application/octet-stream");
@@ -122,16 +125,16 @@ pub(crate) async fn export<L: EventLog, P: PoolStore>(
 }
 
 impl<L: EventLog, P: PoolStore> App<L, P> {
-    /// Some of the blocks of a range that begins and ends between blocks; none at its end.
+    /// The next blocks of a range that ends between blocks, of which there is one.
     async fn whole_blocks(&self, log: LogName, range: Range) -> Result<Vec<Block>, Cut> {
-        if range.after >= range.until {
-            return Ok(Vec::new());
-        }
         if !self.engine.status().is_ready() {
             return Err(Cut::Stopping);
         }
         let mut blocks = self.engine.log_blocks(log, range.after, PAGE_BYTES).await?;
         blocks.retain(|block| block.header().last() <= range.until);
+        if blocks.is_empty() {
+            return Err(missing(range.after).into());
+        }
         Ok(blocks)
     }
 
@@ -181,11 +184,14 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
     async fn block_of(&self, position: Position) -> Result<Block, ReadError> {
         let before = Position(position.0 - 1);
         let blocks = self.engine.log_blocks(LogName::Events, before, 0).await?;
-        let missing = || ReadError::Damaged {
-            after: before,
-            cause: Arc::from(Box::from("the block is missing")),
-        };
-        blocks.into_iter().next().ok_or_else(missing)
+        blocks.into_iter().next().ok_or_else(|| missing(before))
+    }
+}
+
+fn missing(after: Position) -> ReadError {
+    ReadError::Damaged {
+        after,
+        cause: Arc::from(Box::from("the next block is missing")),
     }
 }
 

@@ -115,7 +115,8 @@ impl LogCopy {
                     ensure!(same, "{}", self.diverged());
                     seen = true;
                 }
-                progress.at(self.log.head().0 - after, download.until - after);
+                let done = self.log.head().0.saturating_sub(after);
+                progress.at(done, download.until.saturating_sub(after));
             }
         }
         ensure!(seen, "{}", self.diverged());

@@ -103,6 +103,9 @@ pub struct Summary {
     pub digest: Option<Digest>,
 }
 
+/// No block of a log is larger; bounds what a text that was made up can make us hold.
+const BLOCK_BYTES_MAX: usize = 1 << 30;
+
 /// Takes an export line by line; holds the events of one block at most.
 #[derive(Debug, Default)]
 pub struct Reader {
@@ -111,6 +114,8 @@ pub struct Reader {
     summary: Option<Summary>,
     /// Events whose block has not ended.
     block: Vec<Event>,
+    /// Bytes of the lines of these events.
+    block_bytes: usize,
     ended: bool,
 }
 
@@ -162,6 +167,9 @@ impl Reader {
             return Err(Fault::NewerFormat(format));
         }
         let header = line::read_header(line).ok_or(Fault::Damaged)?;
+        if header.range.after > header.range.until || header.range.until == Position(u64::MAX) {
+            return Err(Fault::Damaged);
+        }
         let digest = match &header.scope {
             Scope::Chained { previous } => Some(*previous),
             Scope::Stream(_) => None,
@@ -185,19 +193,24 @@ impl Reader {
             Scope::Chained { .. } if self.block.is_empty() => position > summary.last,
             Scope::Chained { .. } => position == summary.last.plus(1),
         };
-        if !follows || position > summary.header.range.until {
+        self.block_bytes += line.len();
+        let in_range = position <= summary.header.range.until;
+        if !follows || !in_range || self.block_bytes > BLOCK_BYTES_MAX {
             return Err(Fault::Order);
         }
         summary.events += 1;
         summary.last = position;
         if summary.digest.is_some() {
             self.block.push(event);
+        } else {
+            self.block_bytes = 0;
         }
         Ok(position)
     }
 
     fn block(&mut self, line: &[u8]) -> Result<EncodedBlock, Fault> {
         let events = std::mem::take(&mut self.block);
+        self.block_bytes = 0;
         let (Some(summary), Some(first)) = (&mut self.summary, events.first()) else {
             return Err(Fault::Order);
         };
