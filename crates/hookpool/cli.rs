@@ -459,9 +459,9 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-As ndjson it is whole blocks, and can be verified and imported. With --stream it holds
-one stream, of which none can be proved to be missing. As cloudevents it is for other
-programs. FILE is written as FILE.partial, and takes its name when it is whole.
+As ndjson it is whole blocks, and can be verified and imported. With --stream each event
+can be verified, but not that none is missing. As cloudevents it is for other programs.
+FILE is written as FILE.partial, and takes its name when it is whole.
 
 Examples:
   hookpool export history.ndjson

@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
+use crate::progress::Progress;
+
 /// No line of ours is longer: a body is far below this, also where each byte is escaped.
 const LINE_BYTES_MAX: u64 = 1 << 30;
 
@@ -129,9 +131,9 @@ pub(crate) struct Lines {
     reader: Box<dyn BufRead + Send>,
     line: Vec<u8>,
     /// Bytes read.
-    pub(crate) read: u64,
+    read: u64,
     /// Bytes of it all; 0 if nobody knows.
-    pub(crate) total: u64,
+    total: u64,
 }
 
 impl Lines {
@@ -164,6 +166,11 @@ impl Lines {
         let read = limited.read_until(b'\n', &mut self.line)?;
         self.read += read as u64;
         Ok((read > 0).then_some(&self.line))
+    }
+
+    /// Says how far it is.
+    pub(crate) fn report(&self, progress: &mut Progress) {
+        progress.at(self.read >> 10, self.total >> 10);
     }
 }
 

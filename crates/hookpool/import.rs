@@ -64,7 +64,7 @@ fn import(file: &Path, log: &Path) -> anyhow::Result<Summary> {
             Piece::Block(block) => import.block(block)?,
             Piece::Event(_) | Piece::Trailer => {}
         }
-        progress.at(lines.read, lines.total);
+        lines.report(&mut progress);
     }
     let summary = reader.finish()?;
     import.finish(&summary)?;

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write as _};
 
 use crate::output;
 
-/// Without a terminal, less than this is done before anybody looks.
+/// Without a terminal, so many events, or KiB of text, are done before anybody looks.
 const QUIET: u64 = 1_000_000;
 
 /// One piece of work.
@@ -12,7 +12,8 @@ const QUIET: u64 = 1_000_000;
 pub(crate) struct Progress {
     what: &'static str,
     terminal: bool,
-    percent: Option<u64>,
+    /// The last that was said.
+    percent: u64,
 }
 
 impl Progress {
@@ -20,7 +21,7 @@ impl Progress {
         Self {
             what,
             terminal: io::stderr().is_terminal(),
-            percent: None,
+            percent: 0,
         }
     }
 
@@ -31,10 +32,10 @@ impl Progress {
         }
         let step = if self.terminal { 1 } else { 10 };
         let percent = done.saturating_mul(100) / total / step * step;
-        if self.percent.is_some_and(|said| said >= percent) || !(self.terminal || total > QUIET) {
+        if percent <= self.percent || !(self.terminal || total > QUIET) {
             return;
         }
-        self.percent = Some(percent);
+        self.percent = percent;
         let line = format!("{}: {percent} %", self.what);
         if self.terminal {
             // If nobody listens there, nobody can be told.
@@ -47,7 +48,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.terminal && self.percent.is_some() {
+        if self.terminal && self.percent > 0 {
             output::say("");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use hookpool_core::position::{Epoch, Position};
 use hookpool_fjall::{FjallLog, Options};
 use hookpool_store::EventLog as _;
@@ -26,7 +26,10 @@ const COPY_BYTES: usize = 4 << 20;
 pub(crate) async fn run(args: RestoreArgs, settings: Settings) -> anyhow::Result<Exit> {
     let dir = settings.data_dir;
     files::must_be_free(&dir, &["log", "control", "pool"])?;
-    let kept = Kept::read(&args.dir.join(HEAD_FILE), None)?;
+    let kept = Kept::read(&args.dir.join(HEAD_FILE), None).with_context(|| {
+        let dir = args.dir.display();
+        format!("{dir} is no finished backup; `hookpool backup` makes and finishes one")
+    })?;
     let log = Restored::of("log", &args.dir, &dir).await?;
     let history = History::of(&log.log, kept.head.position).await?;
     if let Some(problem) = kept.problem(history) {

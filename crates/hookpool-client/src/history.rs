@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{error::Error, operator::Operator, problem, server::Server};
 
-/// Between two pieces of a download.
+/// Before a download begins, and between two pieces of it.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to export.
@@ -51,7 +51,9 @@ impl Operator {
 
     async fn download(&self, request: RequestBuilder) -> Result<Download, Error> {
         let server = self.server().clone();
-        let response = server.head(request).await?;
+        let response = tokio::time::timeout(PIECE_TIMEOUT, server.head(request))
+            .await
+            .map_err(|_| server.lost("it took too long"))??;
         Download::new(server, response)
     }
 }

@@ -67,7 +67,7 @@ impl Read {
                     return Ok(read);
                 }
             }
-            progress.at(lines.read, lines.total);
+            lines.report(&mut progress);
         }
         read.error = reader.finish().err();
         Ok(read)
