@@ -460,6 +460,11 @@ fn a_backup_of_another_log_or_with_damage_is_refused_and_leaves_nothing_behind()
     let refused = Server::try_start(restored.path()).err().unwrap();
     assert!(refused.contains("`control` but no `log`"), "{refused}");
 
+    let stale = Data::new();
+    fs::create_dir(stale.path().join("pool")).unwrap();
+    let said = fails(1, offline(stale.path(), &["restore"]).arg(&dir));
+    assert!(said.contains("pool is there already"), "{said}");
+
     let clean = Data::new();
     let kept = fs::read_to_string(dir.join("head.json")).unwrap();
     let foreign = head(&stranger, &other).to_string();
