@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// What only one package of ours may depend on.
 const OWNERS: &[(&str, &str)] = &[
     ("bincode", "hookpool-core"),
+    ("ed25519-dalek", "hookpool-core"),
     ("fjall", "hookpool-fjall"),
     ("prometheus-client", "hookpool-http"),
     ("reqwest", "hookpool-client"),

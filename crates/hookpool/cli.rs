@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use hookpool_client::{Replay, Start};
+use hookpool_core::proof::PublicKey;
 
 use crate::{config::Flags, output::Output};
 
@@ -97,6 +98,14 @@ pub(crate) enum Command {
     Quarantine(QuarantineCommand),
     /// Prove that a data folder is complete and unchanged
     Verify(VerifyArgs),
+    /// Write the history to a file that proves itself
+    Export(ExportArgs),
+    /// Make the log of a data folder out of an export
+    Import(ImportArgs),
+    /// Copy the logs of a running server into a folder; again to bring it up to date
+    Backup(BackupArgs),
+    /// Make the logs of a data folder out of a backup
+    Restore(RestoreArgs),
     /// Ask whether the server is ready
     Health(HealthArgs),
     /// Look at the settings
@@ -395,6 +404,12 @@ Examples:
   hookpool log show sales 42
   hookpool log show sales 42 --raw | sha256sum     exactly the bytes that were posted")]
     Show(LogShowArgs),
+    /// Print where the log ends, signed: keep it elsewhere, and verify against it
+    #[command(after_help = "\
+It commits to every event up to its position. Example:
+  hookpool log head --output json > head-$(date +%F).json
+  hookpool verify --data-dir COPY --head head-2026-11-23.json")]
+    Head(OutputArgs),
 }
 
 #[derive(Debug, Args)]
@@ -613,12 +628,115 @@ pub(crate) struct QuarantineListArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Reads only, and needs no server; the folder must not be in use.
-Exits 6 if something is missing or changed.
+Reads only, and needs no server; the folder must not be in use. A backup is a data
+folder too. With a head that was kept elsewhere it proves that the history up to
+there is the one that was signed. Exits 6 if something is missing or changed.
+
+Examples:
+  hookpool verify --data-dir hookpool-data
+  hookpool verify --data-dir hookpool-data --head head.json --public-key 7c2b...
+  hookpool verify --export sales.ndjson --head head.json")]
+pub(crate) struct VerifyArgs {
+    /// Signed head to compare with, as `hookpool log head --output json` prints it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) head: Option<PathBuf>,
+    /// Key that the head must be signed with [default: the one in its own file]
+    #[arg(long, value_name = "HEX", requires = "head")]
+    pub(crate) public_key: Option<PublicKey>,
+    /// An export in place of the data folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+As ndjson it is whole blocks, and can be verified and imported. With --stream each event
+can be verified, but not that none is missing. As cloudevents it is for other programs.
+FILE is written as FILE.partial, and takes its name when it is whole.
+
+Examples:
+  hookpool export history.ndjson
+  hookpool export --after 1000000 newer.ndjson
+  hookpool export --stream sales --format cloudevents | head")]
+pub(crate) struct ExportArgs {
+    /// Where to write, or - for standard output
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Only events after this position
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    pub(crate) after: u64,
+    /// Only events up to this position [default: all]
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) until: Option<u64>,
+    /// Only events of this stream
+    #[arg(long, value_name = "STREAM")]
+    pub(crate) stream: Option<String>,
+    /// What each line is
+    #[arg(long, value_name = "FORMAT", default_value = "ndjson")]
+    pub(crate) format: ExportFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    Ndjson,
+    Cloudevents,
+}
+
+impl ExportFormat {
+    /// As the server calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ndjson => "ndjson",
+            Self::Cloudevents => "cloudevents",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs no server, and a data folder that has no log. The log is the same as the one that
+was exported, byte for byte: epoch, positions, times and digests. All or nothing: a
+damaged or incomplete export leaves no log behind.
+
+Examples:
+  hookpool import history.ndjson --data-dir new-data
+  zcat history.ndjson.gz | hookpool import - --data-dir new-data")]
+pub(crate) struct ImportArgs {
+    /// The export, or - for standard input
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Only what is new is copied, each block synced: a run that was killed is gone on with.
+The folder then holds everything that was acknowledged before the command was started.
+Keys are not in it.
+
+Examples:
+  hookpool backup /backup/hookpool
+  hookpool verify --data-dir /backup/hookpool --head /backup/hookpool/head.json")]
+pub(crate) struct BackupArgs {
+    /// Folder of the backup; made if need be
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs no server, and a data folder that has no logs. Every event is checked on the way,
+and the history is compared with the backup's head.json. Then put master.key and
+operator.key into the data folder.
 
 Example:
-  hookpool verify --data-dir hookpool-data")]
-pub(crate) struct VerifyArgs {
+  hookpool restore /backup/hookpool --data-dir hookpool-data")]
+pub(crate) struct RestoreArgs {
+    /// Folder of the backup
+    pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -727,7 +845,14 @@ mod tests {
             "hookpool rebuild release sales",
             "hookpool rebuild pause sales",
             "hookpool quarantine list sales --after 3 --limit 2",
+            "hookpool log head --output json",
             "hookpool verify --data-dir d --output json",
+            "hookpool verify --export f --head h --public-key 7c2ba2c409bf3708bc8cd6047baebd59a471fe13c5c993dcad1578f0a44cc259",
+            "hookpool export",
+            "hookpool export f --after 1 --until 2 --stream s --format cloudevents",
+            "hookpool import - --data-dir d",
+            "hookpool backup b --output json",
+            "hookpool restore b --data-dir d",
             "hookpool health",
             "hookpool config show --origin --listen 1.1.1.1:1",
             "hookpool config check --config f",
@@ -746,6 +871,8 @@ mod tests {
             "hookpool serve --listen nonsense",
             "hookpool log show sales 7 --raw --output json",
             "hookpool log show sales seven",
+            "hookpool verify --public-key 7c2ba2c409bf3708bc8cd6047baebd59a471fe13c5c993dcad1578f0a44cc259",
+            "hookpool export --format xml",
             "hookpool reader add n",
             "hookpool rebuild start",
             "hookpool rebuild promote sales",

@@ -1,8 +1,10 @@
 //! The commands that ask a server, and the two that ask nobody: a file each.
 
+pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connector;
+pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod items;
 pub(crate) mod log;

@@ -6,9 +6,14 @@ mod commands;
 mod config;
 mod demo;
 mod exit;
+mod files;
+mod import;
 mod keys;
 mod node;
 mod output;
+mod progress;
+mod proof;
+mod restore;
 mod serve;
 mod verify;
 
@@ -53,6 +58,14 @@ async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {
         Command::Quarantine(command) => commands::quarantine::run(command, &globals).await,
         Command::Verify(args) => {
             verify::run(args, globals.settings(&config::Flags::default())?).await
+        }
+        Command::Export(args) => commands::export::run(args, &globals).await,
+        Command::Import(args) => {
+            import::run(args, globals.settings(&config::Flags::default())?).await
+        }
+        Command::Backup(args) => commands::backup::run(args, &globals).await,
+        Command::Restore(args) => {
+            restore::run(args, globals.settings(&config::Flags::default())?).await
         }
         Command::Health(args) => commands::health::run(args, &globals).await,
         Command::Config(command) => commands::config::run(command, &globals),

@@ -32,6 +32,12 @@ impl Node {
     pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let dir = &settings.data_dir;
         let new_folder = make_folder(dir)?;
+        // The first start makes the log before it makes `control`, so this is a restore that was cut off, or a lost log.
+        anyhow::ensure!(
+            new_folder || dir.join("log").exists(),
+            "{} holds `control` but no `log`: restore both from a backup taken together",
+            dir.display()
+        );
         let log = |name: &str| {
             let epoch_if_new = Epoch(u64::from_le_bytes(Entropy::System.bytes()));
             FjallLog::open(

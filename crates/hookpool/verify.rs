@@ -1,9 +1,12 @@
 //! Reads a data folder from end to end and proves that nothing is missing or changed.
 
+mod export;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use hookpool_fjall::{Progress, Report};
+use hookpool_core::{codec::Digest, position::Position};
+use hookpool_fjall::Report;
 use serde::Serialize;
 
 use crate::{
@@ -11,30 +14,53 @@ use crate::{
     config::Settings,
     exit::Exit,
     output::{self, Output},
+    progress::Progress,
+    proof::{History, Kept, Verdict},
 };
 
 /// The logs of a data folder; the pool is derived from them.
 const LOGS: [&str; 2] = ["log", "control"];
-/// Longer logs say how far they are.
-const QUIET_EVENTS: u64 = 1_000_000;
-
 pub(crate) async fn run(args: VerifyArgs, settings: Settings) -> anyhow::Result<Exit> {
-    let dir = settings.data_dir;
-    let reports = tokio::task::spawn_blocking(move || read(&dir))
+    let kept = args.head.as_deref();
+    let kept = kept.map(|file| Kept::read(file, args.public_key));
+    let kept = kept.transpose()?;
+    let output = args.output.output;
+    let verify = move || match args.export {
+        Some(file) => export::run(&file, kept.as_ref(), output),
+        None => folder(&settings.data_dir, kept.as_ref(), output),
+    };
+    tokio::task::spawn_blocking(verify)
         .await
-        .context("verifying")??;
-    match args.output.output {
-        Output::Pretty => print(&reports)?,
-        Output::Json => {
-            let [log, control] = &reports;
-            output::json(&Verified {
-                log: log.into(),
-                control: control.into(),
-            })?;
+        .context("verifying")?
+}
+
+fn folder(dir: &Path, kept: Option<&Kept>, output: Output) -> anyhow::Result<Exit> {
+    let reports = read(dir, kept)?;
+    let [log, control] = &reports;
+    let problem = kept.and_then(|kept| {
+        kept.problem(History {
+            epoch: log.report.epoch,
+            end: log.report.head,
+            digest: log.at_head,
+        })
+    });
+    match output {
+        Output::Pretty => {
+            print(&reports)?;
+            kept.map_or(Ok(()), |kept| kept.explain(problem.as_deref()))?;
         }
+        Output::Json => output::json(&Verified {
+            log: log.into(),
+            control: control.into(),
+            head: kept.map(|kept| Verdict::new(kept, problem.clone())),
+        })?,
     }
     let whole = reports.iter().all(|log| log.report.problem.is_none());
-    Ok(if whole { Exit::Ok } else { Exit::Problems })
+    Ok(if whole && problem.is_none() {
+        Exit::Ok
+    } else {
+        Exit::Problems
+    })
 }
 
 /// A log and what was found in it.
@@ -42,27 +68,30 @@ struct Log {
     name: &'static str,
     dir: PathBuf,
     report: Report,
+    /// Of the block that ends where a head is.
+    at_head: Option<Digest>,
 }
 
-fn read(dir: &Path) -> anyhow::Result<[Log; 2]> {
+fn read(dir: &Path, kept: Option<&Kept>) -> anyhow::Result<[Log; 2]> {
+    let head = kept.map(|kept| kept.head.position);
     let [log, control] = LOGS.map(|name| {
         let dir = dir.join(name);
-        let report = hookpool_fjall::verify(&dir, tenths(name))?;
-        anyhow::Ok(Log { name, dir, report })
+        let mut progress = Progress::new(name);
+        let mut at_head = (head == Some(Position::ZERO)).then(Digest::default);
+        let report = hookpool_fjall::verify(&dir, |at| {
+            if head == Some(at.position) {
+                at_head = Some(at.digest);
+            }
+            progress.at(at.position.0, at.head.0);
+        })?;
+        anyhow::Ok(Log {
+            name,
+            dir,
+            report,
+            at_head,
+        })
     });
     Ok([log?, control?])
-}
-
-/// Says each tenth of a long log once.
-fn tenths(name: &'static str) -> impl FnMut(Progress) {
-    let mut said = 0;
-    move |Progress { position, head }| {
-        let tenth = position.0.saturating_mul(10) / head.0.max(1);
-        if head.0 > QUIET_EVENTS && tenth > said {
-            said = tenth;
-            output::say(&format!("{name}: {} %", tenth * 10));
-        }
-    }
 }
 
 fn print(logs: &[Log]) -> anyhow::Result<()> {
@@ -84,7 +113,7 @@ fn print(logs: &[Log]) -> anyhow::Result<()> {
             report.head.to_string(),
             report.epoch.to_string(),
             // Enough to compare by eye; JSON has all of it.
-            format!("{:?}", report.digest).chars().take(16).collect(),
+            report.digest.to_string().chars().take(16).collect(),
             result.to_owned(),
         ]
     };
@@ -115,6 +144,7 @@ fn explain(log: &Log) -> anyhow::Result<()> {
 struct Verified<'a> {
     log: VerifiedLog<'a>,
     control: VerifiedLog<'a>,
+    head: Option<Verdict>,
 }
 
 #[derive(Serialize)]
@@ -139,7 +169,7 @@ impl<'a> From<&'a Log> for VerifiedLog<'a> {
             bytes: report.bytes,
             head: report.head.0,
             epoch: report.epoch.to_string(),
-            digest: format!("{:?}", report.digest),
+            digest: report.digest.to_string(),
             ok: report.problem.is_none(),
             problem: report.problem.as_ref().map(|problem| problem.what.as_str()),
             accept: report.accept.as_deref(),

@@ -15,6 +15,7 @@ mod common;
 mod changes_contract;
 mod demo;
 mod github;
+mod history;
 mod ingest_contract;
 mod kill_loop;
 mod mutations;

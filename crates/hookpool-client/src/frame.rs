@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn an_unknown_event_is_no_frame_and_broken_data_is_an_error() {
-        assert_eq!(frame("generation", Some("e.2.1"), "{}").unwrap(), None);
+        assert_eq!(frame("weather", Some("e.2.1"), "{}").unwrap(), None);
         assert!(matches!(
             frame("bookmark", None, "{"),
             Err(Error::Protocol(_))

@@ -35,6 +35,7 @@ mod error;
 mod follower;
 mod frame;
 mod generations;
+mod history;
 mod operator;
 mod problem;
 mod producer;
@@ -51,6 +52,7 @@ pub use frame::{Bookmark, Change, Frame, Generation, Goodbye, Op, Reset, Row, Sn
 pub use generations::{
     DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
 };
+pub use history::{Download, ExportQuery};
 pub use hookpool_core::key::Secret;
 pub use operator::{
     Connector, ConnectorKey, CreatedConnector, CreatedReader, NewConnector, Operator, Reader,

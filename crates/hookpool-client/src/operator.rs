@@ -1,7 +1,7 @@
 //! Connectors and read keys: who may write and who may read.
 
 use hookpool_core::key::Secret;
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{error::Error, secret, server::Server};
@@ -254,9 +254,16 @@ impl Operator {
         self.delete(&["readers", name]).await
     }
 
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub(crate) fn request_of(&self, path: &[&str]) -> Result<RequestBuilder, Error> {
+        self.server.get(&admin(path), Some(&self.key))
+    }
+
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
-        let request = self.server.get(&admin(path), Some(&self.key))?;
-        self.server.json(request).await
+        self.server.json(self.request_of(path)?).await
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(

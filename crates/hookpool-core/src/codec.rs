@@ -9,7 +9,7 @@ mod note;
 
 pub use block::{
     Block, BlockError, BlockHeader, Digest, EncodedBlock, FORMAT_VERSION, HEADER_BYTES, MAGIC,
-    encode_block, find_blocks,
+    encode_block, event_crc, find_blocks, find_damage,
 };
 pub use item::{ItemError, decode_history, decode_item, encode_history, encode_item};
 pub use note::{decode_note, encode_note};

@@ -39,6 +39,15 @@ impl RequestId {
     }
 }
 
+impl RequestId {
+    /// Reads what is shown; other spellings of a UUID too.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        uuid::Uuid::parse_str(text)
+            .ok()
+            .map(|uuid| Self(uuid.into_bytes()))
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         uuid::Uuid::from_bytes(self.0).fmt(f)

@@ -6,11 +6,14 @@ use chacha20poly1305::{
 };
 use thiserror::Error;
 
-use crate::{key::Secret, name::ConnectorName};
+use crate::{key::Secret, name::ConnectorName, proof::HeadKey};
 
-/// The key that opens every signing key of a data folder.
+/// The key that opens every signing key of a data folder, and that the key for its signed heads is derived from.
 #[derive(Clone)]
-pub struct MasterKey(ChaCha20Poly1305);
+pub struct MasterKey {
+    cipher: ChaCha20Poly1305,
+    heads: HeadKey,
+}
 
 impl std::fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -31,7 +34,16 @@ impl MasterKey {
     /// From its 32 bytes.
     #[must_use]
     pub fn new(bytes: &[u8; 32]) -> Self {
-        Self(ChaCha20Poly1305::new(bytes.into()))
+        Self {
+            cipher: ChaCha20Poly1305::new(bytes.into()),
+            heads: HeadKey::derive(bytes),
+        }
+    }
+
+    /// Signs heads of the logs of the data folder.
+    #[must_use]
+    pub fn head_key(&self) -> &HeadKey {
+        &self.heads
     }
 
     /// Seals a signing key for one connector: hex of nonce and ciphertext. `nonce` is random and never used twice.
@@ -50,7 +62,7 @@ impl MasterKey {
             aad: connector.as_str().as_bytes(),
         };
         let sealed = self
-            .0
+            .cipher
             .encrypt(Nonce::from_slice(&nonce), payload)
             .expect("a key is short");
         const_hex::encode([&nonce[..], &sealed].concat())
@@ -68,7 +80,7 @@ impl MasterKey {
             aad: connector.as_str().as_bytes(),
         };
         let key = self
-            .0
+            .cipher
             .decrypt(Nonce::from_slice(nonce), payload)
             .map_err(|_| SealError)?;
         String::from_utf8(key)

@@ -18,6 +18,14 @@ impl Timestamp {
         Self(seconds.saturating_mul(1_000_000))
     }
 
+    /// Reads what is shown, and no other spelling of it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let micros = text.parse::<jiff::Timestamp>().ok()?.as_microsecond();
+        let time = Self(u64::try_from(micros).ok()?);
+        (time.to_string() == text).then_some(time)
+    }
+
     /// Whole seconds since 1970, rounded down.
     #[must_use]
     pub fn seconds(self) -> u64 {
@@ -57,5 +65,20 @@ mod tests {
             "2023-11-14T22:13:20.000000Z"
         );
         assert_eq!(Timestamp(1).to_string(), "1970-01-01T00:00:00.000001Z");
+    }
+
+    #[test]
+    fn only_what_is_shown_is_read() {
+        let time = Timestamp(1_700_000_000_123_456);
+        assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
+        for bad in [
+            "",
+            "2023-11-14T22:13:20Z",
+            "2023-11-14t22:13:20.123456Z",
+            "2023-11-14T22:13:20.123456+00:00",
+            "1969-12-31T23:59:59.000000Z",
+        ] {
+            assert_eq!(Timestamp::parse(bad), None, "{bad}");
+        }
     }
 }

@@ -122,6 +122,11 @@ impl<L: EventLog> Control<L> {
         Ok(control)
     }
 
+    /// Where the changes are recorded.
+    pub(crate) fn log(&self) -> &Arc<L> {
+        &self.log
+    }
+
     /// Who may do what, as of now.
     #[must_use]
     pub fn registry(&self) -> arc_swap::Guard<Arc<Registry>> {

@@ -1,8 +1,11 @@
 //! The engine: opens the pipeline, takes deliveries, hands out views and followers, ends in order.
 
+mod history;
+
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use bytes::Bytes;
+pub use history::LogName;
 use hookpool_core::{
     cursor::Cursor,
     event::{NewEvent, RequestId},
@@ -10,6 +13,7 @@ use hookpool_core::{
     name::{ItemId, StreamName},
     plan::Ruled,
     position::{Generation, Position},
+    proof::HeadKey,
     registry::Access,
     seal::MasterKey,
     shape::{ShapeError, Stamp, shape},
@@ -145,6 +149,7 @@ pub struct Engine<L, P: PoolStore> {
     status: StatusCell,
     clock: Clock,
     entropy: Entropy,
+    heads: HeadKey,
 }
 
 /// The threads and tasks of an engine.
@@ -189,6 +194,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             clock,
             entropy,
         } = options;
+        let heads = master.head_key().clone();
         let (log, pool, status) = (Arc::new(log), Arc::new(pool), StatusCell::default());
         let applied = check_pool(&*log, &*pool)?;
         let control = Arc::new(control);
@@ -243,6 +249,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             status,
             clock,
             entropy,
+            heads,
         };
         Ok((
             Arc::new(engine),

@@ -16,4 +16,4 @@ pub mod projector;
 pub mod rebuild;
 pub mod status;
 
-pub use engine::{AcceptError, Engine, Options, Receipt, StartError};
+pub use engine::{AcceptError, Engine, LogName, Options, Receipt, StartError};

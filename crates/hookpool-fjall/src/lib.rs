@@ -17,6 +17,6 @@ mod verify;
 mod witness;
 
 pub use error::OpenError;
-pub use log::{FjallLog, Options, VERIFY_BYTES};
+pub use log::{CopyError, FjallLog, Options, VERIFY_BYTES};
 pub use pool::{FjallPool, FjallPoolSnapshot};
 pub use verify::{Problem, Progress, Report, verify};

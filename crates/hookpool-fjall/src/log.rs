@@ -1,24 +1,28 @@
 //! A log in a folder: one block per commit, synced before anybody is told.
 
+mod copy;
+
 use std::{
     collections::HashMap,
     fmt,
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+pub use copy::CopyError;
 use fjall::{Database, Keyspace, PersistMode};
 use hookpool_core::{
-    codec::{Block, Digest, EncodedBlock, encode_block},
+    codec::{Block, Digest, encode_block},
     event::{DedupeKey, Event, NewEvent},
     name::StreamName,
     position::{Epoch, Position},
 };
 use hookpool_store::{
-    AppendError, Appended, Cause, EventLog, Page, PageRequest, ReadError, dedupe::DedupeWindow,
-    wait_past,
+    AppendError, Appended, Cause, EventLog, LogEnd, Page, PageRequest, ReadError,
+    dedupe::DedupeWindow, wait_past,
 };
 use thiserror::Error;
 use tokio::sync::watch;
@@ -30,7 +34,7 @@ use crate::{
     keys::{BLOCKS, Key, STREAMS, stream_of, stream_prefix},
     rows::Ordinals,
     tables,
-    tail::{Tail, View, index},
+    tail::{self, Tail, View, index},
     witness::{Found, Keeper, Witness},
 };
 
@@ -75,7 +79,7 @@ pub struct FjallLog {
 /// What readers see: a snapshot, and up to where it may be read.
 struct Published {
     view: View,
-    head: Position,
+    end: LogEnd,
 }
 
 /// What only the appender needs.
@@ -121,16 +125,11 @@ impl FjallLog {
     }
 
     fn commit(&self, batch: &[NewEvent]) -> Result<Vec<Appended>, AppendError> {
-        // A panic in here leaves `failed` set.
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cause) = writer.failed.clone().or_else(|| self.keeper.failed()) {
-            return Err(AppendError::Final(cause));
-        }
+        let mut writer = self.writer()?;
         let (outcomes, new) = writer.sort_out(batch);
         if new.is_empty() {
             return Ok(outcomes);
         }
-        writer.failed = Some(Arc::new(Unfinished));
         let first = writer.head.plus(1);
         let block = encode_block(self.epoch, first, writer.digest, new.iter().copied());
         let end = Witness {
@@ -138,29 +137,52 @@ impl FjallLog {
             head: block.last,
             digest: block.digest,
         };
-        if let Err(error) = self.write(first, block, &new) {
+        self.store(&mut writer, end, block.bytes.into(), &new)?;
+        Ok(outcomes)
+    }
+
+    /// The right to append.
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, AppendError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        match writer.failed.clone().or_else(|| self.keeper.failed()) {
+            Some(cause) => Err(AppendError::Final(cause)),
+            None => Ok(writer),
+        }
+    }
+
+    /// Makes the next block durable, with which the log ends at `end`.
+    fn store(
+        &self,
+        writer: &mut Writer,
+        end: Witness,
+        block: Bytes,
+        events: &[&NewEvent],
+    ) -> Result<(), AppendError> {
+        // A panic in here leaves it set.
+        writer.failed = Some(Arc::new(Unfinished));
+        if let Err(error) = self.write(writer.head.plus(1), block, events) {
             let cause = database::cause(error);
             writer.failed = Some(Arc::clone(&cause));
             return Err(AppendError::Final(cause));
         }
-        writer.advance(&end, &new);
+        writer.advance(&end, events);
         writer.failed = None;
         self.publish(&end);
-        Ok(outcomes)
+        Ok(())
     }
 
     /// IMPORTANT: one batch, synced; the block and its index are both there or both absent.
     fn write(
         &self,
         first: Position,
-        block: EncodedBlock,
+        block: Bytes,
         events: &[&NewEvent],
     ) -> Result<(), fjall::Error> {
         let mut batch = self
             .database
             .batch()
             .durability(Some(PersistMode::SyncData));
-        batch.insert(&self.blocks, Key::Block(first).encode(), block.bytes);
+        batch.insert(&self.blocks, Key::Block(first).encode(), block);
         for (stream, ordinals) in index(events.iter().map(|event| &event.stream)) {
             let key = Key::Stream(stream, first).encode();
             batch.insert(&self.streams, key, ordinals.encode());
@@ -177,7 +199,7 @@ impl FjallLog {
         };
         self.published.store(Arc::new(Published {
             view,
-            head: end.head,
+            end: end.log_end(),
         }));
         self.head.send_replace(end.head);
         self.keeper.moved(*end);
@@ -193,8 +215,23 @@ impl EventLog for FjallLog {
         PageReader::new(&self.published.load_full(), &request).read(&request)
     }
 
+    async fn blocks(&self, after: Position, bytes_max: usize) -> Result<Vec<Block>, ReadError> {
+        let published = self.published.load_full();
+        let mut reader = BlockReader::new(&published.view, self.epoch, after);
+        reader
+            .read(published.end.head, bytes_max)
+            .map_err(|what| ReadError::Damaged {
+                after: reader.seen,
+                cause: Arc::new(Damage(what)),
+            })
+    }
+
     fn head(&self) -> Position {
         *self.head.borrow()
+    }
+
+    fn end(&self) -> LogEnd {
+        self.published.load().end
     }
 
     fn epoch(&self) -> Epoch {
@@ -392,7 +429,7 @@ impl Opened {
             writer: Mutex::new(writer),
             published: ArcSwap::from_pointee(Published {
                 view,
-                head: tail.head,
+                end: end.log_end(),
             }),
             head: watch::Sender::new(tail.head),
             keeper,
@@ -439,6 +476,43 @@ fn create(dir: &Path, epoch: Epoch, witness: Found) -> Result<(), OpenError> {
         .map_err(unusable)
 }
 
+/// Reads some whole blocks.
+struct BlockReader<'a> {
+    view: &'a View,
+    epoch: Epoch,
+    /// Everything up to here was read or not asked for.
+    seen: Position,
+}
+
+impl<'a> BlockReader<'a> {
+    fn new(view: &'a View, epoch: Epoch, after: Position) -> Self {
+        Self {
+            view,
+            epoch,
+            seen: after,
+        }
+    }
+
+    fn read(&mut self, head: Position, bytes_max: usize) -> Result<Vec<Block>, String> {
+        let mut blocks = Vec::new();
+        if self.seen >= head {
+            return Ok(blocks);
+        }
+        let mut bytes = 0;
+        for block in self.view.blocks_without_holes(self.seen, head)? {
+            let block = block?;
+            tail::check_block(&block, self.epoch)?;
+            bytes += block.len_bytes();
+            self.seen = block.header().last();
+            blocks.push(block);
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(blocks)
+    }
+}
+
 /// Fills one page.
 struct PageReader<'a> {
     published: &'a Published,
@@ -455,7 +529,7 @@ impl<'a> PageReader<'a> {
     fn new(published: &'a Published, request: &PageRequest) -> Self {
         Self {
             published,
-            until: request.until.min(published.head),
+            until: request.until.min(published.end.head),
             seen: request.after,
             events: Vec::new(),
             bytes: 0,
@@ -486,20 +560,12 @@ impl<'a> PageReader<'a> {
 
     /// Whether everything up to the end is in the page.
     fn read_all(&mut self) -> Result<bool, String> {
-        let view = &self.published.view;
-        let next = self.seen.plus(1);
-        let first = view
-            .block_at(next)?
-            .filter(|block| block.header().last() >= next)
-            .ok_or_else(|| missing(next))?;
-        let rest = view.blocks(first.header().last().plus(1)..=self.until);
-        let mut expected = first.header().first;
-        for block in std::iter::once(Ok(first)).chain(rest) {
+        for block in self
+            .published
+            .view
+            .blocks_without_holes(self.seen, self.until)?
+        {
             let block = block?;
-            if block.header().first != expected {
-                return Err(missing(expected));
-            }
-            expected = block.header().last().plus(1);
             for event in block.events_from(self.seen.plus(1)) {
                 let event = event.map_err(|error| error.to_string())?;
                 if event.position > self.until {
@@ -510,11 +576,7 @@ impl<'a> PageReader<'a> {
                 }
             }
         }
-        if expected > self.until {
-            Ok(true)
-        } else {
-            Err(missing(expected))
-        }
+        Ok(true)
     }
 
     /// Whether everything of the stream up to the end is in the page.
@@ -529,7 +591,7 @@ impl<'a> PageReader<'a> {
             .map_or_else(|| stream_prefix(stream), |(first, _)| key(first));
         for row in self.rows(from..=key(self.until)) {
             let (first, row) = row?;
-            let block = view.block(first)?.ok_or_else(|| missing(first))?;
+            let block = view.block(first)?.ok_or_else(|| tail::missing(first))?;
             let count = block.header().count;
             let ordinals = Ordinals::decode(&row, count)
                 .ok_or_else(|| format!("the index of stream {stream} is damaged at {first}"))?;
@@ -600,8 +662,4 @@ impl<'a> PageReader<'a> {
         self.events.push(event);
         true
     }
-}
-
-fn missing(position: Position) -> String {
-    format!("the block of position {position} is missing")
 }

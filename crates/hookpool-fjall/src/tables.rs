@@ -9,6 +9,7 @@ use std::{
     path::Path,
 };
 
+use hookpool_core::codec::find_damage;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 /// Bytes of the end of an archive ("sfa"): magic, version, checksum type, checksum(16), place(8) and length(8) of the contents.
@@ -65,9 +66,15 @@ impl Table {
         }
         *budget = budget.saturating_sub(bytes);
         let checksum = checksum(&mut file).map_err(|error| unreadable(&path, &error))?;
-        (checksum == self.checksum)
-            .then_some(())
-            .ok_or_else(|| damaged(&path))
+        if checksum == self.checksum {
+            return Ok(());
+        }
+        // Compressed blocks can't be looked into, and where other parts of the file are damaged there is no position to name.
+        let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+        Err(match find_damage(&bytes.into()) {
+            Some(position) => format!("{} at position {position}", damaged(&path)),
+            None => damaged(&path),
+        })
     }
 }
 

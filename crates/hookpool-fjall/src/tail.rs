@@ -67,6 +67,35 @@ impl View {
         self.snapshot.range(&self.blocks, range).map(read)
     }
 
+    /// The blocks that hold the positions after `after` up to `until`, which is in the log: all of them, or an error.
+    pub(crate) fn blocks_without_holes(
+        &self,
+        after: Position,
+        until: Position,
+    ) -> Result<impl Iterator<Item = Result<Block, Finding>> + use<>, Finding> {
+        let next = after.plus(1);
+        let first = self
+            .block_at(next)?
+            .filter(|block| block.header().last() >= next)
+            .ok_or_else(|| missing(next))?;
+        let mut expected = first.header().first;
+        let rest = self.blocks(first.header().last().plus(1)..=until);
+        let end = std::iter::once_with(|| Ok(None));
+        let blocks = std::iter::once(Ok(first)).chain(rest);
+        Ok(blocks
+            .map(|block| block.map(Some))
+            .chain(end)
+            .filter_map(move |block| match block {
+                Ok(Some(block)) if block.header().first == expected => {
+                    expected = block.header().last().plus(1);
+                    Some(Ok(block))
+                }
+                Ok(None) if expected > until => None,
+                Ok(_) => Some(Err(missing(expected))),
+                Err(what) => Some(Err(what)),
+            }))
+    }
+
     /// Whether the index names this block for exactly the streams that it holds.
     pub(crate) fn check_index(&self, block: &Block, events: &[Event]) -> Result<(), Finding> {
         let first = block.header().first;
@@ -150,20 +179,29 @@ impl View {
     }
 
     fn check(&self, block: &Block, epoch: Epoch, with_index: bool) -> Result<Checked, Finding> {
-        let header = *block.header();
-        if header.epoch != epoch {
-            return Err(format!(
-                "the block at position {} is of another log",
-                header.first
-            ));
-        }
-        let events: Result<Vec<_>, _> = block.events().collect();
-        let events = events.map_err(|error| error.to_string())?;
+        let events = check_block(block, epoch)?;
         if with_index {
             self.check_index(block, &events)?;
         }
         Ok(Checked::of(block, &events))
     }
+}
+
+/// The events of a block, if it is of this log and all of them are intact.
+pub(crate) fn check_block(block: &Block, epoch: Epoch) -> Result<Vec<Event>, Finding> {
+    let header = block.header();
+    if header.epoch != epoch {
+        return Err(format!(
+            "the block at position {} is of another log",
+            header.first
+        ));
+    }
+    let events: Result<Vec<_>, _> = block.events().collect();
+    events.map_err(|error| error.to_string())
+}
+
+pub(crate) fn missing(position: Position) -> Finding {
+    format!("the block of position {position} is missing")
 }
 
 /// Which events of a block belong to which stream.

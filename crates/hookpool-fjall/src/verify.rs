@@ -12,7 +12,7 @@ use crate::{
     folder,
     log::{Opened, Options, Purpose},
     tables::Finding,
-    tail::{View, index},
+    tail::{View, check_block, index},
     witness::Witness,
 };
 
@@ -21,6 +21,8 @@ use crate::{
 pub struct Progress {
     /// The last position read.
     pub position: Position,
+    /// Of the block that ends there.
+    pub digest: Digest,
     /// The last position of the log.
     pub head: Position,
 }
@@ -141,6 +143,7 @@ impl<'a> Verification<'a> {
             }
             progress(Progress {
                 position: self.report.head,
+                digest: self.report.digest,
                 head,
             });
         }
@@ -159,14 +162,7 @@ impl<'a> Verification<'a> {
     /// Checks a block against the one before it.
     fn take(&mut self, block: &Block) -> Result<(), Finding> {
         let header = block.header();
-        if header.epoch != self.report.epoch {
-            return Err(format!(
-                "the block at position {} is of another log",
-                header.first
-            ));
-        }
-        let events: Result<Vec<_>, _> = block.events().collect();
-        let events = events.map_err(|error| error.to_string())?;
+        let events = check_block(block, self.report.epoch)?;
         if let Some(previous) = self.previous {
             if self.report.head.plus(1) != header.first {
                 self.found(format!(

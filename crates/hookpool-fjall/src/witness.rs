@@ -13,7 +13,7 @@ use hookpool_core::{
     codec::Digest,
     position::{Epoch, Position},
 };
-use hookpool_store::Cause;
+use hookpool_store::{Cause, LogEnd};
 
 use crate::folder;
 
@@ -44,6 +44,13 @@ pub(crate) enum Found {
 }
 
 impl Witness {
+    pub(crate) fn log_end(&self) -> LogEnd {
+        LogEnd {
+            head: self.head,
+            digest: self.digest,
+        }
+    }
+
     /// `magic(4) version(1) 00 00 00 epoch(8) head(8) digest(32) crc(4)`, little endian.
     fn encode(&self) -> Vec<u8> {
         let mut bytes = [

@@ -21,7 +21,7 @@ use warp::{
 
 use crate::{
     app::{App, Request, set},
-    body,
+    body, history,
     problem::{Code, Problem},
     query::Query,
     render::json_response,
@@ -80,7 +80,7 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Response, Problem> {
     let (author, body) = operator(app, request, body).await?;
-    Query::only(&request.query, &[])?;
+    let query = Query::only(&request.query, route.parameters())?;
     let admin = Admin { app, author };
     let post = request.method == Method::POST;
     match route {
@@ -102,6 +102,9 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         AdminRoute::Readers if post => admin.add_reader(parse(&body)?).await,
         AdminRoute::Readers => Ok(admin.readers()),
         AdminRoute::Reader { name } => admin.revoke_reader(named(name)?).await,
+        AdminRoute::Head => history::head(app),
+        AdminRoute::Export => history::export(app, &query).await,
+        AdminRoute::Blocks => history::blocks(app, &query),
     }
 }
 

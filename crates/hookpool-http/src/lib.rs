@@ -9,6 +9,7 @@ mod app;
 mod body;
 mod changes;
 mod generations;
+mod history;
 mod ingest;
 mod metrics;
 mod ops;

@@ -51,6 +51,9 @@ pub(crate) enum AdminRoute<'a> {
     Enable { name: &'a str, enabled: bool },
     Readers,
     Reader { name: &'a str },
+    Head,
+    Export,
+    Blocks,
 }
 
 /// A path under `/api/admin/streams/{s}`.
@@ -134,6 +137,9 @@ impl<'a> AdminRoute<'a> {
             },
             ["readers"] => Self::Readers,
             ["readers", one] => Self::Reader { name: name(one)? },
+            ["head"] => Self::Head,
+            ["export"] => Self::Export,
+            ["blocks"] => Self::Blocks,
             _ => return None,
         })
     }
@@ -157,10 +163,19 @@ impl<'a> AdminRoute<'a> {
         })
     }
 
+    /// The query parameters that the path takes.
+    pub(crate) fn parameters(&self) -> &'static [&'static str] {
+        match self {
+            Self::Export => &["after", "until", "stream", "format"],
+            Self::Blocks => &["log", "after"],
+            _ => &[],
+        }
+    }
+
     fn methods(&self) -> &'static [&'static str] {
         match self {
             Self::Connectors | Self::Readers => &["GET", "HEAD", "POST"],
-            Self::Connector { .. } => &["GET", "HEAD"],
+            Self::Connector { .. } | Self::Head | Self::Export | Self::Blocks => &["GET", "HEAD"],
             Self::RotateKey { .. } | Self::RotateSigningKey { .. } | Self::Enable { .. } => {
                 &["POST"]
             }

@@ -3,6 +3,8 @@
 //!
 //! A promise panics when it is broken. It gets a store of its own, empty, and may close and open it.
 
+mod blocks;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use hookpool_core::{
@@ -16,6 +18,8 @@ use crate::{
     log::{Appended, EventLog, Page, PageRequest},
     pool::PoolStore,
 };
+
+pub use blocks::*;
 
 /// Makes logs to be tested.
 pub trait LogFixture {
@@ -64,6 +68,11 @@ macro_rules! log_conformance {
             readers_never_see_a_hole_or_more_than_the_head
             a_reopened_log_is_the_same_and_goes_on
             duplicates_are_known_after_reopening
+            blocks_hold_every_event_and_are_chained
+            blocks_after_a_position_are_whole_and_bounded
+            the_end_is_the_head_with_the_digest_of_the_last_block
+            blocks_never_end_past_the_head
+            blocks_are_the_same_after_reopening
         );
     };
     ($fixture:expr, $($promise:ident)+) => {$(

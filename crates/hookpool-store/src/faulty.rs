@@ -6,12 +6,13 @@ use std::{
 };
 
 use hookpool_core::{
+    codec::Block,
     event::NewEvent,
     position::{Epoch, Position},
 };
 use thiserror::Error;
 
-use crate::log::{AppendError, Appended, Cause, EventLog, Page, PageRequest, ReadError};
+use crate::log::{AppendError, Appended, Cause, EventLog, LogEnd, Page, PageRequest, ReadError};
 
 /// Which failures happen and how often. "One in `n`" calls on average; 0 is never.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,7 +25,7 @@ pub struct Faults {
     pub unknown_one_in: u64,
     /// One in this many appends ends as [`AppendError::Final`], half of them after the events were appended, and so do all later ones.
     pub final_one_in: u64,
-    /// One in this many pages ends as [`ReadError::Backend`].
+    /// One in this many reads of pages or blocks ends as [`ReadError::Backend`].
     pub read_one_in: u64,
 }
 
@@ -90,6 +91,14 @@ impl<L> FaultyLog<L> {
         }
     }
 
+    async fn may_read(&self) -> Result<(), ReadError> {
+        self.delay().await;
+        match self.with_state(|state| state.random.fate(self.faults.read_one_in)) {
+            Fate::Works => Ok(()),
+            Fate::FailsBefore | Fate::FailsAfter => Err(ReadError::Backend(Arc::new(Injected))),
+        }
+    }
+
     fn stop(&self) -> AppendError {
         let cause: Cause = Arc::new(Injected);
         self.with_state(|state| state.stopped = Some(Arc::clone(&cause)));
@@ -135,15 +144,21 @@ impl<L: EventLog> EventLog for FaultyLog<L> {
     }
 
     async fn page(&self, request: PageRequest) -> Result<Page, ReadError> {
-        self.delay().await;
-        match self.with_state(|state| state.random.fate(self.faults.read_one_in)) {
-            Fate::Works => self.inner.page(request).await,
-            Fate::FailsBefore | Fate::FailsAfter => Err(ReadError::Backend(Arc::new(Injected))),
-        }
+        self.may_read().await?;
+        self.inner.page(request).await
+    }
+
+    async fn blocks(&self, after: Position, bytes_max: usize) -> Result<Vec<Block>, ReadError> {
+        self.may_read().await?;
+        self.inner.blocks(after, bytes_max).await
     }
 
     fn head(&self) -> Position {
         self.inner.head()
+    }
+
+    fn end(&self) -> LogEnd {
+        self.inner.end()
     }
 
     fn epoch(&self) -> Epoch {

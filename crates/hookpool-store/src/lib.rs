@@ -10,7 +10,9 @@ pub mod log;
 pub mod memory;
 pub mod pool;
 
-pub use log::{AppendError, Appended, Cause, EventLog, Page, PageRequest, ReadError, wait_past};
+pub use log::{
+    AppendError, Appended, Cause, EventLog, LogEnd, Page, PageRequest, ReadError, wait_past,
+};
 pub use pool::{
     Checkpoint, DifferenceState, GenerationChanges, GenerationState, ItemPage, PoolChanges,
     PoolError, PoolSnapshot, PoolStore,

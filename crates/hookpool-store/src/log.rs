@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc};
 
 use hookpool_core::{
+    codec::{Block, Digest},
     event::{Event, NewEvent},
     name::StreamName,
     position::{Epoch, Position},
@@ -32,6 +33,12 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 ///
 /// **Head** is the last durable position. It never moves back, and moves only after what it covers can be read.
 ///
+/// **Blocks.** The events lie in blocks, one for each commit; how a batch is divided into commits is the log's business. A block never changes, and
+/// names the digest of the one before it, the first one zeros: so the digest of the last block is that of the whole history. Blocks are
+/// read whole, in order, without one missing in between, and none ends past the head.
+///
+/// **End** is the head with the digest of the block that ends there. Both are of one moment.
+///
 /// Calls may block the calling thread for the time of a disk access: the appender has a thread of its own, and readers bound
 /// their pages.
 pub trait EventLog: Send + Sync + 'static {
@@ -44,8 +51,19 @@ pub trait EventLog: Send + Sync + 'static {
     /// The events after a position.
     fn page(&self, request: PageRequest) -> impl Future<Output = Result<Page, ReadError>> + Send;
 
+    /// The intact blocks that end after a position, oldest first: no further one once they have `bytes_max` bytes, and at least one if there is any.
+    /// The first one may begin at or before the position.
+    fn blocks(
+        &self,
+        after: Position,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<Vec<Block>, ReadError>> + Send;
+
     /// The last durable position.
     fn head(&self) -> Position;
+
+    /// The head with its digest.
+    fn end(&self) -> LogEnd;
 
     /// Identity of this log.
     fn epoch(&self) -> Epoch;
@@ -76,8 +94,20 @@ impl<L: EventLog> EventLog for Arc<L> {
         L::page(self, request)
     }
 
+    fn blocks(
+        &self,
+        after: Position,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<Vec<Block>, ReadError>> + Send {
+        L::blocks(self, after, bytes_max)
+    }
+
     fn head(&self) -> Position {
         L::head(self)
+    }
+
+    fn end(&self) -> LogEnd {
+        L::end(self)
     }
 
     fn epoch(&self) -> Epoch {
@@ -87,6 +117,15 @@ impl<L: EventLog> EventLog for Arc<L> {
     fn wait(&self, past: Position) -> impl Future<Output = Position> + Send {
         L::wait(self, past)
     }
+}
+
+/// Where a log ends, and what its history is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogEnd {
+    /// The last durable position.
+    pub head: Position,
+    /// SHA-256 of the block that ends there; zeros in an empty log.
+    pub digest: Digest,
 }
 
 /// What became of one event of a batch.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use hookpool_core::{
+    codec::{Block, encode_block},
     event::{Event, NewEvent},
     fold::{History, Item, Note},
     name::{ItemId, StreamName},
@@ -15,7 +16,9 @@ use tokio::sync::watch;
 
 use crate::{
     dedupe::DedupeWindow,
-    log::{AppendError, Appended, EventLog, Page, PageRequest, ReadError, wait_past},
+    log::{
+        AppendError, Appended, Cause, EventLog, LogEnd, Page, PageRequest, ReadError, wait_past,
+    },
     pool::{
         Checkpoint, GenerationState, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore,
     },
@@ -32,6 +35,9 @@ pub struct MemoryLog {
 #[derive(Debug, Default)]
 struct LogState {
     events: Vec<Event>,
+    /// The same events as they are committed.
+    blocks: Vec<Block>,
+    end: LogEnd,
     dedupe: DedupeWindow,
 }
 
@@ -64,6 +70,40 @@ impl LogState {
         Appended::New(position)
     }
 
+    /// What was appended since the last commit becomes a block.
+    fn commit(&mut self, epoch: Epoch) -> Result<(), AppendError> {
+        let first = self.end.head.plus(1);
+        let from = self.events.partition_point(|event| event.position < first);
+        let new = self.events.get(from..).unwrap_or_default();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let events = new.iter().map(|event| &event.event);
+        let encoded = encode_block(epoch, first, self.end.digest, events);
+        self.end = LogEnd {
+            head: encoded.last,
+            digest: encoded.digest,
+        };
+        let block = Block::parse(encoded.bytes.into());
+        self.blocks
+            .push(block.map_err(|error| AppendError::Final(Arc::new(error) as Cause))?);
+        Ok(())
+    }
+
+    fn blocks(&self, after: Position, bytes_max: usize) -> Vec<Block> {
+        let from = self
+            .blocks
+            .partition_point(|block| block.header().last() <= after);
+        let mut bytes = 0;
+        let fits = |block: &&Block| {
+            let room = bytes == 0 || bytes < bytes_max;
+            bytes += block.len_bytes();
+            room
+        };
+        let rest = self.blocks.iter().skip(from);
+        rest.take_while(fits).cloned().collect()
+    }
+
     fn page(&self, request: &PageRequest) -> Page {
         let from = self
             .events
@@ -94,11 +134,7 @@ impl LogState {
             page.through = event.position;
             page.events.push(event.clone());
         }
-        let head = self
-            .events
-            .last()
-            .map_or(Position::ZERO, |event| event.position);
-        page.through = page.through.max(head.min(request.until));
+        page.through = page.through.max(self.end.head.min(request.until));
         page
     }
 }
@@ -107,11 +143,9 @@ impl EventLog for MemoryLog {
     async fn append(&self, batch: Vec<NewEvent>) -> Result<Vec<Appended>, AppendError> {
         let mut state = locked(&self.state);
         let outcomes = batch.into_iter().map(|event| state.append(event)).collect();
-        let head = state
-            .events
-            .last()
-            .map_or(Position::ZERO, |event| event.position);
-        drop(state);
+        state.commit(self.epoch)?;
+        let head = state.end.head;
+        // Under the lock, so that nobody reads past the head.
         self.head
             .send_if_modified(|at| std::mem::replace(at, head) != head);
         Ok(outcomes)
@@ -121,8 +155,16 @@ impl EventLog for MemoryLog {
         Ok(locked(&self.state).page(&request))
     }
 
+    async fn blocks(&self, after: Position, bytes_max: usize) -> Result<Vec<Block>, ReadError> {
+        Ok(locked(&self.state).blocks(after, bytes_max))
+    }
+
     fn head(&self) -> Position {
         *self.head.borrow()
+    }
+
+    fn end(&self) -> LogEnd {
+        locked(&self.state).end
     }
 
     fn epoch(&self) -> Epoch {

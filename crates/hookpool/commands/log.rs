@@ -1,9 +1,9 @@
 //! `hookpool log`: what was recorded, byte for byte if need be.
 
-use hookpool_client::{Consumer, Event, EventPage};
+use hookpool_client::{Consumer, Event, EventPage, Operator};
 
 use crate::{
-    cli::{Globals, LogCommand, LogListArgs, LogShowArgs},
+    cli::{Globals, LogCommand, LogListArgs, LogShowArgs, OutputArgs},
     exit::Exit,
     output,
 };
@@ -12,12 +12,28 @@ use crate::{
 const PAGE: u64 = 1000;
 
 pub(crate) async fn run(command: LogCommand, globals: &Globals) -> anyhow::Result<Exit> {
-    let consumer = globals.consumer()?;
     match command {
-        LogCommand::List(args) => list(&args, &consumer).await?,
-        LogCommand::Show(args) => show(&args, &consumer).await?,
+        LogCommand::List(args) => list(&args, &globals.consumer()?).await?,
+        LogCommand::Show(args) => show(&args, &globals.consumer()?).await?,
+        LogCommand::Head(args) => head(&args, &globals.operator()?).await?,
     }
     Ok(Exit::Ok)
+}
+
+async fn head(args: &OutputArgs, operator: &Operator) -> anyhow::Result<()> {
+    let head = operator.head().await?;
+    if args.is_json() {
+        return output::json(&head);
+    }
+    output::facts([
+        ("epoch", head.epoch.to_string()),
+        ("position", head.position.to_string()),
+        ("digest", head.digest.to_string()),
+        ("time", head.time.to_string()),
+        ("public key", head.public_key.to_string()),
+    ])?;
+    output::say("to keep it, with its signature: --output json");
+    Ok(())
 }
 
 async fn list(args: &LogListArgs, consumer: &Consumer) -> anyhow::Result<()> {

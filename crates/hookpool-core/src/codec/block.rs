@@ -1,6 +1,6 @@
 //! A block: the events of one commit in one envelope. The unit that is written, synced, chained and checked.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -25,9 +25,15 @@ const ENTRY_HEADER_BYTES: usize = 12;
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Digest(pub [u8; 32]);
 
-impl std::fmt::Debug for Digest {
+impl std::fmt::Display for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&const_hex::encode(self.0))
+    }
+}
+
+impl std::fmt::Debug for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
     }
 }
 
@@ -161,6 +167,16 @@ pub fn encode_block<'a>(
     }
 }
 
+/// The checksum that an event has in its block.
+///
+/// # Panics
+/// As [`encode_block`].
+#[must_use]
+pub fn event_crc(Event { position, event }: &Event) -> u32 {
+    let (meta, lengths) = encode_meta(event);
+    entry_crc(*position, &lengths, &meta, &event.body)
+}
+
 /// A block that was read back. The header is checked; each event is checked as it is read.
 #[derive(Debug, Clone)]
 pub struct Block {
@@ -192,6 +208,29 @@ impl Block {
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest(Sha256::digest(&self.bytes).into())
+    }
+
+    /// Takes the first block off bytes that may go on; `None` as long as it is not whole.
+    ///
+    /// # Errors
+    /// [`BlockError`] if there is none.
+    pub fn split_off(stream: &mut BytesMut) -> Result<Option<Self>, BlockError> {
+        if stream.len() < HEADER_BYTES {
+            return Ok(None);
+        }
+        let header = BlockHeader::decode(stream)?;
+        let length = usize::try_from(header.length).map_err(|_| BlockError::Header)?;
+        let end = HEADER_BYTES + length;
+        if stream.len() < end {
+            return Ok(None);
+        }
+        Self::parse(stream.split_to(end).freeze()).map(Some)
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// Size in bytes.
@@ -237,18 +276,35 @@ impl Block {
 
 /// Headers of the intact blocks that lie anywhere in raw bytes, such as a journal file.
 pub fn find_blocks(raw: &Bytes) -> impl Iterator<Item = BlockHeader> + '_ {
+    blocks_in(raw)
+        .filter(|block| block.events().all(|event| event.is_ok()))
+        .map(|block| block.header)
+}
+
+/// The first damaged position among blocks that lie in raw bytes in order, such as a table file, where that can be seen.
+#[must_use]
+pub fn find_damage(raw: &Bytes) -> Option<Position> {
+    let mut next = None;
+    for block in blocks_in(raw) {
+        let BlockHeader { first, .. } = block.header;
+        if let Some(missing) = next.filter(|next| *next < first) {
+            return Some(missing);
+        }
+        if let Some(BlockError::Entry(position)) = block.events().find_map(Result::err) {
+            return Some(position);
+        }
+        next = next.max(Some(block.header.last().plus(1)));
+    }
+    None
+}
+
+/// Blocks by their headers, which are intact.
+fn blocks_in(raw: &Bytes) -> impl Iterator<Item = Block> + '_ {
     memchr::memmem::find_iter(raw, &MAGIC).filter_map(|at| {
         let header = BlockHeader::decode(raw.get(at..)?).ok()?;
         let end = at + HEADER_BYTES + usize::try_from(header.length).ok()?;
-        let block = Block {
-            header,
-            bytes: if end <= raw.len() {
-                raw.slice(at..end)
-            } else {
-                return None;
-            },
-        };
-        block.events().all(|event| event.is_ok()).then_some(header)
+        let bytes = (end <= raw.len()).then(|| raw.slice(at..end))?;
+        Some(Block { header, bytes })
     })
 }
 
@@ -298,6 +354,15 @@ impl Entry {
 }
 
 fn encode_entry(position: Position, event: &NewEvent, into: &mut Vec<u8>) {
+    let (meta, lengths) = encode_meta(event);
+    into.extend_from_slice(&entry_crc(position, &lengths, &meta, &event.body).to_le_bytes());
+    into.extend_from_slice(&lengths);
+    into.extend_from_slice(&meta);
+    into.extend_from_slice(&event.body);
+}
+
+/// The metadata, and its length with that of the body.
+fn encode_meta(event: &NewEvent) -> (Vec<u8>, [u8; 8]) {
     let meta = bincode::encode_to_vec(Meta::of(event), META_CONFIG)
         .expect("metadata is a few hundred bytes");
     let length = |bytes: usize| {
@@ -311,10 +376,7 @@ fn encode_entry(position: Position, event: &NewEvent, into: &mut Vec<u8>) {
         .iter_mut()
         .zip(meta_length.into_iter().chain(body_length))
         .for_each(|(to, from)| *to = from);
-    into.extend_from_slice(&entry_crc(position, &lengths, &meta, &event.body).to_le_bytes());
-    into.extend_from_slice(&lengths);
-    into.extend_from_slice(&meta);
-    into.extend_from_slice(&event.body);
+    (meta, lengths)
 }
 
 /// Over the position too, so that an event moved to another place is damaged.
@@ -483,6 +545,21 @@ mod tests {
         let block = Block::parse(bytes.into()).unwrap();
         let errors: Vec<_> = block.events().filter_map(Result::err).collect();
         assert_eq!(errors, [BlockError::Entry(Position(42))]);
+    }
+
+    #[test]
+    fn blocks_are_taken_off_a_stream_when_they_are_whole() {
+        let block = encoded().bytes;
+        let mut stream = BytesMut::new();
+        for byte in block.iter().chain(&block).take(2 * block.len() - 1) {
+            stream.extend_from_slice(&[*byte]);
+            let taken = Block::split_off(&mut stream).unwrap();
+            assert_eq!(taken.is_some(), stream.is_empty());
+            assert!(taken.is_none_or(|taken| taken.bytes() == &block));
+        }
+        assert_eq!(stream.len(), block.len() - 1);
+        stream[0] ^= 1;
+        assert!(Block::split_off(&mut stream).is_err());
     }
 
     #[test]
