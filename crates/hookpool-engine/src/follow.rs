@@ -76,6 +76,8 @@ struct Ring {
 /// Frames of one page, by stream, as they are made.
 pub(crate) struct Frames<'r> {
     rings: &'r Rings,
+    /// Nothing is encoded: who follows reads the log.
+    skip: bool,
     /// `None` for a stream that nobody followed when its first event came.
     streams: BTreeMap<StreamName, Option<Fresh>>,
 }
@@ -121,7 +123,8 @@ impl Frames<'_> {
 
     fn of(&mut self, stream: &StreamName) -> Option<&mut Fresh> {
         if !self.streams.contains_key(stream) {
-            let fresh = self.rings.is_followed(stream).then(Fresh::default);
+            let wanted = !self.skip && self.rings.is_followed(stream);
+            let fresh = wanted.then(Fresh::default);
             self.streams.insert(stream.clone(), fresh);
         }
         self.streams.get_mut(stream).and_then(Option::as_mut)
@@ -246,10 +249,11 @@ impl Rings {
         }
     }
 
-    /// The frames of the next page.
-    pub(crate) fn frames(&self) -> Frames<'_> {
+    /// The frames of what is folded next; none are made where `skip`, and followers read the log instead.
+    pub(crate) fn frames(&self, skip: bool) -> Frames<'_> {
         Frames {
             rings: self,
+            skip,
             streams: BTreeMap::new(),
         }
     }

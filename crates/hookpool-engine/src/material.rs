@@ -15,9 +15,6 @@ use hookpool_core::{
 use hookpool_store::{GenerationChanges, GenerationState, PoolError, PoolSnapshot};
 use thiserror::Error;
 
-/// Memory of touched items after which those that were not touched since the last time are let go. Twice that may be in hand.
-const HELD_BYTES: usize = 64 << 20;
-
 /// Items and checkpoint are written as one, so only damage can part them.
 #[derive(Debug, Clone, Copy, Error)]
 #[error("an item is ahead of the checkpoint")]
@@ -35,12 +32,18 @@ pub(crate) struct Material {
     pub(crate) state: GenerationState,
     young: HashMap<ItemId, Held>,
     old: HashMap<ItemId, Held>,
-    /// Memory of the young.
-    held_bytes: usize,
+    /// About the memory that these take.
+    young_bytes: usize,
+    old_bytes: usize,
     changed: Vec<ItemId>,
+    /// About the memory of what waits to be committed beside the items.
+    pending_bytes: usize,
     histories: Vec<(ItemId, History)>,
     notes: Vec<(Position, Note)>,
 }
+
+/// About what a note takes in memory.
+const NOTE_BYTES: usize = 128;
 
 /// An item that is in hand; at position zero it is not in the pool.
 #[derive(Debug, Default)]
@@ -73,7 +76,9 @@ impl Material {
             state,
             young: HashMap::new(),
             old: HashMap::new(),
-            held_bytes: 0,
+            young_bytes: 0,
+            old_bytes: 0,
+            pending_bytes: 0,
             changed: Vec::new(),
             histories: Vec::new(),
             notes: Vec::new(),
@@ -107,6 +112,7 @@ impl Material {
             Some(Note::Superseded) => self.state.superseded += 1,
             Some(Note::Adjusted { .. }) | None => {}
         }
+        self.pending_bytes += note.iter().len() * NOTE_BYTES;
         let noted = note.iter().map(|note| (event.position, note.clone()));
         self.notes.extend(noted);
         Ok(note)
@@ -131,9 +137,9 @@ impl Material {
             let grown = item.memory_bytes().saturating_sub(before);
             let (history, first) = (item.take_history(), !held.changed);
             held.changed = true;
-            self.held_bytes += grown;
+            self.young_bytes += grown;
             if let Some(history) = &history {
-                self.held_bytes += history.after.memory_bytes();
+                self.pending_bytes += history.after.memory_bytes();
             }
             self.state.items += u64::from(new);
             if first {
@@ -159,13 +165,16 @@ impl Material {
     fn held(&mut self, pool: &impl PoolSnapshot, id: &ItemId) -> Result<&mut Held, PoolError> {
         if !self.young.contains_key(id) {
             let held = match self.old.remove(id) {
-                Some(held) => held,
+                Some(held) => {
+                    self.old_bytes = self.old_bytes.saturating_sub(held.item.memory_bytes());
+                    held
+                }
                 None => Held {
                     item: Arc::new(self.stored(pool, id)?),
                     changed: false,
                 },
             };
-            self.held_bytes += held.item.memory_bytes();
+            self.young_bytes += held.item.memory_bytes();
             self.young.insert(id.clone(), held);
         }
         Ok(self.young.entry(id.clone()).or_default())
@@ -180,9 +189,9 @@ impl Material {
         Ok(item.unwrap_or_default())
     }
 
-    /// Whether so much is in hand that it should be committed.
-    pub(crate) fn is_full(&self) -> bool {
-        self.held_bytes > HELD_BYTES
+    /// About the memory of all that is in hand.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.young_bytes + self.old_bytes + self.pending_bytes
     }
 
     /// What a commit has to write; from then on it counts as written.
@@ -194,9 +203,7 @@ impl Material {
                 items.push((id, Arc::clone(&held.item)));
             }
         }
-        if self.is_full() {
-            self.forget_old();
-        }
+        self.pending_bytes = 0;
         GenerationChanges {
             stream: self.stream.clone(),
             generation: self.ruled.generation,
@@ -207,8 +214,13 @@ impl Material {
         }
     }
 
-    fn forget_old(&mut self) {
-        self.held_bytes = 0;
+    /// Lets go of what was not touched since the last time. Everything must be committed.
+    pub(crate) fn forget_old(&mut self) {
+        debug_assert!(
+            self.changed.is_empty(),
+            "what is not committed is not forgotten"
+        );
+        self.old_bytes = std::mem::take(&mut self.young_bytes);
         self.old = std::mem::take(&mut self.young);
     }
 }

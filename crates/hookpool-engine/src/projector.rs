@@ -10,6 +10,7 @@ use std::{sync::Arc, thread::JoinHandle, time::Duration};
 use hookpool_core::{
     control::ControlChange,
     difference::DifferenceSum,
+    event::Event,
     json,
     key::KeyId,
     name::StreamName,
@@ -19,13 +20,16 @@ use hookpool_store::{
     Checkpoint, EventLog, PageRequest, PoolChanges, PoolError, PoolSnapshot, PoolStore, ReadError,
 };
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use materials::Materials;
 
 use crate::{
     control::{Control, ControlError},
-    follow::Rings,
+    follow::{Frames, Rings},
     status::{FailOnPanic, StatusCell},
 };
 
@@ -86,6 +90,10 @@ pub(crate) enum Command<S> {
     },
 }
 
+/// Events that are not applied, from which on commits are made by time instead of by page.
+const FAR_BEHIND: u64 = 16_384;
+/// How often then; readers see the pool move as often.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// How long a log that does not answer is left alone at first; doubled each time.
 const RETRY_MIN: Duration = Duration::from_millis(2);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -192,7 +200,7 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
                 // Our own handle of the control keeps the channel open.
                 _ = plans.changed() => self.replan(),
                 Some(command) = commands.recv() => self.obey(command).await,
-                _ = self.log.wait(self.at) => self.apply_page().await,
+                _ = self.log.wait(self.at) => self.apply_pages().await,
             };
             match outcome {
                 Ok(()) => pause = RETRY_MIN,
@@ -207,26 +215,50 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
         }
     }
 
-    async fn apply_page(&mut self) -> Result<(), ProjectError> {
-        let page = self.log.page(PageRequest::after(self.at)).await?;
-        let mut frames = self.rings.frames();
+    /// One page and its commit; many pages and one commit while the pool is far behind, where a commit for each would be most of the work.
+    async fn apply_pages(&mut self) -> Result<(), ProjectError> {
+        let behind = self.log.head().0 - self.at.0 > FAR_BEHIND;
+        let rings = Arc::clone(&self.rings);
+        let mut frames = rings.frames(behind);
+        let begun = Instant::now();
+        let mut through = self.at;
+        loop {
+            let read = self.log.page(PageRequest::after(through)).await;
+            let page = match read {
+                Ok(page) => page,
+                // What is folded must be committed, or it would be folded again.
+                Err(error) if through == self.at => return Err(error.into()),
+                Err(_) => break,
+            };
+            self.fold(&page.events, &mut frames)?;
+            through = page.through;
+            let more = self.log.head().0 - through.0 > FAR_BEHIND;
+            let held = self.materials.is_full() || begun.elapsed() > COMMIT_EVERY;
+            if !(behind && more) || held {
+                break;
+            }
+        }
+        let mut changes = self.materials.changes(&*self.pool.snapshot())?;
+        changes.checkpoint = Some(Checkpoint {
+            epoch: self.log.epoch(),
+            position: through,
+        });
+        self.pool.commit(changes)?;
+        self.at = through;
+        // IMPORTANT: after the commit, so that nobody sees a change before the pool has it.
+        rings.publish(frames, through);
+        self.applied.send_replace(self.at);
+        Ok(())
+    }
+
+    fn fold(&mut self, events: &[Event], frames: &mut Frames<'_>) -> Result<(), ProjectError> {
         let snapshot = self.pool.snapshot();
-        for event in &page.events {
+        for event in events {
             let object = json::object(&event.event.body)
                 .map_err(|error| ProjectError::Body(event.position, error))?;
             self.materials
-                .fold(&*snapshot, event, object.fields, &mut frames)?;
+                .fold(&*snapshot, event, object.fields, frames)?;
         }
-        let mut changes = self.materials.changes(&*snapshot)?;
-        changes.checkpoint = Some(Checkpoint {
-            epoch: self.log.epoch(),
-            position: page.through,
-        });
-        self.pool.commit(changes)?;
-        self.at = page.through;
-        // IMPORTANT: after the commit, so that nobody sees a change before the pool has it.
-        self.rings.publish(frames, page.through);
-        self.applied.send_replace(self.at);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! One rebuild: folds the events of a stream from where its last commit left off, hands over, compares.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::resume_unwind, sync::Arc, thread, time::Duration};
 
 use hookpool_core::{
     difference::{Difference, DifferenceSum},
@@ -9,9 +9,10 @@ use hookpool_core::{
     name::StreamName,
     plan::{Rebuild, Ruled},
     position::{Generation, Position},
+    projection::{Change, Projection, Unfit},
 };
 use hookpool_store::{
-    EventLog, PageRequest, PoolChanges, PoolError, PoolSnapshot, PoolStore, ReadError,
+    EventLog, Page, PageRequest, PoolChanges, PoolError, PoolSnapshot, PoolStore, ReadError,
 };
 use thiserror::Error;
 use tokio::{
@@ -41,8 +42,10 @@ pub(crate) enum JobError {
 /// Events and bytes of a page; large, since nobody waits for a single one.
 const PAGE_EVENTS: usize = 8_192;
 const PAGE_BYTES: usize = 4 << 20;
+/// Memory of items in hand from which on those that were not touched since the last time are let go.
+const HELD_BYTES: usize = 160 << 20;
 /// How much of the work a kill may cost.
-const COMMIT_EVERY: Duration = Duration::from_secs(2);
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct Job<L, P: PoolStore> {
     pub(super) log: Arc<L>,
@@ -111,32 +114,41 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             None => Position::ZERO,
         };
         let mut pace = Pace::new(material.state.events);
+        let mut page = None;
         loop {
             let Some(rebuild) = self.wanted() else {
                 self.commit(&mut material, at)?;
                 return Ok(false);
             };
-            let until = self
-                .pool
-                .snapshot()
-                .checkpoint()
-                .map_or(Position::ZERO, |at| at.position);
+            let until = self.checkpoint();
             if at >= until {
                 self.commit(&mut material, at)?;
                 return Ok(true);
             }
-            let page = self.page(at, until, rebuild.events_per_second);
-            let page = self.log.page(page).await?;
-            self.fold(&mut material, &page.events)?;
-            at = page.through;
-            if material.is_full() || pace.commit_is_due() {
+            let request = |after| self.page(after, until, rebuild.events_per_second);
+            let events = match page.take() {
+                Some(page) => page,
+                None => self.log.page(request(at)).await?,
+            };
+            page = Some(self.fold(&mut material, &events, request(events.through))?);
+            at = events.through;
+            let full = material.held_bytes() > HELD_BYTES;
+            if full || pace.commit_is_due() {
                 self.commit(&mut material, at)?;
+            }
+            if full {
+                material.forget_old();
             }
             let rate = pace.rate(material.state.events);
             self.cell.folded(material.state.events, rate);
-            pace.throttle(page.events.len(), rebuild.events_per_second)
+            pace.throttle(events.events.len(), rebuild.events_per_second)
                 .await;
         }
+    }
+
+    fn checkpoint(&self) -> Position {
+        let checkpoint = self.pool.snapshot().checkpoint();
+        checkpoint.map_or(Position::ZERO, |at| at.position)
     }
 
     /// A slow rebuild reads small pages, so that it can be stopped soon.
@@ -152,16 +164,29 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         }
     }
 
-    fn fold(&self, material: &mut Material, events: &[Event]) -> Result<(), JobError> {
+    /// Folds a page while the next one is read. Bodies are parsed on two threads: that is more than half of the work.
+    fn fold(
+        &self,
+        material: &mut Material,
+        page: &Page,
+        next: PageRequest,
+    ) -> Result<Page, JobError> {
         let snapshot = self.pool.snapshot();
         let projection = material.projection();
-        for event in events {
-            let object = json::object(&event.event.body)
-                .map_err(|error| JobError::Body(event.position, error))?;
-            let read = projection.read(event, object.fields);
-            material.apply(&*snapshot, event, read.as_ref())?;
-        }
-        Ok(())
+        let runtime = tokio::runtime::Handle::current();
+        let (first, second) = page.events.split_at(page.events.len() / 2);
+        let parse = |events| parse(events, &projection);
+        thread::scope(|scope| {
+            let second = scope.spawn(|| parse(second));
+            let next = scope.spawn(|| runtime.block_on(self.log.page(next)));
+            for read in parse(first)? {
+                apply(material, &*snapshot, &read)?;
+            }
+            for read in joined(second)? {
+                apply(material, &*snapshot, &read)?;
+            }
+            Ok(joined(next)?)
+        })
     }
 
     fn commit(&self, material: &mut Material, at: Position) -> Result<(), PoolError> {
@@ -204,6 +229,31 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         }
         Ok(Some(sum))
     }
+}
+
+/// An event as the projection read it.
+type Read<'a> = (&'a Event, Result<Change<'a>, Unfit>);
+
+fn parse<'a>(events: &'a [Event], projection: &'a Projection) -> Result<Vec<Read<'a>>, JobError> {
+    let read = |event: &'a Event| {
+        let object = json::object(&event.event.body)
+            .map_err(|error| JobError::Body(event.position, error))?;
+        Ok((event, projection.read(event, object.fields)))
+    };
+    events.iter().map(read).collect()
+}
+
+fn apply(
+    material: &mut Material,
+    pool: &impl PoolSnapshot,
+    (event, read): &Read<'_>,
+) -> Result<(), PoolError> {
+    material.apply(pool, event, read.as_ref()).map(drop)
+}
+
+/// What a thread of ours returned; its panic is ours.
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// When to commit, how fast it goes, and how fast it may go.
