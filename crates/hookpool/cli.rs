@@ -81,7 +81,7 @@ pub(crate) enum Command {
     Send(SendArgs),
     /// Follow a stream live
     Tail(TailArgs),
-    /// Read the items of a stream as they are now
+    /// Read the items of a stream, as they are or were
     #[command(subcommand)]
     Items(ItemsCommand),
     /// Read the recorded events of a stream
@@ -362,8 +362,48 @@ Examples:
     #[command(after_help = "\
 Examples:
   hookpool items get sales North
-  hookpool items get sales North --meta     and where each field came from")]
+  hookpool items get sales North --meta     and where each field came from
+  hookpool items get sales North --at 2026-04-09T10:30:00Z")]
     Get(ItemsGetArgs),
+    /// Show what each event did to one item, oldest first
+    #[command(after_help = "\
+Example:
+  hookpool items history sales North --limit 5")]
+    History(ItemsHistoryArgs),
+    /// Print how items differ between two moments, a line of JSON each
+    #[command(after_help = "\
+Examples:
+  hookpool items diff sales --from 42 --to 99
+  hookpool items diff sales --from 2026-04-09T00:00:00Z --to 2026-04-10T00:00:00Z | jq -r .itemId")]
+    Diff(ItemsDiffArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ItemsHistoryArgs {
+    /// Stream to read
+    pub(crate) stream: String,
+    /// Id of the item
+    pub(crate) id: String,
+    /// Only events after this position
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    pub(crate) after: u64,
+    /// How many events at most
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) limit: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ItemsDiffArgs {
+    /// Stream to read
+    pub(crate) stream: String,
+    /// Position or RFC 3339 time
+    #[arg(long, value_name = "MOMENT")]
+    pub(crate) from: String,
+    /// Position or RFC 3339 time
+    #[arg(long, value_name = "MOMENT")]
+    pub(crate) to: String,
 }
 
 #[derive(Debug, Args)]
@@ -373,6 +413,9 @@ pub(crate) struct ItemsListArgs {
     /// How many items at most [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
+    /// As they were: position or RFC 3339 time
+    #[arg(long, value_name = "MOMENT")]
+    pub(crate) at: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -386,6 +429,9 @@ pub(crate) struct ItemsGetArgs {
     /// Also the position, time and connector of each field
     #[arg(long)]
     pub(crate) meta: bool,
+    /// As it was: position or RFC 3339 time
+    #[arg(long, value_name = "MOMENT")]
+    pub(crate) at: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -829,7 +875,10 @@ mod tests {
             "hookpool send sales - --ingest-key k --count 3 --rate 0.5",
             "hookpool tail sales --item i --from earliest --output ndjson",
             "hookpool items list sales --limit 3 --read-key-file f",
-            "hookpool items get sales x --meta",
+            "hookpool items get sales x --meta --at 7",
+            "hookpool items list sales --at 2026-04-09T10:30:00Z",
+            "hookpool items history sales x --after 3 --limit 2",
+            "hookpool items diff sales --from 1 --to 2",
             "hookpool log list sales --after 1 --limit 2 --body",
             "hookpool log show sales 7 --raw",
             "hookpool projection show sales --version 2",

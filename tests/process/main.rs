@@ -20,6 +20,7 @@ mod ingest_contract;
 mod kill_loop;
 mod mutations;
 mod page;
+mod past;
 mod read_contract;
 mod refusals;
 mod restart;

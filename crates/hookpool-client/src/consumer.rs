@@ -7,7 +7,13 @@ use hookpool_core::key::Secret;
 use reqwest::{RequestBuilder, header::ACCEPT};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, follower::Follower, server::Server, value::Fields};
+use crate::{
+    error::Error,
+    follower::Follower,
+    generations::{DiffLines, Sides},
+    server::Server,
+    value::Fields,
+};
 
 /// Reads streams with a read key, or with an operator key, which reads all of them.
 #[derive(Debug, Clone)]
@@ -56,6 +62,9 @@ pub struct FieldMeta {
     pub time: String,
     /// Who sent it.
     pub connector: String,
+    /// The request that brought it.
+    #[serde(default, rename = "requestId")]
+    pub request_id: String,
 }
 
 /// Some items in byte order of their ids, as they were at one position.
@@ -104,6 +113,27 @@ pub struct EventPage {
     pub next: Option<u64>,
 }
 
+/// What some events did to an item, oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct History {
+    /// The events.
+    pub events: Vec<Touch>,
+    /// What to pass as `after` for the next ones, if there are more.
+    pub next: Option<u64>,
+}
+
+/// What an event did to an item.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Touch {
+    /// The event.
+    #[serde(flatten)]
+    pub event: Event,
+    /// Whether it was older than what the item had seen, and changed nothing.
+    pub superseded: bool,
+    /// Old and new value of each field that changed.
+    pub fields: BTreeMap<String, Sides>,
+}
+
 #[derive(Deserialize)]
 struct Streams {
     streams: Vec<Stream>,
@@ -125,7 +155,8 @@ impl Consumer {
         Ok(self.server.json::<Streams>(request).await?.streams)
     }
 
-    /// A page of items; `after` is the `next` of the page before. `limit` is 1 to 1000.
+    /// A page of items; `after` is the `next` of the page before. `limit` is 1 to 1000. With `at`, a position or an RFC 3339 time, as they were
+    /// then.
     ///
     /// # Errors
     /// `PAGE_EXPIRED` if the page before is older than a minute; otherwise as every call.
@@ -133,25 +164,64 @@ impl Consumer {
         &self,
         stream: &str,
         after: Option<&str>,
+        at: Option<&str>,
         limit: u64,
     ) -> Result<ItemPage, Error> {
         let mut request = self.get(stream, &["items"])?.query(&[("limit", limit)]);
+        if let Some(at) = at {
+            request = request.query(&[("at", at)]);
+        }
         if let Some(after) = after {
             request = request.query(&[("after", after)]);
         }
         self.server.json(request).await
     }
 
-    /// One item, with the origin of its fields if `meta`.
+    /// One item, with the origin of its fields if `meta`; as it was `at` a position or time, if that is given.
     ///
     /// # Errors
     /// 404 if there is none; otherwise as every call.
-    pub async fn item(&self, stream: &str, item_id: &str, meta: bool) -> Result<Item, Error> {
+    pub async fn item(
+        &self,
+        stream: &str,
+        item_id: &str,
+        meta: bool,
+        at: Option<&str>,
+    ) -> Result<Item, Error> {
         let mut request = self.get(stream, &["items", item_id])?;
+        if let Some(at) = at {
+            request = request.query(&[("at", at)]);
+        }
         if meta {
             request = request.query(&[("meta", true)]);
         }
         self.server.json(request).await
+    }
+
+    /// The events after a position that touched an item, oldest first. `limit` is 1 to 1000.
+    ///
+    /// # Errors
+    /// 404 if nothing ever did; otherwise as every call.
+    pub async fn history(
+        &self,
+        stream: &str,
+        item_id: &str,
+        after: u64,
+        limit: u64,
+    ) -> Result<History, Error> {
+        let request = self.get(stream, &["items", item_id, "history"])?;
+        let request = request.query(&[("after", after), ("limit", limit)]);
+        self.server.json(request).await
+    }
+
+    /// How the items of a stream differ between two moments, each a position or an RFC 3339 time, as lines of JSON.
+    ///
+    /// # Errors
+    /// As every call: see [`Error`].
+    pub async fn diff(&self, stream: &str, from: &str, to: &str) -> Result<DiffLines, Error> {
+        let request = self.get(stream, &["diff"])?;
+        let request = request.query(&[("from", from), ("to", to)]);
+        Ok(DiffLines(self.server.head(request).await?))
     }
 
     /// A page of the log after a position (0 is the start), with bodies if `body`. `limit` is 1 to 1000.

@@ -306,7 +306,7 @@ impl Operator {
 
 /// Lines of JSON as they arrive.
 #[derive(Debug)]
-pub struct DiffLines(reqwest::Response);
+pub struct DiffLines(pub(crate) reqwest::Response);
 
 impl DiffLines {
     /// The next piece; `None` at the end.

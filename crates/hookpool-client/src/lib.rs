@@ -45,7 +45,7 @@ pub mod sse;
 mod value;
 
 pub use backoff::Backoff;
-pub use consumer::{Consumer, Event, EventPage, FieldMeta, Item, ItemPage, Stream};
+pub use consumer::{Consumer, Event, EventPage, FieldMeta, History, Item, ItemPage, Stream, Touch};
 pub use error::Error;
 pub use follower::{Follower, Interruption, Start};
 pub use frame::{Bookmark, Change, Frame, Generation, Goodbye, Op, Reset, Row, SnapshotEnd};

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    event::{Event, Op},
+    event::{Event, Op, RequestId},
     json::{Fields, Kind, Value},
     name::ConnectorName,
     position::Position,
@@ -25,6 +25,8 @@ pub struct Source {
     pub time: Timestamp,
     /// Who wrote it.
     pub connector: ConnectorName,
+    /// The request it came with.
+    pub request_id: RequestId,
 }
 
 impl Source {
@@ -33,6 +35,7 @@ impl Source {
             position: *position,
             time: event.time,
             connector: event.connector.clone(),
+            request_id: event.request_id,
         })
     }
 }

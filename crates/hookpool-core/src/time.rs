@@ -1,8 +1,9 @@
 //! A point in time as data. Asking for the time is the engine's business.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 #[derive(
@@ -54,6 +55,22 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// RFC 3339 with any offset, not before 1970.
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        let time: jiff::Timestamp = text.parse().map_err(|_| TimestampError)?;
+        let micros = u64::try_from(time.as_microsecond()).map_err(|_| TimestampError)?;
+        Ok(Self(micros))
+    }
+}
+
+/// The text is no time, or one before 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the time is not RFC 3339, or before 1970")]
+pub struct TimestampError;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +96,15 @@ mod tests {
             "1969-12-31T23:59:59.000000Z",
         ] {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_with_any_offset_are_read() {
+        let time = |text: &str| text.parse::<Timestamp>();
+        assert_eq!(time("1970-01-01T01:00:00.000001+01:00"), Ok(Timestamp(1)));
+        for bad in ["", "1", "1969-12-31T23:59:59Z", "2024-01-01"] {
+            assert_eq!(time(bad), Err(TimestampError), "{bad}");
         }
     }
 }

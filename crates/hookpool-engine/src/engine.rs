@@ -9,6 +9,7 @@ pub use history::LogName;
 use hookpool_core::{
     cursor::Cursor,
     event::{NewEvent, RequestId},
+    fold::Item,
     key::{KeyId, PresentedKey},
     name::{ItemId, StreamName},
     plan::Ruled,
@@ -21,8 +22,8 @@ use hookpool_core::{
     verify::{self, Admitted, Proof, VerifyError},
 };
 use hookpool_store::{
-    AppendError, Appended, EventLog, Page, PageRequest, PoolError, PoolSnapshot, PoolStore,
-    ReadError,
+    AppendError, Appended, EventLog, ItemPage, Page, PageRequest, PoolError, PoolSnapshot,
+    PoolStore, ReadError,
 };
 use thiserror::Error;
 use tokio::{
@@ -36,6 +37,7 @@ use crate::{
     control::{Control, ControlReadError},
     entropy::Entropy,
     follow::{EncodeChange, FollowError, Follower, Form, Rings, Told, blocking, read_page, told},
+    past::{Touch, View, Walk},
     projector::{Command, Projector, PromoteError},
     rebuild::{Rebuilder, Rebuilds},
     status::StatusCell,
@@ -451,6 +453,118 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         after: Position,
     ) -> Result<Option<(Vec<Told>, Position)>, FollowError> {
         told(&self.log, pool, stream, generation, after).await
+    }
+
+    /// An item as it was at a position, under the rules of a generation; `None` if it was not there yet.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn item_at(
+        &self,
+        view: View<P::Snapshot>,
+        id: ItemId,
+        at: Position,
+    ) -> Result<Option<Item>, FollowError> {
+        let (log, runtime) = (Arc::clone(&self.log), tokio::runtime::Handle::current());
+        blocking(move || {
+            let walk = Walk::from(&*log, &view, &id, at);
+            Ok(runtime.block_on(walk)?.item().cloned())
+        })
+        .await
+    }
+
+    /// Items as they were at a position, in byte order of their ids, after one of them; at most `limit`, and no further one once they have
+    /// `bytes_max` bytes of text.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn items_at(
+        &self,
+        view: View<P::Snapshot>,
+        at: Position,
+        mut after: Option<ItemId>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<ItemPage, FollowError> {
+        let (log, runtime) = (Arc::clone(&self.log), tokio::runtime::Handle::current());
+        blocking(move || {
+            let (mut page, mut bytes) = (ItemPage::default(), 0);
+            loop {
+                let now = view.items(after.as_ref(), limit, bytes_max)?;
+                for (id, item) in now.items {
+                    if page.items.len() >= limit || bytes >= bytes_max {
+                        page.more = true;
+                        return Ok(page);
+                    }
+                    let then = match item.position <= at {
+                        true => Some(item),
+                        false => {
+                            let walk = Walk::from(&*log, &view, &id, at);
+                            runtime.block_on(walk)?.item().cloned()
+                        }
+                    };
+                    after = Some(id.clone());
+                    if let Some(then) = then {
+                        bytes += then.text_bytes();
+                        page.items.push((id, then));
+                    }
+                }
+                if !now.more {
+                    return Ok(page);
+                }
+            }
+        })
+        .await
+    }
+
+    /// The events after a position that touched an item, oldest first, and what they did to it; and whether more follow.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn history(
+        &self,
+        view: View<P::Snapshot>,
+        id: ItemId,
+        after: Position,
+        limit: usize,
+    ) -> Result<(Vec<Touch>, bool), FollowError> {
+        let (log, runtime) = (Arc::clone(&self.log), tokio::runtime::Handle::current());
+        blocking(move || {
+            runtime.block_on(async {
+                let mut walk = Walk::from(&*log, &view, &id, after).await?;
+                let mut touches = Vec::new();
+                while let Some(touch) = walk.next().await? {
+                    if touches.len() == limit {
+                        return Ok((touches, true));
+                    }
+                    touches.push(touch);
+                }
+                Ok((touches, false))
+            })
+        })
+        .await
+    }
+
+    /// The position of the last event before the first one that is later than a time; the log's times are those of the server's clock, and
+    /// where that was set back, the earlier events decide.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn position_at(&self, time: Timestamp) -> Result<Position, ReadError> {
+        // Everything up to `before` is not later; what follows `later` is.
+        let (mut before, mut later) = (Position::ZERO, self.head());
+        while before < later {
+            let middle = Position(before.0 + (later.0 - before.0) / 2);
+            let request = PageRequest {
+                events_max: 1,
+                ..PageRequest::after(middle)
+            };
+            match self.log_page(request).await?.events.first() {
+                Some(next) if next.event.time <= time => before = next.position,
+                _ => later = middle,
+            }
+        }
+        Ok(before)
     }
 
     /// Serves a rebuilt generation, if its difference to the served one is as expected; `None` takes whatever it is. Returns when readers

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod entropy;
 pub mod follow;
 mod material;
+pub mod past;
 pub mod projector;
 pub mod rebuild;
 pub mod status;

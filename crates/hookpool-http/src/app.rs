@@ -18,6 +18,7 @@ use crate::{
     metrics::Metrics,
     ops,
     pages::PageChains,
+    past,
     problem::{Code, Problem},
     read,
     route::Route,
@@ -204,6 +205,8 @@ async fn handle<L: EventLog, P: PoolStore>(
         Route::Stream { stream } => read::stream(app, request, stream).await,
         Route::Items { stream } => read::items(app, request, stream).await,
         Route::Item { stream, id } => read::item(app, request, stream, id).await,
+        Route::History { stream, id } => past::history(app, request, stream, id).await,
+        Route::Diff { stream } => past::diff(app, request, stream).await,
         Route::Log { stream } => read::log(app, request, stream).await,
         Route::LogEvent { stream, position } => {
             read::log_event(app, request, stream, position).await

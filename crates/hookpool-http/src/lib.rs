@@ -14,6 +14,7 @@ mod ingest;
 mod metrics;
 mod ops;
 mod pages;
+mod past;
 mod problem;
 mod query;
 mod read;

@@ -5,7 +5,8 @@ use hookpool_core::{
     verify::VerifyError,
 };
 use hookpool_engine::{
-    AcceptError, appender::QueueError, control::ControlError, projector::PromoteError,
+    AcceptError, appender::QueueError, control::ControlError, follow::FollowError,
+    projector::PromoteError,
 };
 use hookpool_store::{PoolError, ReadError};
 use warp::{
@@ -312,6 +313,19 @@ impl From<ReadError> for Problem {
         match error {
             ReadError::Damaged { .. } => Code::Internal.into(),
             ReadError::Backend(_) => Code::Unavailable.into(),
+        }
+    }
+}
+
+impl From<FollowError> for Problem {
+    fn from(error: FollowError) -> Self {
+        match error {
+            FollowError::Read(error) => error.into(),
+            FollowError::Pool(error) => error.into(),
+            FollowError::Body(..) | FollowError::Unfit(..) => {
+                tracing::error!(%error, "the past of an item can't be read");
+                Code::Internal.into()
+            }
         }
     }
 }

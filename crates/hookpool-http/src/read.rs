@@ -42,7 +42,11 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
     }
 
     /// Holds a read back until the position that it asks for is in the pool.
-    async fn wait_for(&self, request: &Request, query: &Query<'_>) -> Result<(), Problem> {
+    pub(crate) async fn wait_for(
+        &self,
+        request: &Request,
+        query: &Query<'_>,
+    ) -> Result<(), Problem> {
         let Some(position) = query.number("minPosition", 0..=u64::MAX)? else {
             return Ok(());
         };
@@ -172,10 +176,14 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     stream: &str,
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
-    let query = Query::only(&request.query, &["limit", "after", "expand", "minPosition"])?;
+    let query = Query::only(
+        &request.query,
+        &["limit", "after", "at", "expand", "minPosition"],
+    )?;
     let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
     let nested = nested(&query)?;
     app.wait_for(request, &query).await?;
+    let at = app.moment(&query, "at").await?;
     let (snapshot, after) = match query.text("after")? {
         None => (app.engine.pool(), None),
         Some(token) => {
@@ -184,19 +192,20 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
             (snapshot, Some(after))
         }
     };
-    let position = snapshot
+    let checkpoint = snapshot
         .checkpoint()
         .map_or(Position::ZERO, |checkpoint| checkpoint.position);
-    let (served, page) = {
-        let (app, snapshot, stream) = (Arc::clone(app), Arc::clone(&snapshot), stream.clone());
-        let read = move || -> Result<_, PoolError> {
-            let served = app.engine.served(&snapshot, &stream)?.generation;
-            let page = snapshot.items(&stream, served, after.as_ref(), limit, PAGE_BYTES)?;
-            Ok((served, page))
-        };
-        blocking(read).await?
-    };
-    let chain = (position, served);
+    if at.is_some_and(|at| at > checkpoint) {
+        let detail = "at is not that of the page before";
+        return Err(Problem::with(Code::InvalidParameter, detail));
+    }
+    let position = at.unwrap_or(checkpoint);
+    let view = app.view_of(Arc::clone(&snapshot), &stream).await?;
+    let chain = (checkpoint, view.ruled.generation);
+    let page = app
+        .engine
+        .items_at(view, position, after, limit, PAGE_BYTES);
+    let page = page.await?;
     let rows = page.items;
     let next = rows
         .last()
@@ -224,8 +233,9 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
         } else {
             ""
         };
+        let at = at.map_or_else(String::new, |at| format!("&at={at}"));
         let link = format!(
-            "</api/streams/{stream}/items?limit={limit}&after={next}{expand}>; rel=\"next\""
+            "</api/streams/{stream}/items?limit={limit}&after={next}{at}{expand}>; rel=\"next\""
         );
         set(&mut response, header::LINK, &link);
     }
@@ -240,27 +250,25 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
     id: &str,
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
-    let query = Query::only(&request.query, &["meta", "expand", "minPosition"])?;
+    let query = Query::only(&request.query, &["meta", "at", "expand", "minPosition"])?;
     let (meta, nested) = (query.flag("meta")?, nested(&query)?);
     let id = decode(id, false)
         .and_then(|id| ItemId::new(id).ok())
         .ok_or(Code::NotFound)?;
     app.wait_for(request, &query).await?;
     let key = id.clone();
-    let (served, item) = {
-        let (app, pool) = (Arc::clone(app), app.engine.pool());
-        let read = move || -> Result<_, PoolError> {
-            let served = app.engine.served(&pool, &stream)?;
-            let item = pool.item(&stream, served.generation, &key)?;
-            Ok((served, item))
-        };
-        blocking(read).await?
+    let at = app.moment(&query, "at").await?;
+    let view = app.view(&stream).await?;
+    let generation = view.ruled.generation;
+    let item = match at {
+        Some(at) => app.engine.item_at(view, key, at).await?,
+        None => blocking(move || view.pool.item(&view.stream, generation, &key)).await?,
     };
     let item = item.ok_or(Code::NotFound)?;
     let form = if nested == Nested::Expanded { "x" } else { "" };
     let etag = format!(
         "\"{}{form}{}\"",
-        app.engine.cursor(served.generation, item.position),
+        app.engine.cursor(generation, item.position),
         if meta { "m" } else { "" }
     );
     let mut response = if matches_etag(request, &etag) {

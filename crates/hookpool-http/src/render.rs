@@ -89,8 +89,9 @@ fn push_meta(json: &mut String, item: &Item) {
         .map(|(name, field)| (name.as_ref(), &field.source));
     push_object(json, sources, |json, source| {
         let (position, time, connector) = (source.position, source.time, &source.connector);
+        let request_id = source.request_id;
         json.push_str(&format!(
-            r#"{{"position":{position},"time":"{time}","connector":"{connector}"}}"#
+            r#"{{"position":{position},"time":"{time}","connector":"{connector}","requestId":"{request_id}"}}"#
         ));
     });
 }
@@ -108,10 +109,14 @@ pub(crate) fn push_difference(
     ));
     push_string(json, id);
     json.push_str(r#","fields":"#);
-    let fields = difference
-        .fields
-        .iter()
-        .map(|(name, values)| (*name, values));
+    push_values(json, Some(difference), nested);
+    json.push('}');
+}
+
+/// Appends `{"name":{"old":...,"new":...}}`.
+pub(crate) fn push_values(json: &mut String, difference: Option<&Difference<'_>>, nested: Nested) {
+    let fields = difference.into_iter().flat_map(|it| &it.fields);
+    let fields = fields.map(|(name, values)| (*name, values));
     push_object(json, fields, |json, (old, new)| {
         let sides = [("old", old), ("new", new)];
         let sides = sides
@@ -119,7 +124,6 @@ pub(crate) fn push_difference(
             .filter_map(|(side, value)| Some((side, (*value)?)));
         push_fields(json, sides, nested);
     });
-    json.push('}');
 }
 
 /// Appends `"itemId":...,"fields":{...},"position":...,"meta":{...}`: all there is to an item.
@@ -130,20 +134,26 @@ pub(crate) fn push_whole_item(json: &mut String, id: &str, item: &Item, nested: 
 }
 
 /// Appends an event of the log, with its body as a string if asked for.
-pub(crate) fn push_event(json: &mut String, Event { position, event }: &Event, body: bool) {
+pub(crate) fn push_event(json: &mut String, event: &Event, body: bool) {
+    json.push('{');
+    push_event_facts(json, event);
+    if body {
+        json.push_str(r#","body":"#);
+        // A body was checked to be UTF-8 before it was appended.
+        push_string(json, &String::from_utf8_lossy(&event.event.body));
+    }
+    json.push('}');
+}
+
+/// Appends what is known of an event beside its body, as members.
+pub(crate) fn push_event_facts(json: &mut String, Event { position, event }: &Event) {
     let (time, stream, op) = (event.time, &event.stream, event.op.as_str());
     json.push_str(&format!(
-        r#"{{"position":{position},"time":"{time}","stream":"{stream}","op":"{op}","itemId":"#
+        r#""position":{position},"time":"{time}","stream":"{stream}","op":"{op}","itemId":"#
     ));
     push_string(json, event.item_id.as_str());
     let (connector, request_id, bytes) = (&event.connector, event.request_id, event.body.len());
     json.push_str(&format!(
         r#","connector":"{connector}","requestId":"{request_id}","bytes":{bytes}"#
     ));
-    if body {
-        json.push_str(r#","body":"#);
-        // A body was checked to be UTF-8 before it was appended.
-        push_string(json, &String::from_utf8_lossy(&event.body));
-    }
-    json.push('}');
 }

@@ -20,6 +20,14 @@ pub(crate) enum Route<'a> {
         stream: &'a str,
         id: &'a str,
     },
+    /// `id` is still percent-encoded.
+    History {
+        stream: &'a str,
+        id: &'a str,
+    },
+    Diff {
+        stream: &'a str,
+    },
     Log {
         stream: &'a str,
     },
@@ -101,6 +109,8 @@ impl<'a> Route<'a> {
             [] => Self::Stream { stream },
             ["items"] => Self::Items { stream },
             ["items", id] => Self::Item { stream, id },
+            ["items", id, "history"] => Self::History { stream, id },
+            ["diff"] => Self::Diff { stream },
             ["log"] => Self::Log { stream },
             ["log", position] => Self::LogEvent {
                 stream,

@@ -1,9 +1,9 @@
-//! `hookpool items`: the pool as it is now.
+//! `hookpool items`: the pool as it is, or was.
 
-use hookpool_client::{Consumer, Fields, Item, ItemPage};
+use hookpool_client::{Consumer, Fields, Item, ItemPage, Sides, Touch};
 
 use crate::{
-    cli::{Globals, ItemsCommand, ItemsGetArgs, ItemsListArgs},
+    cli::{Globals, ItemsCommand, ItemsDiffArgs, ItemsGetArgs, ItemsHistoryArgs, ItemsListArgs},
     exit::Exit,
     output,
 };
@@ -16,12 +16,14 @@ pub(crate) async fn run(command: ItemsCommand, globals: &Globals) -> anyhow::Res
     match command {
         ItemsCommand::List(args) => list(&args, &consumer).await?,
         ItemsCommand::Get(args) => get(&args, &consumer).await?,
+        ItemsCommand::History(args) => history(&args, &consumer).await?,
+        ItemsCommand::Diff(args) => diff(&args, &consumer).await?,
     }
     Ok(Exit::Ok)
 }
 
 async fn list(args: &ItemsListArgs, consumer: &Consumer) -> anyhow::Result<()> {
-    let page = chain(consumer, &args.stream, args.limit.unwrap_or(u64::MAX)).await?;
+    let page = chain(consumer, args).await?;
     if args.output.is_json() {
         return output::json(&page);
     }
@@ -41,8 +43,12 @@ async fn list(args: &ItemsListArgs, consumer: &Consumer) -> anyhow::Result<()> {
 }
 
 /// Follows the chain of pages, which all show one position, into one page.
-async fn chain(consumer: &Consumer, stream: &str, limit: u64) -> anyhow::Result<ItemPage> {
-    let mut all = consumer.items(stream, None, limit.clamp(1, PAGE)).await?;
+async fn chain(consumer: &Consumer, args: &ItemsListArgs) -> anyhow::Result<ItemPage> {
+    let (limit, at) = (args.limit.unwrap_or(u64::MAX), args.at.as_deref());
+    let stream = args.stream.as_str();
+    let mut all = consumer
+        .items(stream, None, at, limit.clamp(1, PAGE))
+        .await?;
     loop {
         let left = limit.saturating_sub(all.items.len() as u64);
         if left == 0 {
@@ -51,14 +57,16 @@ async fn chain(consumer: &Consumer, stream: &str, limit: u64) -> anyhow::Result<
         let Some(after) = all.next.take() else {
             return Ok(all);
         };
-        let page = consumer.items(stream, Some(&after), left.min(PAGE)).await?;
+        let after = Some(after.as_str());
+        let page = consumer.items(stream, after, at, left.min(PAGE)).await?;
         all.items.extend(page.items);
         all.next = page.next;
     }
 }
 
 async fn get(args: &ItemsGetArgs, consumer: &Consumer) -> anyhow::Result<()> {
-    let item = consumer.item(&args.stream, &args.id, args.meta).await?;
+    let at = args.at.as_deref();
+    let item = consumer.item(&args.stream, &args.id, args.meta, at).await?;
     if args.output.is_json() {
         return output::json(&item);
     }
@@ -89,6 +97,56 @@ async fn get(args: &ItemsGetArgs, consumer: &Consumer) -> anyhow::Result<()> {
         ]
     });
     output::table(["field", "value", "position", "time", "connector"], rows)
+}
+
+async fn history(args: &ItemsHistoryArgs, consumer: &Consumer) -> anyhow::Result<()> {
+    let history = consumer
+        .history(&args.stream, &args.id, args.after, args.limit)
+        .await?;
+    if args.output.is_json() {
+        return output::json(&history);
+    }
+    let row = |touch: Touch| {
+        let changed = touch
+            .fields
+            .iter()
+            .map(|(name, sides)| changed(name, sides));
+        let changed: Vec<_> = changed.collect();
+        let what = match touch.superseded {
+            true => "superseded".to_owned(),
+            false => changed.join(" "),
+        };
+        let event = touch.event;
+        [
+            event.position.to_string(),
+            event.time,
+            event.connector,
+            what,
+        ]
+    };
+    let rows = history.events.into_iter().map(row);
+    output::table(["position", "time", "connector", "changed"], rows)?;
+    if let Some(next) = history.next {
+        output::say(&format!("there is more: --after {next}"));
+    }
+    Ok(())
+}
+
+/// `name=old->new`, with nothing where there was or is nothing.
+fn changed(name: &str, Sides { old, new }: &Sides) -> String {
+    let side = |value: &Option<hookpool_client::Value>| {
+        let json = value.as_ref().map(hookpool_client::Value::json);
+        json.unwrap_or_default().to_owned()
+    };
+    format!("{name}={}->{}", side(old), side(new))
+}
+
+async fn diff(args: &ItemsDiffArgs, consumer: &Consumer) -> anyhow::Result<()> {
+    let mut lines = consumer.diff(&args.stream, &args.from, &args.to).await?;
+    while let Some(bytes) = lines.next().await? {
+        output::raw(&bytes)?;
+    }
+    Ok(())
 }
 
 /// `name=value` pairs, values as JSON.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use thiserror::Error;
 
 use crate::{
+    event::RequestId,
     fold::{Field, History, Item, Source},
     json::Kind,
     name::ConnectorName,
@@ -40,6 +41,7 @@ struct StoredSource<'a> {
     position: u64,
     time: u64,
     connector: &'a str,
+    request_id: [u8; 16],
 }
 
 #[derive(bincode::Encode, bincode::BorrowDecode)]
@@ -210,6 +212,7 @@ impl<'a> StoredSource<'a> {
             position: source.position.0,
             time: source.time.0,
             connector: source.connector.as_str(),
+            request_id: source.request_id.0,
         }
     }
 
@@ -219,6 +222,7 @@ impl<'a> StoredSource<'a> {
             position: Position(self.position),
             time: Timestamp(self.time),
             connector,
+            request_id: RequestId(self.request_id),
         }))
     }
 }

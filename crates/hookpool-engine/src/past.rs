@@ -1,0 +1,190 @@
+//! The past of an item: what it was at a position, and what each event did to it.
+//!
+//! The pool keeps for each item which events touched it and, every so often, what it was then; so a moment of the past is a fold of a few
+//! events, however long the history of the item or of the log is.
+
+use std::sync::Arc;
+
+use hookpool_core::{
+    event::Event,
+    fold::{HISTORY_EVENTS, Item, Note},
+    json,
+    name::{ItemId, StreamName},
+    plan::Ruled,
+    position::Position,
+};
+use hookpool_store::{Cause, EventLog, ItemPage, PageRequest, PoolError, PoolSnapshot, ReadError};
+use thiserror::Error;
+
+use crate::follow::FollowError;
+
+/// A generation of a stream, with its rules, in one view of the pool.
+#[derive(Debug)]
+pub struct View<S> {
+    /// The pool at one checkpoint.
+    pub pool: Arc<S>,
+    /// The stream.
+    pub stream: StreamName,
+    /// Which generation of it.
+    pub ruled: Ruled,
+}
+
+impl<S> Clone for View<S> {
+    fn clone(&self) -> Self {
+        Self {
+            pool: Arc::clone(&self.pool),
+            stream: self.stream.clone(),
+            ruled: self.ruled.clone(),
+        }
+    }
+}
+
+impl<S: PoolSnapshot> View<S> {
+    /// Items as they are now, as [`PoolSnapshot::items`] gives them.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    pub fn items(
+        &self,
+        after: Option<&ItemId>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<ItemPage, PoolError> {
+        let generation = self.ruled.generation;
+        self.pool
+            .items(&self.stream, generation, after, limit, bytes_max)
+    }
+}
+
+/// An event that touched an item, and the item before and after it.
+#[derive(Debug, Clone)]
+pub struct Touch {
+    /// The event.
+    pub event: Event,
+    /// Whether it was older than what the item had seen, and changed nothing.
+    pub superseded: bool,
+    /// Before it; `None` if it is the first.
+    pub before: Option<Item>,
+    /// After it.
+    pub after: Item,
+}
+
+/// An event that the pool names is not in the log.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("the event at position {0} is not there")]
+struct Missing(Position);
+
+/// Walks through the past of an item, oldest event first. Calls may block for the time of some disk accesses.
+pub(crate) struct Walk<'a, L, S> {
+    log: &'a L,
+    view: &'a View<S>,
+    id: &'a ItemId,
+    item: Item,
+    /// Positions of events to come, last first.
+    coming: Vec<Position>,
+    /// Up to where positions are known.
+    known: Position,
+}
+
+impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
+    /// The item as it was at a position, ready to go on from there.
+    pub(crate) async fn from(
+        log: &'a L,
+        view: &'a View<S>,
+        id: &'a ItemId,
+        at: Position,
+    ) -> Result<Self, FollowError> {
+        let generation = view.ruled.generation;
+        let history = view.pool.history_until(&view.stream, generation, id, at)?;
+        let item = history.map(|history| history.after).unwrap_or_default();
+        let mut walk = Self {
+            log,
+            view,
+            id,
+            known: item.position,
+            item,
+            coming: Vec::new(),
+        };
+        while walk.peek()?.is_some_and(|position| position <= at) {
+            walk.step().await?;
+        }
+        Ok(walk)
+    }
+
+    /// What it is where the walk is; `None` before its first event.
+    pub(crate) fn item(&self) -> Option<&Item> {
+        Some(&self.item).filter(|item| item.position > Position::ZERO)
+    }
+
+    /// The next event that touched it.
+    pub(crate) async fn next(&mut self) -> Result<Option<Touch>, FollowError> {
+        let before = self.item().cloned();
+        let Some((event, superseded)) = self.step().await? else {
+            return Ok(None);
+        };
+        Ok(Some(Touch {
+            event,
+            superseded,
+            before,
+            after: self.item.clone(),
+        }))
+    }
+
+    async fn step(&mut self) -> Result<Option<(Event, bool)>, FollowError> {
+        let Some(position) = self.peek()? else {
+            return Ok(None);
+        };
+        self.coming.pop();
+        let event = self.event(position).await?;
+        let object =
+            json::object(&event.event.body).map_err(|error| FollowError::Body(position, error))?;
+        let projection = &self.view.ruled.projection;
+        let change = projection
+            .read(&event, object.fields)
+            .map_err(|unfit| FollowError::Unfit(position, unfit))?;
+        let note = self.item.apply(&event, &change, projection);
+        self.item.recent.clear();
+        Ok(Some((event.clone(), note == Some(Note::Superseded))))
+    }
+
+    fn peek(&mut self) -> Result<Option<Position>, FollowError> {
+        if self.coming.is_empty() {
+            self.coming = self.positions()?;
+            self.coming.retain(|position| *position > self.known);
+            self.known = self.coming.last().copied().unwrap_or(self.known);
+            self.coming.reverse();
+        }
+        Ok(self.coming.last().copied())
+    }
+
+    /// Of the next stretch.
+    fn positions(&self) -> Result<Vec<Position>, FollowError> {
+        let View {
+            pool,
+            stream,
+            ruled,
+        } = self.view;
+        let history = pool.history_after(stream, ruled.generation, self.id, self.known)?;
+        if let Some(history) = history {
+            return Ok(history.positions);
+        }
+        let item = pool.item(stream, ruled.generation, self.id)?;
+        let recent = item.map(|item| item.recent).unwrap_or_default();
+        debug_assert!(recent.len() < HISTORY_EVENTS, "a full history is a row");
+        Ok(recent)
+    }
+
+    async fn event(&self, position: Position) -> Result<Event, FollowError> {
+        let request = PageRequest {
+            until: position,
+            events_max: 1,
+            ..PageRequest::of_stream(self.view.stream.clone(), Position(position.0 - 1))
+        };
+        let mut page = self.log.page(request).await?;
+        let damaged = || ReadError::Damaged {
+            after: Position(position.0 - 1),
+            cause: Arc::new(Missing(position)) as Cause,
+        };
+        Ok(page.events.pop().ok_or_else(damaged)?)
+    }
+}

@@ -1,0 +1,214 @@
+//! The past of items: `at=`, their history, and how a stream differs between two moments. All under the rules that are served now.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::stream;
+use hookpool_core::{
+    difference::Difference,
+    fold::Item,
+    name::{ItemId, StreamName},
+    position::Position,
+    time::Timestamp,
+};
+use hookpool_engine::{
+    follow::{FollowError, blocking},
+    past::{Touch, View},
+};
+use hookpool_store::{EventLog, PoolError, PoolStore};
+use warp::{Reply, http::header, reply::Response};
+
+use crate::{
+    app::{App, Request, set},
+    problem::{Code, Problem},
+    query::{Query, decode},
+    render::{Nested, json_response, push_difference, push_event_facts, push_values},
+};
+
+/// Items of one moment that are read at once for a difference.
+const ROWS: usize = 256;
+const ROWS_BYTES: usize = 1 << 20;
+
+impl<L: EventLog, P: PoolStore> App<L, P> {
+    /// The position that `at=` names, as a position or a time.
+    pub(crate) async fn moment(
+        &self,
+        query: &Query<'_>,
+        name: &str,
+    ) -> Result<Option<Position>, Problem> {
+        let Some(text) = query.text(name)? else {
+            return Ok(None);
+        };
+        let position = match (text.parse(), text.parse::<Timestamp>()) {
+            (Ok(position), _) => Position(position),
+            (Err(_), Ok(time)) => self.engine.position_at(time).await?,
+            (Err(_), Err(_)) => {
+                let known = format!("{name} is a position or an RFC 3339 time");
+                return Err(Problem::with(Code::InvalidParameter, known));
+            }
+        };
+        if position > self.engine.head() {
+            let detail = format!("{name} is after the last event");
+            return Err(Problem::with(Code::InvalidParameter, detail));
+        }
+        if position > self.engine.applied() {
+            return Err(Code::NotYetApplied.into());
+        }
+        Ok(Some(position))
+    }
+
+    /// A view of the pool, and what of the stream is served in it.
+    pub(crate) async fn view(
+        self: &Arc<Self>,
+        stream: &StreamName,
+    ) -> Result<View<P::Snapshot>, PoolError> {
+        self.view_of(self.engine.pool(), stream).await
+    }
+
+    /// The same in a view of the pool that is at hand.
+    pub(crate) async fn view_of(
+        self: &Arc<Self>,
+        pool: Arc<P::Snapshot>,
+        stream: &StreamName,
+    ) -> Result<View<P::Snapshot>, PoolError> {
+        let (app, stream) = (Arc::clone(self), stream.clone());
+        let view = move || {
+            let ruled = app.engine.served(&pool, &stream)?;
+            Ok(View {
+                pool,
+                stream,
+                ruled,
+            })
+        };
+        blocking(view).await
+    }
+}
+
+/// `GET /api/streams/{s}/items/{id}/history`
+pub(crate) async fn history<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    stream: &str,
+    id: &str,
+) -> Result<Response, Problem> {
+    let stream = app.visible(request, stream)?;
+    let query = Query::only(&request.query, &["after", "limit", "minPosition"])?;
+    let id = decode(id, false)
+        .and_then(|id| ItemId::new(id).ok())
+        .ok_or(Code::NotFound)?;
+    let after = Position(query.number("after", 0..=u64::MAX - 1)?.unwrap_or(0));
+    let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
+    app.wait_for(request, &query).await?;
+    let view = app.view(&stream).await?;
+    let (touches, more) = app.engine.history(view, id, after, limit).await?;
+    if touches.is_empty() && after == Position::ZERO {
+        return Err(Code::NotFound.into());
+    }
+    let mut json = String::from(r#"{"events":["#);
+    for (n, touch) in touches.iter().enumerate() {
+        json.push_str(if n > 0 { ",{" } else { "{" });
+        push_touch(&mut json, touch);
+        json.push('}');
+    }
+    let next = touches.last().filter(|_| more);
+    let next = next.map_or_else(
+        || "null".to_owned(),
+        |touch| touch.event.position.to_string(),
+    );
+    json.push_str(&format!(r#"],"next":{next}}}"#));
+    Ok(json_response(json))
+}
+
+fn push_touch(json: &mut String, touch: &Touch) {
+    push_event_facts(json, &touch.event);
+    let superseded = touch.superseded;
+    json.push_str(&format!(r#","superseded":{superseded},"fields":"#));
+    let before = touch.before.clone().unwrap_or_default();
+    let difference = Difference::between(Some(&before), Some(&touch.after));
+    push_values(json, difference.as_ref(), Nested::AsString);
+}
+
+/// `GET /api/streams/{s}/diff?from=P&to=Q`, as lines of JSON
+pub(crate) async fn diff<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    stream: &str,
+) -> Result<Response, Problem> {
+    let stream = app.visible(request, stream)?;
+    let query = Query::only(&request.query, &["from", "to"])?;
+    let missing = || Problem::with(Code::InvalidParameter, "from and to are positions or times");
+    let from = app.moment(&query, "from").await?.ok_or_else(missing)?;
+    let to = app.moment(&query, "to").await?.ok_or_else(missing)?;
+    let lines = Lines {
+        app: Arc::clone(app),
+        view: app.view(&stream).await?,
+        from,
+        to,
+        after: None,
+        ended: false,
+        ready: VecDeque::new(),
+    };
+    let lines = stream::try_unfold(lines, Lines::next);
+    let mut response = warp::reply::stream(lines).into_response();
+    set(&mut response, header::CONTENT_TYPE, "application/x-ndjson");
+    Ok(response)
+}
+
+/// The items of a stream that are still to be compared at two moments.
+struct Lines<L, P: PoolStore> {
+    app: Arc<App<L, P>>,
+    view: View<P::Snapshot>,
+    from: Position,
+    to: Position,
+    after: Option<ItemId>,
+    ended: bool,
+    ready: VecDeque<ItemId>,
+}
+
+impl<L: EventLog, P: PoolStore> Lines<L, P> {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, FollowError> {
+        while self.app.engine.status().is_ready() {
+            let mut lines = String::new();
+            while let Some(id) = self.ready.pop_front() {
+                let (old, new) = (
+                    self.item(&id, self.from).await?,
+                    self.item(&id, self.to).await?,
+                );
+                if let Some(difference) = Difference::between(old.as_ref(), new.as_ref()) {
+                    push_difference(&mut lines, id.as_str(), &difference, Nested::AsString);
+                    lines.push('\n');
+                }
+            }
+            if !lines.is_empty() {
+                return Ok(Some((lines.into(), self)));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            self.read().await?;
+        }
+        Ok(None)
+    }
+
+    async fn item(&self, id: &ItemId, at: Position) -> Result<Option<Item>, FollowError> {
+        self.app
+            .engine
+            .item_at(self.view.clone(), id.clone(), at)
+            .await
+    }
+
+    /// The next ids that may differ: of items that were touched after the earlier moment.
+    async fn read(&mut self) -> Result<(), PoolError> {
+        let (view, after) = (self.view.clone(), self.after.clone());
+        let page = blocking(move || view.items(after.as_ref(), ROWS, ROWS_BYTES)).await?;
+        let earlier = self.from.min(self.to);
+        self.ended = !page.more;
+        self.after = page.items.last().map(|(id, _)| id.clone());
+        let touched = page
+            .items
+            .into_iter()
+            .filter(|(_, item)| item.position > earlier);
+        self.ready = touched.map(|(id, _)| id).collect();
+        Ok(())
+    }
+}
