@@ -21,7 +21,7 @@ use hookpool_core::{
     event::Event,
     key::KeyId,
     name::{ConnectorName, StreamName},
-    plan::Plan,
+    plan::{Plan, Ruled},
     position::{Epoch, Generation, Position},
     projection::{Change, Rules},
     registry::Replay,
@@ -35,6 +35,7 @@ use hookpool_engine::{
     control::{ConnectorSpec, ControlError},
     engine::Running,
     entropy::Entropy,
+    past::View,
     projector::PromoteError,
 };
 use hookpool_store::{
@@ -388,6 +389,10 @@ async fn check(engine: &Pipeline, disk: &Disk, bodies: &[(Position, String)]) {
             )
         );
         folds.insert(ruled.generation, items);
+        let before = bodies.len() * 2 / 3;
+        let at = bodies[before].0;
+        let past = model::fold(&rules, &bodies[..=before]).items;
+        assert_eq!(at_position(engine, ruled, at).await, past, "at {at}");
         let told = told(engine, ruled.generation).await;
         assert_eq!(
             told, fold.items,
@@ -415,6 +420,27 @@ async fn check(engine: &Pipeline, disk: &Disk, bodies: &[(Position, String)]) {
             "the difference is kept current"
         );
     }
+}
+
+/// The items of a moment of the past.
+async fn at_position(
+    engine: &Pipeline,
+    ruled: &Ruled,
+    at: Position,
+) -> BTreeMap<String, model::Fields> {
+    let view = View {
+        pool: engine.pool(),
+        stream: stream(),
+        ruled: ruled.clone(),
+    };
+    let page = engine.items_at(view, at, None, usize::MAX, usize::MAX);
+    let items = page.await.unwrap().items;
+    let shown = items.iter().map(|(id, item)| {
+        let fields = item.fields().iter();
+        let fields = fields.map(|(name, field)| (name.to_string(), field.text.to_string()));
+        (id.to_string(), fields.collect())
+    });
+    shown.collect()
 }
 
 /// What a follower holds who applied every change of a generation from the start on.
