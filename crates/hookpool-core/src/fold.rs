@@ -52,6 +52,14 @@ pub struct Field {
 }
 
 impl Field {
+    fn new(value: Value<'_>, source: Arc<Source>) -> Self {
+        Self {
+            kind: value.kind,
+            text: value.text.into(),
+            source,
+        }
+    }
+
     /// The value to show.
     #[must_use]
     pub fn value(&self) -> Value<'_> {
@@ -173,7 +181,7 @@ impl Item {
             self.touched(event.position);
             return Some(Note::Superseded);
         }
-        if self.text_bytes_with(change, projection) > ITEM_BYTES_MAX {
+        if self.text_bytes_with(event, change, projection) > ITEM_BYTES_MAX {
             return Some(Note::Quarantined(Unfit::TooLarge));
         }
         self.touched(event.position);
@@ -202,13 +210,21 @@ impl Item {
         })
     }
 
-    /// No less than what the item would have.
-    fn text_bytes_with(&self, change: &Change<'_>, projection: &Projection) -> usize {
+    /// What the item would have, or less where it is far from the bound: as it is, a body makes no more text than it has.
+    fn text_bytes_with(
+        &self,
+        event: &Event,
+        change: &Change<'_>,
+        projection: &Projection,
+    ) -> usize {
         let before = if projection.replaces() {
             0
         } else {
             self.text_bytes
         };
+        if projection.version == 0 && before + event.event.body.len() <= ITEM_BYTES_MAX {
+            return before;
+        }
         // Only near the bound is it worth to look twice.
         let added: usize = change
             .set()
@@ -259,20 +275,17 @@ impl Item {
     }
 
     fn set(&mut self, name: &str, value: Value<'_>, source: &Arc<Source>) {
-        let field = Field {
-            kind: value.kind,
-            text: value.text.into(),
-            source: Arc::clone(source),
-        };
+        let source = Arc::clone(source);
         match self.fields.get_mut(name) {
+            Some(old) if old.kind == value.kind && *old.text == *value.text => old.source = source,
             Some(old) => {
                 self.text_bytes -= old.text.len();
-                self.text_bytes += field.text.len();
-                *old = field;
+                self.text_bytes += value.text.len();
+                *old = Field::new(value, source);
             }
             None => {
-                self.text_bytes += size(name, &field.text);
-                self.fields.insert(name.into(), field);
+                self.text_bytes += size(name, value.text);
+                self.fields.insert(name.into(), Field::new(value, source));
             }
         }
     }

@@ -93,6 +93,13 @@ name! {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ItemId(Box<str>);
 
+/// A copy: for maps that are looked into by reference and keep a copy of what is new.
+impl From<&ItemId> for ItemId {
+    fn from(id: &ItemId) -> Self {
+        id.clone()
+    }
+}
+
 impl ItemId {
     /// Longest id in bytes of UTF-8.
     pub const BYTES_MAX: usize = 256;

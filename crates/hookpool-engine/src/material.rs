@@ -2,8 +2,9 @@
 //!
 //! Each generation has one writer, so what it wrote need not be read back. A busy item is then decoded once, not once per page.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use hashbrown::{HashMap, hash_map::EntryRef};
 use hookpool_core::{
     event::Event,
     fold::{History, Item, Note},
@@ -163,30 +164,23 @@ impl Material {
 
     /// From where it is nearest.
     fn held(&mut self, pool: &impl PoolSnapshot, id: &ItemId) -> Result<&mut Held, PoolError> {
-        if !self.young.contains_key(id) {
-            let held = match self.old.remove(id) {
-                Some(held) => {
-                    self.old_bytes = self.old_bytes.saturating_sub(held.item.memory_bytes());
-                    held
-                }
-                None => Held {
-                    item: Arc::new(self.stored(pool, id)?),
-                    changed: false,
-                },
-            };
-            self.young_bytes += held.item.memory_bytes();
-            self.young.insert(id.clone(), held);
-        }
-        Ok(self.young.entry(id.clone()).or_default())
-    }
-
-    fn stored(&self, pool: &impl PoolSnapshot, id: &ItemId) -> Result<Item, PoolError> {
-        let known = self.state.items > 0;
-        let item = match known {
-            true => pool.item(&self.stream, self.ruled.generation, id)?,
-            false => None,
-        };
-        Ok(item.unwrap_or_default())
+        Ok(match self.young.entry_ref(id) {
+            EntryRef::Occupied(held) => held.into_mut(),
+            EntryRef::Vacant(place) => {
+                let held = match self.old.remove(id) {
+                    Some(held) => {
+                        self.old_bytes = self.old_bytes.saturating_sub(held.item.memory_bytes());
+                        held
+                    }
+                    None => Held {
+                        item: Arc::new(stored(pool, &self.stream, &self.ruled, self.state, id)?),
+                        changed: false,
+                    },
+                };
+                self.young_bytes += held.item.memory_bytes();
+                place.insert(held)
+            }
+        })
     }
 
     /// About the memory of all that is in hand.
@@ -223,4 +217,19 @@ impl Material {
         self.old_bytes = std::mem::take(&mut self.young_bytes);
         self.old = std::mem::take(&mut self.young);
     }
+}
+
+/// An item as it was committed; in a generation without items nothing need be looked for.
+fn stored(
+    pool: &impl PoolSnapshot,
+    stream: &StreamName,
+    ruled: &Ruled,
+    state: GenerationState,
+    id: &ItemId,
+) -> Result<Item, PoolError> {
+    let item = match state.items {
+        0 => None,
+        _ => pool.item(stream, ruled.generation, id)?,
+    };
+    Ok(item.unwrap_or_default())
 }

@@ -252,6 +252,7 @@ impl Block {
         let mut at = HEADER_BYTES;
         let mut next = self.header.first;
         let mut failed = false;
+        let mut names = Names::default();
         std::iter::from_fn(move || {
             while !failed && next <= self.header.last() {
                 let position = next;
@@ -260,7 +261,7 @@ impl Block {
                 if entry.is_some() && position < from {
                     continue;
                 }
-                let event = entry.and_then(|entry| entry.decode(position));
+                let event = entry.and_then(|entry| entry.decode(position, &mut names));
                 failed = event.is_none();
                 return Some(event.ok_or(BlockError::Entry(position)));
             }
@@ -339,7 +340,7 @@ impl Entry {
         })
     }
 
-    fn decode(self, position: Position) -> Option<Event> {
+    fn decode(self, position: Position, names: &mut Names) -> Option<Event> {
         if self.crc != entry_crc(position, &self.lengths, &self.meta, &self.body) {
             return None;
         }
@@ -348,7 +349,7 @@ impl Entry {
         if read != self.meta.len() {
             return None;
         }
-        let event = meta.into_event(self.body)?;
+        let event = meta.into_event(self.body, names)?;
         Some(Event { position, event })
     }
 }
@@ -389,6 +390,37 @@ fn entry_crc(position: Position, lengths: &[u8; 8], meta: &[u8], body: &[u8]) ->
     crc.finalize()
 }
 
+/// The names of the event before: most often the next one has the same, and shares their text.
+#[derive(Default)]
+struct Names {
+    stream: Option<StreamName>,
+    connector: Option<ConnectorName>,
+}
+
+impl Names {
+    fn stream(&mut self, text: &str) -> Option<StreamName> {
+        if self
+            .stream
+            .as_ref()
+            .is_none_or(|last| last.as_str() != text)
+        {
+            self.stream = StreamName::new(text).ok();
+        }
+        self.stream.clone()
+    }
+
+    fn connector(&mut self, text: &str) -> Option<ConnectorName> {
+        if self
+            .connector
+            .as_ref()
+            .is_none_or(|last| last.as_str() != text)
+        {
+            self.connector = ConnectorName::new(text).ok();
+        }
+        self.connector.clone()
+    }
+}
+
 /// Stored metadata of format 1. Never change it: a new shape is a new format.
 #[derive(bincode::Encode, bincode::BorrowDecode)]
 struct Meta<'a> {
@@ -427,10 +459,10 @@ impl<'a> Meta<'a> {
         }
     }
 
-    fn into_event(self, body: Bytes) -> Option<NewEvent> {
+    fn into_event(self, body: Bytes, names: &mut Names) -> Option<NewEvent> {
         Some(NewEvent {
             time: Timestamp(self.time),
-            stream: StreamName::new(self.stream).ok()?,
+            stream: names.stream(self.stream)?,
             op: match self.op {
                 StoredOp::Upsert => Op::Upsert,
             },
@@ -438,7 +470,7 @@ impl<'a> Meta<'a> {
             generated_id: self.generated_id,
             duplicate_keys: self.duplicate_keys,
             field_count: self.field_count,
-            connector: ConnectorName::new(self.connector).ok()?,
+            connector: names.connector(self.connector)?,
             request_id: RequestId(self.request_id),
             dedupe: self.dedupe.map(DedupeKey),
             body,

@@ -29,7 +29,7 @@ pub(super) struct Materials {
 }
 
 /// Memory of items in hand from which on those that were not touched since the last time are let go.
-const HELD_BYTES: usize = 128 << 20;
+const HELD_BYTES: usize = 160 << 20;
 /// Streams in hand after which those that had no event since the last time are let go.
 const STREAMS_MAX: usize = 1_024;
 
