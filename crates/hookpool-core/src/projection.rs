@@ -64,7 +64,8 @@ pub struct Projection {
     fields: Vec<CompiledField>,
     /// Properties that some rule names, as its field or as the whole of what it takes.
     named: BTreeSet<Box<str>>,
-    plain: bool,
+    /// Whether there is any rule; without one, bodies are taken as they are.
+    ruled: bool,
 }
 
 /// What an event does to an item.
@@ -159,13 +160,13 @@ impl Projection {
             .flatten()
             .map(Box::from)
             .collect();
-        let plain = rules == Rules::default();
+        let ruled = rules != Rules::default();
         Ok(Self {
             version,
             rules,
             fields,
             named,
-            plain,
+            ruled,
         })
     }
 
@@ -197,7 +198,7 @@ impl Projection {
             order,
             set: Set::Whole(Fields::new()),
         };
-        if self.plain() {
+        if !self.ruled {
             change.set = Set::Whole(fields);
             return Ok(change);
         }
@@ -215,11 +216,6 @@ impl Projection {
         }
         change.set = Set::Ruled(set);
         Ok(change)
-    }
-
-    /// Whether bodies are taken as they are.
-    fn plain(&self) -> bool {
-        self.plain || self.version == 0
     }
 
     fn item_id<'a>(&self, event: &'a Event, fields: &Fields<'a>) -> Result<Cow<'a, ItemId>, Unfit> {

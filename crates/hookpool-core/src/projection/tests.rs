@@ -161,3 +161,15 @@ fn rules_are_written_as_they_were_read() {
     let rules: Rules = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&rules).unwrap(), text);
 }
+
+#[test]
+fn rules_that_are_not_stored_yet_are_followed_too() {
+    let rules = serde_json::from_str(r#"{"fields":{"n":{"type":"number"}}}"#).unwrap();
+    let unstored = Projection::new(0, rules).unwrap();
+    let event = event(1, "fixed", r#"{"n":"seven"}"#);
+    let fields = json::object(event.event.body.as_ref()).unwrap().fields;
+    assert_eq!(
+        unstored.read(&event, fields),
+        Err(Unfit::Type("n".into(), Type::Number))
+    );
+}
