@@ -274,6 +274,7 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
                 expected,
                 answer,
             } => {
+                self.materials.take_up(&*self.pool.snapshot(), &stream)?;
                 let promoted = self.promote(stream, generation, &author, expected).await;
                 if promoted.is_ok() {
                     self.replan()?;

@@ -173,7 +173,16 @@ impl<L: EventLog> Materials<L> {
         Some(of(material))
     }
 
-    /// The digest of a difference that is whole.
+    /// Takes in hand what follows the checkpoint of a stream, whether or not an event came since its plan changed.
+    pub(super) fn take_up(
+        &mut self,
+        pool: &impl PoolSnapshot,
+        name: &StreamName,
+    ) -> Result<(), PoolError> {
+        self.stream(pool, name).map(drop)
+    }
+
+    /// The digest of a difference that is whole, of a stream in hand.
     pub(super) fn digest(&mut self, name: &StreamName, generation: Generation) -> Option<String> {
         let difference = self.other(name, generation)?.state.difference?;
         difference.whole.then(|| difference.sum.digest())
