@@ -173,3 +173,29 @@ fn rules_that_are_not_stored_yet_are_followed_too() {
         Err(Unfit::Type("n".into(), Type::Number))
     );
 }
+
+#[test]
+fn the_schema_names_the_keys_of_the_rules() {
+    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+    let names = |object: &serde_json::Value| -> Vec<String> {
+        object.as_object().unwrap().keys().cloned().collect()
+    };
+    let source = || Some(Source::property("a"));
+    let field = FieldRule {
+        from: source(),
+        into: Some(Type::String),
+        default: Some("b".into()),
+        flatten: Some(".".into()),
+        drop: true,
+    };
+    let rules = Rules {
+        id: source(),
+        order_by: source(),
+        fields: [("c".into(), field)].into(),
+        ..Rules::default()
+    };
+    let written = serde_json::to_value(rules).unwrap();
+    assert_eq!(names(&schema["properties"]), names(&written));
+    let of_field = &schema["$defs"]["field"]["properties"];
+    assert_eq!(names(of_field), names(&written["fields"]["c"]));
+}
