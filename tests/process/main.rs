@@ -20,6 +20,7 @@ mod kill_loop;
 mod mutations;
 mod page;
 mod read_contract;
+mod rebuild;
 mod refusals;
 mod restart;
 mod sse_readers;
