@@ -107,6 +107,21 @@ impl<L: EventLog> Materials<L> {
         Ok(served)
     }
 
+    /// What is going to be served of planned streams that the pool has nothing of yet.
+    pub(super) fn awaited(
+        &self,
+        pool: &impl PoolSnapshot,
+    ) -> Result<Vec<(StreamName, Generation)>, PoolError> {
+        let registry = self.control.registry();
+        let mut awaited = Vec::new();
+        for (name, plan) in registry.plans() {
+            if pool.served(name)?.is_none() {
+                awaited.push((name.clone(), plan.live.generation));
+            }
+        }
+        Ok(awaited)
+    }
+
     /// Takes in hand a generation that was built elsewhere; answers up to where the log is in it. `None` if it is not planned any more.
     pub(super) fn attach(
         &mut self,
