@@ -8,6 +8,7 @@ mod convert;
 mod order;
 mod rules;
 mod source;
+mod time;
 
 use std::{
     borrow::Cow,
