@@ -28,6 +28,8 @@ pub(crate) struct From {
     /// As in the query; without it the server's default.
     pub(crate) after: Option<&'static str>,
     pub(crate) cursor: Option<String>,
+    /// Only this one.
+    pub(crate) item: Option<&'static str>,
 }
 
 pub(crate) struct Follower {
@@ -66,6 +68,11 @@ impl Follower {
         });
     }
 
+    /// Lets it end by itself with the first frame after a position; otherwise it may wait for a heartbeat to look.
+    pub(crate) fn end_after(&self, position: u64) {
+        self.until.store(position + 1, Ordering::Relaxed);
+    }
+
     /// All frames up to a position.
     pub(crate) fn finish(self, position: u64) -> Vec<Frame> {
         self.until.store(position, Ordering::Relaxed);
@@ -77,7 +84,10 @@ fn request(key: &str, stream: &str, framing: Framing, from: &From) -> Request {
     let after = from
         .after
         .map_or_else(String::new, |after| format!("&after={after}"));
-    let target = format!("/api/streams/{stream}/changes?heartbeat=1{after}");
+    let item = from
+        .item
+        .map_or_else(String::new, |item| format!("&item={item}"));
+    let target = format!("/api/streams/{stream}/changes?heartbeat=1{after}{item}");
     let mut request = Request::get(&target).bearer(key);
     if let Some(cursor) = &from.cursor {
         request = request.header("Last-Event-ID", cursor);

@@ -1,8 +1,10 @@
 //! Rebuilds over HTTP and the command line: `docs/projections.md`, from the first event to the release, on the real binary.
 
+mod any_rules;
 mod guards;
 mod histories;
 mod operating;
+mod passages;
 mod places;
 mod same_rules;
 mod schema_change;

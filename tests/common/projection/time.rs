@@ -3,52 +3,59 @@
 const DAY: i128 = 86_400;
 const NANOSECOND: i128 = 1_000_000_000;
 
-/// Nanoseconds since 1970 of an RFC 3339 time.
+/// Nanoseconds since 1970 of an RFC 3339 time; a leap second is none.
 pub(super) fn instant(text: &str) -> Option<i128> {
-    let at = |range: std::ops::Range<usize>| -> Option<i128> {
-        let digits = text.get(range)?;
-        let all = digits.bytes().all(|byte| byte.is_ascii_digit());
-        all.then(|| digits.parse().ok()).flatten()
+    // Letters count in either case.
+    let text = text.to_ascii_uppercase();
+    let (date, time) = text.split_once('T')?;
+    let zone_at = time.find(['Z', '+', '-'])?;
+    let (clock, zone) = time.split_at(zone_at);
+    let (clock, fraction) = match clock.split_once('.') {
+        Some((clock, fraction)) => (clock, nanoseconds(fraction)?),
+        None => (clock, 0),
     };
-    let marks = [(4, "-"), (7, "-"), (10, "T"), (13, ":"), (16, ":")];
-    if marks
-        .iter()
-        .any(|(n, mark)| text.get(*n..n + 1) != Some(mark))
-    {
+    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+    let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
+    let exists = (1..=12).contains(&month) && (1..=days_of(year, month)).contains(&day);
+    if !exists || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    let (year, month, day) = (at(0..4)?, at(5..7)?, at(8..10)?);
-    let (hour, minute, second) = (at(11..13)?, at(14..16)?, at(17..19)?);
-    let in_range = (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second < 60;
-    let (nanoseconds, offset) = fraction_and_offset(text.get(19..)?)?;
-    let seconds = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second - offset;
-    in_range.then_some(seconds * NANOSECOND + nanoseconds)
+    let local = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
+    let seconds = local - offset(zone)?;
+    let (first, end) = (days(0, 1, 1) * DAY, days(10_000, 1, 1) * DAY);
+    let fits = (first..end).contains(&seconds);
+    fits.then_some(seconds * NANOSECOND + fraction)
 }
 
-/// Nanoseconds, and seconds east of Greenwich.
-fn fraction_and_offset(rest: &str) -> Option<(i128, i128)> {
-    let (fraction, zone) = rest.split_at(rest.find(['Z', '+', '-'])?);
-    let digits = match fraction.strip_prefix('.') {
-        Some(digits) if !digits.is_empty() => digits,
-        None if fraction.is_empty() => "0",
-        _ => return None,
-    };
-    let nanoseconds = format!("{digits:0<9}").get(..9)?.parse().ok()?;
+/// Numbers of exactly so many digits, with this between them.
+fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Option<[i128; N]> {
+    let parts: Vec<&str> = text.split(between).collect();
+    let parts: [&str; N] = parts.try_into().ok()?;
+    let fits = parts
+        .iter()
+        .zip(digits)
+        .all(|(part, digits)| part.len() == digits && is_digits(part));
+    fits.then(|| parts.map(|part| part.parse().unwrap()))
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn nanoseconds(fraction: &str) -> Option<i128> {
+    let fits = is_digits(fraction) && fraction.len() <= 9;
+    fits.then(|| format!("{fraction:0<9}").parse().unwrap())
+}
+
+/// Seconds east of Greenwich.
+fn offset(zone: &str) -> Option<i128> {
     if zone == "Z" {
-        return Some((nanoseconds, 0));
+        return Some(0);
     }
-    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-    let seconds = hours.parse::<i128>().ok()? * 3600 + minutes.parse::<i128>().ok()? * 60;
-    let east = if zone.starts_with('-') {
-        -seconds
-    } else {
-        seconds
-    };
-    Some((nanoseconds, east))
+    let [hours, minutes] = numbers(&zone[1..], ':', [2, 2])?;
+    let seconds = hours * 3600 + minutes * 60;
+    let east = if zone.starts_with('-') { -1 } else { 1 };
+    (hours < 24 && minutes < 60).then_some(east * seconds)
 }
 
 /// RFC 3339 in UTC, with as many digits after the point as there are.
@@ -81,7 +88,7 @@ fn days_of(year: i128, month: i128) -> i128 {
 
 fn days_before(year: i128) -> i128 {
     let before = year - 1;
-    365 * before + before / 4 - before / 100 + before / 400
+    365 * before + before.div_euclid(4) - before.div_euclid(100) + before.div_euclid(400)
 }
 
 /// Days since 1970.
@@ -92,7 +99,9 @@ fn days(year: i128, month: i128, day: i128) -> i128 {
 
 /// Year, month and day.
 fn civil(day: i128) -> (i128, i128, i128) {
-    let mut year = 1970 + day.div_euclid(366);
+    // No later than the right one.
+    let longest = if day < 0 { 365 } else { 366 };
+    let mut year = 1970 + day.div_euclid(longest);
     while days(year + 1, 1, 1) <= day {
         year += 1;
     }
@@ -110,6 +119,8 @@ fn times_are_read_and_written() {
         ("2024-02-29T23:30:00.250-04:00", "2024-03-01T03:30:00.25Z"),
         ("1969-12-31T23:59:59Z", "1969-12-31T23:59:59Z"),
         ("2000-01-01T00:00:00+05:30", "1999-12-31T18:30:00Z"),
+        ("0000-02-29T00:00:00z", "0000-02-29T00:00:00Z"),
+        ("9999-12-31t23:59:59Z", "9999-12-31T23:59:59Z"),
     ] {
         assert_eq!(in_utc(instant(text).unwrap()), utc);
     }
@@ -118,6 +129,10 @@ fn times_are_read_and_written() {
         "2024-13-01T00:00:00Z",
         "2024-01-01",
         "2024-01-01T00:00:00",
+        "2024-01-01 00:00:00Z",
+        "2023-02-29T00:00:00Z",
+        "2024-01-01T00:00:00+0100",
+        "0000-01-01T00:00:00+00:01",
     ] {
         assert_eq!(instant(bad), None, "{bad}");
     }

@@ -1,5 +1,6 @@
 //! What a promotion asks for, and what can be done with a rebuild that runs.
 
+use std::io::Read;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,9 +8,11 @@ use serde_json::{Value, json};
 use super::writers::Writers;
 use super::{Operated, counts_of, deliver, operate};
 use crate::common::eventually;
+use crate::common::http::Request;
 use crate::common::program::both;
 use crate::common::projection::project;
 use crate::common::server::{Connector, Data, Server, position};
+use crate::common::sse::{Frame, Parser};
 
 const STREAM: &str = "guarded";
 
@@ -278,4 +281,54 @@ fn a_stream_without_events_takes_rules_too() {
     let (_, items) = server.items(STREAM, last);
     assert_eq!(items, project(&rules(), &server.log(STREAM)).served());
     assert_eq!(stream.row()["generation"], 2);
+}
+
+#[test]
+fn more_rebuilds_than_run_at_once_wait_for_their_turn() {
+    let data = Data::new();
+    let server = data.serve();
+    let names = ["one", "two", "three", "four"];
+    for name in names {
+        let connector = server.add_connector(name, false);
+        deliver(&server, &connector, &bodies(40));
+    }
+    let stream = operate(&server, "one");
+    let output = stream.cli(&["rebuild", "start", "--all", "--wait", "--output", "json"]);
+    assert!(output.status.success(), "{}", both(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), names.len());
+    for row in rows {
+        assert_eq!(row["state"], "ready");
+        assert_eq!((&row["done"], &row["total"]), (&json!(40), &json!(40)));
+        assert_eq!(counts_of(&row), json!([0, 0, 0]));
+    }
+}
+
+#[test]
+fn progress_is_told_until_a_rebuild_ended() {
+    let data = Data::new();
+    let (server, _) = filled(&data, 60);
+    let stream = operate(&server, STREAM);
+    stream.start(&json!({"projection": rules(), "eventsPerSecond": 40}));
+    let target = format!("/api/admin/streams/{STREAM}/rebuilds/2");
+    let request = Request::get(&target).bearer(&server.operator_key);
+    let request = request.header("Accept", "text/event-stream");
+    let mut connection = server.connect();
+    let (head, mut body) = connection.follow(&request).unwrap();
+    assert_eq!(head.header("Content-Type"), Some("text/event-stream"));
+    stream.ready();
+    stream.promote(Some("*")).expect(200);
+    let mut text = Vec::new();
+    body.read_to_end(&mut text).unwrap();
+    let frames = Parser::default().push(&text);
+    assert!(frames.iter().all(|frame| frame.event == "progress"));
+    let rows: Vec<Value> = frames.iter().map(Frame::json).collect();
+    assert!(rows.is_sorted_by_key(|row| row["done"].as_u64().unwrap_or(u64::MAX)));
+    assert!(rows.len() > 2, "{rows:?}");
+    assert_eq!(rows[0]["state"], "running");
+    assert_eq!(rows.last().unwrap()["state"], "promoted");
 }

@@ -94,6 +94,7 @@ fn body(rng: &mut StdRng) -> String {
             "1700000000",
             "1700000000123",
             "\"2019-05-15T15:20:33Z\"",
+            "\"9999-12-31T23:59:59Z\"",
             "null",
         ],
         "\"yesterday\"",
@@ -167,7 +168,7 @@ impl Ruled {
     fn follow(&self, framing: Framing, after: Option<&'static str>) -> Follower {
         let from = From {
             after,
-            cursor: None,
+            ..From::default()
         };
         Follower::start(&self.shared.server, &self.name, framing, &from)
     }
@@ -202,10 +203,16 @@ fn data(frames: &[Frame]) -> Vec<&str> {
 fn check(name: &str, rules: &Value) {
     let mut rng = seeded(name);
     let bodies: Vec<String> = (0..EVENTS).map(|_| body(&mut rng)).collect();
+    check_bodies(name, rules, &bodies);
+}
+
+/// All that is claimed of a history under these rules.
+pub(super) fn check_bodies(name: &str, rules: &Value, bodies: &[String]) {
     let stream = Ruled::new(name, rules);
     let live = [Framing::Sse, Framing::Ndjson].map(|framing| stream.follow(framing, None));
-    stream.post_all(&bodies);
-    // A last one that is sure to be shown.
+    let before = stream.post_all(bodies);
+    live.iter().for_each(|follower| follower.end_after(before));
+    // A last one that no rules here hide.
     let last = stream
         .post_all(&[r#"{"id":"last","o":{"key":"last"},"at":4000000000,"v":"z"}"#.to_owned()]);
     let log = stream.shared.server.log(&stream.name);

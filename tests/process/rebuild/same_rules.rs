@@ -107,7 +107,7 @@ fn a_rebuild_survives_many_kills() {
 }
 
 /// Fast enough to end within a few rounds, slow enough for most kills to land in its middle.
-const EVENTS_PER_SECOND: u32 = 400;
+const EVENTS_PER_SECOND: u32 = 600;
 
 fn kills(test: &str, rounds: u64) {
     let (started, mut rng, data) = (Instant::now(), seeded(test), Data::new());
@@ -129,7 +129,15 @@ fn kills(test: &str, rounds: u64) {
         server.kill9();
         server = data.serve();
         writers.meet(server.addr);
-        kills.promoted += u64::from(promote_if_ready(operate(&server, STREAM)));
+        let hasty = rng.random_bool(0.3);
+        kills.promoted += u64::from(promote_if_ready(operate(&server, STREAM), hasty));
+        if hasty {
+            std::thread::sleep(Duration::from_millis(rng.random_range(0..150)));
+            kills.note(&operate(&server, STREAM).status());
+            server.kill9();
+            server = data.serve();
+            writers.meet(server.addr);
+        }
     }
     let stream = operate(&server, STREAM);
     let status = stream.ready();
@@ -168,14 +176,15 @@ impl Kills {
     }
 }
 
-/// Puts one that was ready before the kill in force, and starts another.
-fn promote_if_ready(stream: Operated<'_>) -> bool {
+/// Puts one that was ready before the kill in force, and starts another: a hasty one is hit where it is handed over and compared.
+fn promote_if_ready(stream: Operated<'_>, hasty: bool) -> bool {
     let status = stream.status();
     if status["state"] != "ready" {
         return false;
     }
     assert_eq!(counts_of(&status), json!([0, 0, 0]));
     stream.promote(Some("*")).expect(200);
-    stream.start(&json!({"eventsPerSecond": EVENTS_PER_SECOND}));
+    let pace = (!hasty).then_some(EVENTS_PER_SECOND);
+    stream.start(&json!({"eventsPerSecond": pace}));
     true
 }

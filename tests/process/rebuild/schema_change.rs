@@ -225,7 +225,7 @@ fn check_cli_difference(stream: Operated<'_>, digest: &str, lines: usize) {
 fn cursor_now(server: &Server) -> String {
     let from = From {
         after: Some("now"),
-        cursor: None,
+        ..From::default()
     };
     let frames = Follower::start(server, STREAM, Framing::Sse, &from).finish(0);
     frames[0].id.clone().unwrap()
@@ -329,8 +329,8 @@ fn check_passage(frames: &[Frame], items: &Pool) {
 fn check_return(server: &Server, cursor: String, last: u64, items: &Pool) {
     for framing in [Framing::Sse, Framing::Ndjson] {
         let from = From {
-            after: None,
             cursor: Some(cursor.clone()),
+            ..From::default()
         };
         let frames = Follower::start(server, STREAM, framing, &from).finish(last);
         assert_eq!(frames[0].event, "reset");
