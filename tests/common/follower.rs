@@ -35,15 +35,40 @@ pub(crate) struct From {
 pub(crate) struct Follower {
     /// Of the last frame with an id, plus one; zero before the first.
     reached: Arc<AtomicU64>,
-    until: Arc<AtomicU64>,
+    until: Arc<Until>,
     thread: JoinHandle<Vec<Frame>>,
+}
+
+/// When it has seen enough.
+#[derive(Debug)]
+struct Until {
+    position: AtomicU64,
+    /// Zero for any.
+    generation: AtomicU64,
+}
+
+impl Until {
+    fn is_past(&self, frame: &Frame) -> bool {
+        let generation = self.generation.load(Ordering::Relaxed);
+        let fits = generation == 0 || generation_of(frame) == Some(generation);
+        fits && frame.position() >= self.position.load(Ordering::Relaxed)
+    }
+}
+
+/// The generation in the id of a frame. The id of `generation` is one of the generation before: nothing is reached by it.
+pub(crate) fn generation_of(frame: &Frame) -> Option<u64> {
+    let id = frame.id.as_ref().filter(|_| frame.event != "generation")?;
+    Some(id.split('.').nth(1).unwrap().parse().unwrap())
 }
 
 impl Follower {
     /// Connects, and returns once the first frame with an id came: from then on it is live, or knows where it is.
     pub(crate) fn start(server: &Server, stream: &str, framing: Framing, from: &From) -> Self {
         let reached = Arc::new(AtomicU64::new(0));
-        let until = Arc::new(AtomicU64::new(u64::MAX));
+        let until = Arc::new(Until {
+            position: AtomicU64::new(u64::MAX),
+            generation: AtomicU64::new(0),
+        });
         let request = request(&server.operator_key, stream, framing, from);
         let thread = {
             let (addr, reached, until) = (server.addr, Arc::clone(&reached), Arc::clone(&until));
@@ -70,13 +95,19 @@ impl Follower {
 
     /// Lets it end by itself with the first frame after a position; otherwise it may wait for a heartbeat to look.
     pub(crate) fn end_after(&self, position: u64) {
-        self.until.store(position + 1, Ordering::Relaxed);
+        self.until.position.store(position + 1, Ordering::Relaxed);
     }
 
     /// All frames up to a position.
     pub(crate) fn finish(self, position: u64) -> Vec<Frame> {
-        self.until.store(position, Ordering::Relaxed);
+        self.until.position.store(position, Ordering::Relaxed);
         self.thread.join().unwrap()
+    }
+
+    /// All frames up to a position in a generation: until it hears of it, who follows the one before is told its changes.
+    pub(crate) fn finish_in(self, generation: u64, position: u64) -> Vec<Frame> {
+        self.until.generation.store(generation, Ordering::Relaxed);
+        self.finish(position)
     }
 }
 
@@ -103,14 +134,15 @@ fn follow(
     request: &Request,
     framing: Framing,
     reached: &AtomicU64,
-    until: &AtomicU64,
+    until: &Until,
 ) -> Vec<Frame> {
     let mut connection = Connection::open(addr).unwrap();
     let (head, mut body) = connection.follow(request).unwrap();
     assert_eq!(head.status, 200);
     let (mut reader, mut frames, mut buffer) =
         (Reader::new(framing), Vec::new(), vec![0; 64 << 10]);
-    while reached.load(Ordering::Relaxed) <= until.load(Ordering::Relaxed) {
+    let mut last: Option<Frame> = None;
+    while !last.as_ref().is_some_and(|frame| until.is_past(frame)) {
         let read = match body.read(&mut buffer) {
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -118,9 +150,9 @@ fn follow(
         };
         assert_ne!(read, 0, "the stream ended");
         for frame in reader.push(&buffer[..read]) {
-            // The id of `generation` is one of the generation before: nothing is reached by it.
-            if frame.id.is_some() && frame.event != "generation" {
+            if generation_of(&frame).is_some() {
                 reached.store(frame.position() + 1, Ordering::Relaxed);
+                last = Some(frame.clone());
             }
             frames.push(frame);
         }

@@ -1,5 +1,6 @@
 //! Followers go along wherever the served generation goes.
 
+use std::io::Read;
 use std::time::Duration;
 
 use rand::Rng;
@@ -7,10 +8,12 @@ use serde_json::{Value, json};
 
 use super::writers::Writers;
 use super::{Operated, counts, counts_of, deliver, operate};
-use crate::common::follower::{Follower, Framing, From, named, state};
+use crate::common::follower::{Follower, Framing, From, generation_of, named, state};
+use crate::common::http::Request;
 use crate::common::projection::{difference, project};
 use crate::common::seeded;
-use crate::common::server::{Data, position};
+use crate::common::server::{Connector, Data, Server, position};
+use crate::common::sse::{Frame, Parser};
 
 const STREAM: &str = "passages";
 
@@ -63,14 +66,14 @@ fn followers_go_along_back_and_forth_while_writers_go_on() {
     let (_, items) = server.items(STREAM, last);
     assert_eq!(items, project(&rules(), &server.log(STREAM)).served());
     for follower in followers {
-        let frames = follower.finish(last);
+        let frames = follower.finish_in(2, last);
         assert_eq!(state(&frames), items);
         assert_eq!(named(&frames, "snapshot-end").len(), 1);
         assert!(named(&frames, "generation").len() > 1);
     }
     let mut one = items;
     one.retain(|id, _| id == "a1");
-    assert_eq!(state(&of_one.finish(last)), one);
+    assert_eq!(state(&of_one.finish_in(2, last)), one);
 }
 
 #[test]
@@ -85,7 +88,7 @@ fn who_follows_a_stream_without_events_goes_along_too() {
     let (_, items) = server.items(STREAM, last);
     assert_eq!(items, project(&rules(), &server.log(STREAM)).served());
     for follower in followers {
-        let frames = follower.finish(last);
+        let frames = follower.finish_in(2, last);
         assert_eq!(state(&frames), items);
         assert_eq!(named(&frames, "generation").len(), 1);
     }
@@ -116,4 +119,68 @@ fn a_difference_that_was_kept_current_is_that_of_another_comparison() {
     stream.start(&json!({}));
     assert_eq!(stream.ready()["diff"], status["diff"]);
     assert_eq!(stream.diff(), (digest, lines));
+}
+
+/// A snapshot that no buffer between server and client holds.
+fn large(server: &Server) -> Connector {
+    let connector = server.add_connector(STREAM, false);
+    let text = "x".repeat(20_000);
+    let body = |n: usize| format!(r#"{{"id":"a{n}","n":{n},"text":"{text}"}}"#);
+    let bodies: Vec<String> = (0..600).map(body).collect();
+    let last = deliver(server, &connector, &bodies);
+    server.items(STREAM, last);
+    connector
+}
+
+/// Asks for changes, does something else, and reads only then, up to a position.
+fn read_late(server: &Server, meanwhile: impl FnOnce() -> u64) -> Vec<Frame> {
+    let target = format!("/api/streams/{STREAM}/changes?heartbeat=1");
+    let mut connection = server.connect();
+    let request = Request::get(&target).bearer(&server.operator_key);
+    let (head, mut body) = connection.follow(&request).unwrap();
+    assert_eq!(head.status, 200);
+    let last = meanwhile();
+    let (mut parser, mut frames, mut buffer) = (Parser::default(), Vec::new(), vec![0; 64 << 10]);
+    let is_last = |frame: &Frame| generation_of(frame) == Some(2) && frame.position() >= last;
+    while !frames.iter().any(is_last) {
+        let read = body.read(&mut buffer).unwrap();
+        assert_ne!(read, 0, "the stream ended");
+        frames.extend(parser.push(&buffer[..read]));
+    }
+    frames
+}
+
+#[test]
+fn a_promotion_in_the_middle_of_a_snapshot_is_passed_after_it() {
+    let data = Data::new();
+    let server = data.serve();
+    let connector = large(&server);
+    let stream = operate(&server, STREAM);
+    let frames = read_late(&server, || {
+        stream.put_in_force(&rules());
+        position(&server.post(&connector, r#"{"id":"last"}"#).expect(202))
+    });
+    assert_eq!(named(&frames, "snapshot-end").len(), 1);
+    assert_eq!(named(&frames, "generation").len(), 1);
+    assert_eq!(state(&frames), server.items(STREAM, 0).1);
+}
+
+#[test]
+fn a_release_in_the_middle_of_a_snapshot_starts_another() {
+    let data = Data::new();
+    let server = data.serve();
+    let connector = large(&server);
+    let stream = operate(&server, STREAM);
+    let frames = read_late(&server, || {
+        stream.put_in_force(&rules());
+        stream.post(":release", &Value::Null).expect(200);
+        // The rows of the generation go away.
+        std::thread::sleep(Duration::from_millis(500));
+        position(&server.post(&connector, r#"{"id":"last"}"#).expect(202))
+    });
+    assert_eq!(named(&frames, "snapshot-end").len(), 2);
+    assert_eq!(named(&frames, "generation").len(), 0);
+    let reset = named(&frames, "reset");
+    assert_eq!(reset[0].json()["reason"], "other-generation");
+    assert_eq!(state(&frames), server.items(STREAM, 0).1);
 }

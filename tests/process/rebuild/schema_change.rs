@@ -129,7 +129,7 @@ impl Change {
         let (_, items) = server.items(STREAM, last);
         assert_eq!(items, new.served());
         for follower in followers {
-            check_passage(&follower.finish(last), &items);
+            check_passage(&follower.finish_in(2, last), &items);
         }
         check_return(&server, away, last, &items);
         check_way_back(stream, &old, &new, last);
