@@ -3,8 +3,10 @@
 //! can't hide behind itself.
 
 pub(crate) mod fold;
+pub(crate) mod follower;
 pub(crate) mod http;
 pub(crate) mod program;
+pub(crate) mod projection;
 pub(crate) mod server;
 pub(crate) mod shared;
 pub(crate) mod sse;

@@ -22,6 +22,7 @@ mod mutations;
 mod page;
 mod past;
 mod read_contract;
+mod rebuild;
 mod refusals;
 mod restart;
 mod sse_readers;

@@ -222,7 +222,7 @@ impl Item {
         } else {
             self.text_bytes
         };
-        if projection.version == 0 && before + event.event.body.len() <= ITEM_BYTES_MAX {
+        if projection.is_plain() && before + event.event.body.len() <= ITEM_BYTES_MAX {
             return before;
         }
         // Only near the bound is it worth to look twice.
@@ -257,6 +257,8 @@ impl Item {
             self.set(name, value, source);
         }
         let defaulted = self.set_defaults(source, projection);
+        // What a default brought back did not go away.
+        unset.retain(|name| !self.fields.contains_key(name));
         (!defaulted.is_empty() || !unset.is_empty()).then_some(Note::Adjusted { defaulted, unset })
     }
 
@@ -374,6 +376,7 @@ pub(crate) mod tests {
         let told = effect(event, fields(), note.as_ref(), projection).unwrap();
         let mut expected: BTreeMap<&str, Value<'_>> = shown(&before);
         if let Some(change) = &told {
+            assert!(change.set().all(|(name, _)| !change.unset.contains(name)));
             expected.retain(|name, _| !change.unset.contains(*name));
             expected.extend(change.set());
         }
@@ -469,6 +472,18 @@ pub(crate) mod tests {
     fn replace_drops_what_an_event_does_not_name() {
         let rules = r#"{"merge":"replace"}"#;
         check_under(rules, &[r#"{"a":1,"b":2}"#, r#"{"b":3}"#], "b=3");
+    }
+
+    #[test]
+    fn a_default_comes_back_in_a_replaced_item_and_does_not_go_away() {
+        let rules = projection(r#"{"merge":"replace","fields":{"a":{"default":7}}}"#);
+        let mut item = under(&rules, &[r#"{"b":1}"#]);
+        let note = apply(&mut item, &event(2, "North", r#"{"c":1}"#), &rules);
+        let expected = Note::Adjusted {
+            defaulted: vec!["a".into()],
+            unset: vec!["b".into()],
+        };
+        assert_eq!(note, Some(expected));
     }
 
     #[test]

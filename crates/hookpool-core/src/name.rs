@@ -94,8 +94,8 @@ name! {
 pub struct ItemId(Box<str>);
 
 /// A copy: for maps that are looked into by reference and keep a copy of what is new.
-impl From<&ItemId> for ItemId {
-    fn from(id: &ItemId) -> Self {
+impl From<&Self> for ItemId {
+    fn from(id: &Self) -> Self {
         id.clone()
     }
 }

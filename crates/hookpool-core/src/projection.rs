@@ -8,6 +8,7 @@ mod convert;
 mod order;
 mod rules;
 mod source;
+mod time;
 
 use std::{
     borrow::Cow,
@@ -64,7 +65,8 @@ pub struct Projection {
     fields: Vec<CompiledField>,
     /// Properties that some rule names, as its field or as the whole of what it takes.
     named: BTreeSet<Box<str>>,
-    plain: bool,
+    /// Whether there is any rule; without one, bodies are taken as they are.
+    ruled: bool,
 }
 
 /// What an event does to an item.
@@ -159,13 +161,13 @@ impl Projection {
             .flatten()
             .map(Box::from)
             .collect();
-        let plain = rules == Rules::default();
+        let ruled = rules != Rules::default();
         Ok(Self {
             version,
             rules,
             fields,
             named,
-            plain,
+            ruled,
         })
     }
 
@@ -173,6 +175,12 @@ impl Projection {
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// Whether bodies are taken as they are.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.ruled
     }
 
     /// Whether an event replaces its item.
@@ -197,7 +205,7 @@ impl Projection {
             order,
             set: Set::Whole(Fields::new()),
         };
-        if self.plain() {
+        if self.is_plain() {
             change.set = Set::Whole(fields);
             return Ok(change);
         }
@@ -215,11 +223,6 @@ impl Projection {
         }
         change.set = Set::Ruled(set);
         Ok(change)
-    }
-
-    /// Whether bodies are taken as they are.
-    fn plain(&self) -> bool {
-        self.plain || self.version == 0
     }
 
     fn item_id<'a>(&self, event: &'a Event, fields: &Fields<'a>) -> Result<Cow<'a, ItemId>, Unfit> {

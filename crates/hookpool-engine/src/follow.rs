@@ -59,7 +59,7 @@ pub struct Rings {
 struct RingsState {
     /// Everything up to here was published.
     applied: Position,
-    /// Which generations are served, of streams that are in the pool.
+    /// Which generations are served; without an entry it is the first.
     served: BTreeMap<StreamName, Generation>,
     /// A ring lives as long as it has followers: a stream that nobody follows costs no encoding.
     rings: BTreeMap<StreamName, Weak<Ring>>,
@@ -276,7 +276,10 @@ impl Rings {
     /// From now on another generation of a stream is served: who follows the one before is told.
     pub(crate) fn serve(&self, stream: &StreamName, generation: Generation) {
         let mut state = locked(&self.state);
-        state.served.insert(stream.clone(), generation);
+        let before = state.served.insert(stream.clone(), generation);
+        if before.unwrap_or(Generation::FIRST) == generation {
+            return;
+        }
         if let Some(ring) = state.rings.remove(stream).and_then(|ring| ring.upgrade()) {
             ring.retired.send_replace(true);
         }

@@ -274,6 +274,10 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
         for (stream, generation) in served {
             self.rings.serve(&stream, generation);
         }
+        // Nothing is there to be committed, but somebody may wait for the first event.
+        for (stream, generation) in self.materials.awaited(&*self.pool.snapshot())? {
+            self.rings.serve(&stream, generation);
+        }
         self.planned.send_replace(position);
         Ok(())
     }
@@ -307,6 +311,7 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
                 expected,
                 answer,
             } => {
+                self.materials.take_up(&*self.pool.snapshot(), &stream)?;
                 let promoted = self.promote(stream, generation, &author, expected).await;
                 if promoted.is_ok() {
                     self.replan()?;

@@ -2,7 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::{Text, Type, order::number_in};
+use jiff::{SignedDuration, civil::DateTime};
+
+use super::{
+    Text, Type,
+    order::number_in,
+    time::{rfc3339, since_epoch},
+};
 use crate::json::{self, Kind, Value};
 
 /// The value as this type; `None` if it is none.
@@ -52,21 +58,21 @@ fn boolean(value: Value<'_>) -> Option<Text<'_>> {
 /// RFC 3339 with any offset, or Unix time: up to 11 digits are seconds, 12 to 14 are milliseconds. It becomes RFC 3339 in UTC.
 fn time(value: Value<'_>) -> Option<Text<'_>> {
     let time = match value.as_string() {
-        Some(text) => text.parse().ok()?,
+        Some(text) => rfc3339(&text)?,
         None if value.kind == Kind::Scalar => unix(value.text)?,
         None => return None,
     };
-    Some(quoted(&time.to_string()))
+    Some(quoted(&format!("{time}Z")))
 }
 
-fn unix(digits: &str) -> Option<jiff::Timestamp> {
+fn unix(digits: &str) -> Option<DateTime> {
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let number = digits.parse().ok()?;
     match digits.len() {
-        ..=11 => jiff::Timestamp::from_second(number).ok(),
-        12..=14 => jiff::Timestamp::from_millisecond(number).ok(),
+        ..=11 => since_epoch(SignedDuration::from_secs(number)),
+        12..=14 => since_epoch(SignedDuration::from_millis(number)),
         _ => None,
     }
 }
@@ -134,6 +140,17 @@ mod tests {
                 Type::Time,
                 Some("\"2023-11-14T22:13:20.123Z\""),
             ),
+            (
+                "\"9999-12-31T23:59:59Z\"",
+                Type::Time,
+                Some("\"9999-12-31T23:59:59Z\""),
+            ),
+            (
+                "99999999999999",
+                Type::Time,
+                Some("\"5138-11-16T09:46:39.999Z\""),
+            ),
+            ("\"2024-02-01 10:00:00Z\"", Type::Time, None),
             ("1.5", Type::Time, None),
             ("-1", Type::Time, None),
             ("\"yesterday\"", Type::Time, None),

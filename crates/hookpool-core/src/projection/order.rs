@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, cmp::Ordering};
 
-use super::Unfit;
+use super::{
+    Unfit,
+    time::{nanoseconds, rfc3339},
+};
 use crate::json::{self, Kind, Value};
 
 /// Comparable across events; an older value loses against a newer one. Of different sorts: numbers, then times, then texts.
@@ -34,9 +37,9 @@ impl Order {
         if let Some(number) = number_in(text).and_then(|text| Decimal::parse(&text)) {
             return Self::Number(number);
         }
-        match text.parse::<jiff::Timestamp>() {
-            Ok(time) => Self::Time(time.as_nanosecond()),
-            Err(_) => Self::Text(text.into()),
+        match rfc3339(text) {
+            Some(time) => Self::Time(nanoseconds(time)),
+            None => Self::Text(text.into()),
         }
     }
 }
@@ -183,6 +186,8 @@ mod tests {
             "\"2024-01-01T00:00:00+01:00\"",
             "\"2024-01-01T00:00:00Z\"",
             "\"2024-01-01T00:00:00.000000001Z\"",
+            "\"9999-12-31T23:59:59Z\"",
+            "\"2024-01-01\"",
             "\"a\"",
             "\"b\"",
         ];

@@ -161,3 +161,41 @@ fn rules_are_written_as_they_were_read() {
     let rules: Rules = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&rules).unwrap(), text);
 }
+
+#[test]
+fn rules_that_are_not_stored_yet_are_followed_too() {
+    let rules = serde_json::from_str(r#"{"fields":{"n":{"type":"number"}}}"#).unwrap();
+    let unstored = Projection::new(0, rules).unwrap();
+    let event = event(1, "fixed", r#"{"n":"seven"}"#);
+    let fields = json::object(event.event.body.as_ref()).unwrap().fields;
+    assert_eq!(
+        unstored.read(&event, fields),
+        Err(Unfit::Type("n".into(), Type::Number))
+    );
+}
+
+#[test]
+fn the_schema_names_the_keys_of_the_rules() {
+    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+    let names = |object: &serde_json::Value| -> Vec<String> {
+        object.as_object().unwrap().keys().cloned().collect()
+    };
+    let source = || Some(Source::property("a"));
+    let field = FieldRule {
+        from: source(),
+        into: Some(Type::String),
+        default: Some("b".into()),
+        flatten: Some(".".into()),
+        drop: true,
+    };
+    let rules = Rules {
+        id: source(),
+        order_by: source(),
+        fields: [("c".into(), field)].into(),
+        ..Rules::default()
+    };
+    let written = serde_json::to_value(rules).unwrap();
+    assert_eq!(names(&schema["properties"]), names(&written));
+    let of_field = &schema["$defs"]["field"]["properties"];
+    assert_eq!(names(of_field), names(&written["fields"]["c"]));
+}

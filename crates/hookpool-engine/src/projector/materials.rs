@@ -139,6 +139,20 @@ impl Materials {
         Ok(changes)
     }
 
+    /// What is going to be served of planned streams that the pool has nothing of yet.
+    pub(super) fn awaited(
+        &self,
+        pool: &impl PoolSnapshot,
+    ) -> Result<Vec<(StreamName, Generation)>, PoolError> {
+        let mut awaited = Vec::new();
+        for (name, plan) in self.registry.plans() {
+            if pool.served(name)?.is_none() {
+                awaited.push((name.clone(), plan.live.generation));
+            }
+        }
+        Ok(awaited)
+    }
+
     /// Takes in hand a generation that was built elsewhere; answers up to where the log is in it. `None` if it is not planned any more.
     pub(super) fn attach(
         &mut self,
@@ -209,7 +223,16 @@ impl Materials {
         Some(of(material))
     }
 
-    /// The digest of a difference that is whole.
+    /// Takes in hand what follows the checkpoint of a stream, whether or not an event came since its plan changed.
+    pub(super) fn take_up(
+        &mut self,
+        pool: &impl PoolSnapshot,
+        name: &StreamName,
+    ) -> Result<(), PoolError> {
+        self.stream(pool, name).map(drop)
+    }
+
+    /// The digest of a difference that is whole, of a stream in hand.
     pub(super) fn digest(&mut self, name: &StreamName, generation: Generation) -> Option<String> {
         let difference = self.other(name, generation)?.state.difference?;
         difference.whole.then(|| difference.sum.digest())
