@@ -217,7 +217,9 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
 
     /// One page and its commit; many pages and one commit while the pool is far behind, where a commit for each would be most of the work.
     async fn apply_pages(&mut self) -> Result<(), ProjectError> {
-        let behind = self.log.head().0 - self.at.0 > FAR_BEHIND;
+        // A page may show what the head does not yet.
+        let far_behind = |log: &L, at: Position| log.head().0.saturating_sub(at.0) > FAR_BEHIND;
+        let behind = far_behind(&self.log, self.at);
         let rings = Arc::clone(&self.rings);
         let mut frames = rings.frames(behind);
         let begun = Instant::now();
@@ -232,9 +234,8 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
             };
             self.fold(&page.events, &mut frames)?;
             through = page.through;
-            let more = self.log.head().0 - through.0 > FAR_BEHIND;
-            let held = self.materials.is_full() || begun.elapsed() > COMMIT_EVERY;
-            if !(behind && more) || held {
+            let more = behind && far_behind(&self.log, through);
+            if !more || self.materials.is_full() || begun.elapsed() > COMMIT_EVERY {
                 break;
             }
         }
