@@ -11,7 +11,7 @@ use hookpool_core::{
     json,
     key::KeyId,
     name::StreamName,
-    plan::{Ended, Outcome, Plan, Rebuild},
+    plan::{Ended, Outcome, Plan, PlanError, Rebuild},
     position::{Generation, Position},
     projection::{Projection, Rules},
     verify::Header,
@@ -243,6 +243,10 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
             let detail = "eventsPerSecond is at least 1; pause the rebuild to stop it";
             return Err(Problem::with(Code::InvalidPayload, detail));
         }
+        if body.projection.is_some() && body.version.is_some() {
+            let detail = "projection and version exclude each other";
+            return Err(Problem::with(Code::InvalidPayload, detail));
+        }
         if let Some(next) = &self.plan().next {
             let number = next.made.generation;
             let detail = format!("rebuild {number} is not promoted or cancelled yet");
@@ -370,6 +374,14 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
 
     /// `If-Match` names the difference that was looked at; `*` takes whatever it is by now.
     async fn promote(&self, generation: Generation) -> Result<Response, Problem> {
+        let plan = self.plan();
+        if plan
+            .next
+            .as_ref()
+            .is_none_or(|next| next.made.generation != generation)
+        {
+            return Err(PlanError::NotRunning(generation).into());
+        }
         let required = "If-Match: \"<digest of the difference>\", or * for whatever it is by now";
         let expected = if_match(self.request)?
             .ok_or_else(|| Problem::with(Code::PreconditionRequired, required))?;
