@@ -248,7 +248,10 @@ async fn post(engine: &Pipeline, key: &str, body: &str) -> Position {
     let admitted = engine.admit(STREAM, proof).unwrap();
     let body = Bytes::copy_from_slice(body.as_bytes());
     let accepted = engine.accept(admitted, body, None, engine.request_id());
-    accepted.await.unwrap().position
+    match accepted.await {
+        Ok(receipt) => receipt.position,
+        Err(error) => panic!("{error}: {:?}", engine.status().get()),
+    }
 }
 
 async fn control(engine: &Pipeline, change: ControlChange) -> Result<(), ControlError> {

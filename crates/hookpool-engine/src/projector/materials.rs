@@ -126,7 +126,9 @@ impl Materials {
             if was == live || !has_attached(pool, &name, live)? {
                 continue;
             }
+            // Only of a generation that is ours: one that is being built is written by its job.
             if let Some(next) = plan.next.as_ref().map(|next| next.made.generation)
+                && has_attached(pool, &name, next)?
                 && let Some(mut state) = pool.generation(&name, next)?
             {
                 state.difference = None;
