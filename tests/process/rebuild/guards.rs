@@ -73,7 +73,7 @@ fn a_promotion_names_the_difference_that_was_looked_at() {
     let output = stream.cli(&["rebuild", "promote", STREAM, "--digest", &digest]);
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
     assert_eq!(stream.row()["generation"], 2);
-    stream.promote(Some("*")).expect_problem(409, "NOT_READY");
+    stream.promote(Some("*")).expect_problem(404, "NOT_FOUND");
 }
 
 #[test]
