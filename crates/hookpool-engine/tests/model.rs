@@ -314,7 +314,12 @@ fn digest(engine: &Pipeline, generation: Generation) -> Option<String> {
 }
 
 async fn ready(engine: &Pipeline, generation: Generation) {
-    until("a rebuild is ready", || {
+    let told = || {
+        let state = engine.pool().generation(&stream(), generation);
+        let job = engine.rebuilds().state(&stream(), generation);
+        format!("{generation} ready: {state:?} {job:?} {:?}", plan(engine))
+    };
+    until(&told, || {
         let failed = engine.rebuilds().state(&stream(), generation);
         let failed = failed.and_then(|state| state.failed);
         assert_eq!(failed, None);
@@ -323,10 +328,14 @@ async fn ready(engine: &Pipeline, generation: Generation) {
     .await;
 }
 
-async fn until(what: &str, mut reached: impl FnMut() -> bool) {
+async fn until(what: &impl Fn() -> String, mut reached: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !reached() {
-        assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "in vain: {}",
+            what()
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -340,7 +349,7 @@ async fn check(engine: &Pipeline, disk: &Disk, bodies: &[(Position, String)]) {
         ready(engine, next.made.generation).await;
     }
     let wanted: BTreeSet<_> = plan.generations().map(|ruled| ruled.generation).collect();
-    until("unplanned generations are gone", || {
+    until(&|| "unplanned generations are gone".to_owned(), || {
         let there = engine.pool().generations().unwrap();
         there
             .iter()

@@ -508,7 +508,7 @@ pub async fn readers_never_see_a_hole_or_more_than_the_head<F: LogFixture>(fixtu
     }
 }
 
-/// What is reported appended is durable. A log is one [`Epoch`] for its whole life.
+/// What is reported appended is durable. A log is one epoch for its whole life.
 pub async fn a_reopened_log_is_the_same_and_goes_on<F: LogFixture>(fixture: &mut F) {
     let log = fixture.create().await;
     let empty = log.epoch();
