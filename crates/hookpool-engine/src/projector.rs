@@ -301,6 +301,7 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
                 sum,
                 answer,
             } => {
+                self.materials.take_up(&*self.pool.snapshot(), &stream)?;
                 let changes = self.materials.compared(&stream, generation, to, &sum);
                 self.commit_beside(changes)?;
                 let _gone = answer.send(());

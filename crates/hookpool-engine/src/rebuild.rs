@@ -34,6 +34,8 @@ use job::Job;
 
 /// Rebuilds at once; others wait for their turn. More than there are processors would only take them from ingest.
 const JOBS_MAX: usize = 2;
+/// How often the plans are looked at when nothing is heard.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a removal that failed is left alone.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -151,6 +153,8 @@ impl<L: EventLog, P: PoolStore> Rebuilder<L, P> {
                 _ = plans.changed() => self.forget_failures(),
                 () = self.rebuilds.ended.notified() => {}
                 _ = self.planned.changed() => {}
+                // Whatever was missed is seen by then: a rebuild that rests without a reason is worse than a look at a few plans.
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
             self.start_jobs();
             if let Err(error) = self.remove_unplanned().await {
