@@ -28,5 +28,6 @@ mod refusals;
 mod restart;
 mod selected;
 mod sse_readers;
+mod swarm;
 mod tls;
 mod unavailable;
