@@ -15,6 +15,7 @@ mod common;
 mod changes_contract;
 mod deadlines;
 mod demo;
+mod framing;
 mod github;
 mod history;
 mod ingest_contract;
