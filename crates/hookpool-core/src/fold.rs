@@ -161,15 +161,17 @@ impl Item {
         &self.fields
     }
 
+    /// A field by its name.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        let place = self.place(name).ok()?;
+        self.fields.get(place).map(|(_, field)| field)
+    }
+
     /// Where a field is, or where it would be.
     fn place(&self, name: &str) -> Result<usize, usize> {
         self.fields
             .binary_search_by(|(field, _)| field.as_ref().cmp(name))
-    }
-
-    fn field(&self, name: &str) -> Option<&Field> {
-        let place = self.place(name).ok()?;
-        self.fields.get(place).map(|(_, field)| field)
     }
 
     /// Bytes of all names and values: about what the item takes on the wire.
