@@ -469,6 +469,38 @@ fn a_copy_that_was_begun_before_a_drop_goes_on_after_it() {
     assert!(format.starts_with("hookpool-log 2\n"));
 }
 
+/// An append waits for one turn of a drop, not for all of it.
+#[test]
+fn appends_come_in_between_the_turns_of_a_drop() {
+    const BLOCKS: u64 = 3_000;
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path()).unwrap();
+    let one = |n| vec![sample::event("sales", n, "{}")];
+    (0..BLOCKS).for_each(|n| drop(block_on(log.append(one(n))).unwrap()));
+    let appended = std::thread::scope(|scope| {
+        let dropping = scope.spawn(|| drop_events(&log, 1..=BLOCKS));
+        let mut appended = 0;
+        // Where the log begins after each append.
+        let mut begins = BTreeSet::new();
+        while !dropping.is_finished() {
+            block_on(log.append(one(BLOCKS + appended))).unwrap();
+            appended += 1;
+            let first = PageRequest {
+                events_max: 1,
+                ..PageRequest::after(Position::ZERO)
+            };
+            let page = block_on(log.page(first)).unwrap();
+            begins.insert(page.events[0].position.0);
+        }
+        assert_eq!(dropping.join().unwrap(), BLOCKS);
+        begins.retain(|position| (2..=BLOCKS).contains(position));
+        assert!(begins.len() > 5, "appends in between: {begins:?}");
+        appended
+    });
+    let left = read(&log).len() as u64;
+    assert_eq!(left, appended);
+}
+
 /// An index row that names a dropped event, or all of a block that lost some, is damage and never a shorter page.
 #[test]
 fn an_index_that_does_not_fit_a_thinned_block_is_an_error() {
