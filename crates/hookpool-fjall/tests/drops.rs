@@ -501,6 +501,41 @@ fn appends_come_in_between_the_turns_of_a_drop() {
     assert_eq!(left, appended);
 }
 
+/// Many dropped bytes leave the disk, not only the log.
+#[test]
+fn many_dropped_bytes_are_given_back_to_the_disk() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path()).unwrap();
+    let mut random = Random(0xd2);
+    let mut large = |n: u64| {
+        let bytes = std::iter::repeat_with(|| u8::try_from(random.below(256)).unwrap());
+        let mut event = sample::event("sales", n, "");
+        event.body = bytes.take(50_000).collect();
+        event
+    };
+    for n in 0..85 {
+        let events = (0..20).map(|k| large(n * 20 + k)).collect();
+        block_on(log.append(events)).unwrap();
+    }
+    let head = log.head().0;
+    assert_eq!(
+        drop_events(&log, (1..=head).filter(|it| it % 20 > 0)),
+        head / 20 * 19
+    );
+    let kept = read(&log);
+    drop(log);
+    let log = open(dir.path()).unwrap();
+    assert_eq!(read(&log), kept);
+    drop(log);
+    let files = read_files(dir.path());
+    let tables = files
+        .iter()
+        .filter(|(name, _)| name.to_string_lossy().contains("tables"));
+    let bytes: usize = tables.map(|(_, bytes)| bytes.len()).sum();
+    assert!(bytes < 20_000_000, "{bytes} bytes of tables");
+    assert_eq!(verify(dir.path(), |_| {}).unwrap().problem, None);
+}
+
 /// An index row that names a dropped event, or all of a block that lost some, is damage and never a shorter page.
 #[test]
 fn an_index_that_does_not_fit_a_thinned_block_is_an_error() {

@@ -12,10 +12,11 @@ use hookpool_core::{
     name::StreamName,
     position::{Epoch, Position},
 };
-use hookpool_store::{AppendError, Dropped, LogEnd};
+use hookpool_store::{AppendError, Dropped};
 
 use super::{Damage, FjallLog};
 use crate::{
+    database,
     folder::{self, Layout},
     keys::Key,
     rows::Ordinals,
@@ -28,6 +29,17 @@ use crate::{
 const TURN_BYTES: usize = 1 << 20;
 /// Also as few blocks as may be found torn at the end of a journal (`journal`).
 pub(crate) const TURN_BLOCKS: usize = 64;
+
+/// So many dropped bytes, and a quarter of the tables, are worth writing all tables of blocks anew. A log is then written at most four times more.
+const RECLAIM_BYTES: u64 = 64 << 20;
+const RECLAIM_SHARE: u64 = 4;
+
+/// What whoever drops events needs.
+#[derive(Debug, Default)]
+pub(super) struct Thinner {
+    /// Bytes that were dropped and still lie in tables.
+    garbage: u64,
+}
 
 /// A block without some of its events, and what of the index changes with it.
 struct Rewrite {
@@ -42,7 +54,7 @@ impl FjallLog {
     pub(super) fn thin(&self, positions: &BTreeSet<Position>) -> Result<Dropped, AppendError> {
         // A panic while it was held changed nothing that is not in the database.
         let thinner = self.thinner.lock();
-        let _thinner = thinner.unwrap_or_else(PoisonError::into_inner);
+        let mut thinner = thinner.unwrap_or_else(PoisonError::into_inner);
         let mut dropped = Dropped::default();
         let mut after = Position::ZERO;
         loop {
@@ -51,11 +63,33 @@ impl FjallLog {
                 .rewrites(positions, &mut after)
                 .map_err(|what| AppendError::Unknown(Arc::new(Damage(what))))?;
             if some.is_empty() {
+                thinner.garbage += dropped.bytes;
+                self.reclaim(&mut thinner)?;
                 return Ok(dropped);
             }
             self.rewrite(&some)?;
             some.iter().for_each(|rewrite| dropped += rewrite.dropped);
         }
+    }
+
+    /// Gives dropped bytes back to the disk when they are many: fjall by itself merges tables of an ever growing log too seldom.
+    ///
+    /// Appends go on meanwhile. It can be broken off at any moment.
+    fn reclaim(&self, thinner: &mut Thinner) -> Result<(), AppendError> {
+        let share = self.blocks.disk_space() / RECLAIM_SHARE;
+        if thinner.garbage < share.max(RECLAIM_BYTES) {
+            return Ok(());
+        }
+        // What was written again must be in a table to replace what was there.
+        self.blocks
+            .rotate_memtable_and_wait()
+            .and_then(|()| self.blocks.major_compact())
+            .map_err(|error| AppendError::Unknown(database::cause(error)))?;
+        thinner.garbage = 0;
+        // What readers see next holds none of the old tables.
+        let writer = self.writer()?;
+        self.publish_view(writer.end());
+        Ok(())
     }
 
     /// The next blocks that lose events, as many as fit one turn; `after` moves behind them.
@@ -109,10 +143,7 @@ impl FjallLog {
             // IMPORTANT: still under the lock, so that nothing is appended behind what is not synced.
             self.database.persist(PersistMode::SyncData)
         })?;
-        self.publish_view(LogEnd {
-            head: writer.head,
-            digest: writer.digest,
-        });
+        self.publish_view(writer.end());
         Ok(())
     }
 
