@@ -465,7 +465,7 @@ impl Opened {
         Ok(FjallLog {
             epoch: self.epoch,
             writer: Mutex::new(writer),
-            thinner: Mutex::default(),
+            thinner: Mutex::new(Thinner::of(&self.dir)),
             dir: self.dir,
             layout: Mutex::new(self.layout),
             published: ArcSwap::from_pointee(Published {

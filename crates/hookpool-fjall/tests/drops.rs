@@ -518,14 +518,17 @@ fn many_dropped_bytes_are_given_back_to_the_disk() {
         block_on(log.append(events)).unwrap();
     }
     let head = log.head().0;
-    assert_eq!(
-        drop_events(&log, (1..=head).filter(|it| it % 20 > 0)),
-        head / 20 * 19
-    );
-    let kept = read(&log);
     drop(log);
+    // Neither half would be enough, and the log is closed in between.
+    let mut dropped = 0;
+    for half in [1..=head / 2, head / 2 + 1..=head] {
+        let log = open(dir.path()).unwrap();
+        dropped += drop_events(&log, half.filter(|position| position % 20 > 0));
+    }
+    assert_eq!(dropped, head / 20 * 19);
     let log = open(dir.path()).unwrap();
-    assert_eq!(read(&log), kept);
+    assert!(read(&log).iter().all(|event| event.position.0 % 20 == 0));
+    assert_eq!(read(&log).len() as u64, head / 20);
     drop(log);
     let files = read_files(dir.path());
     let tables = files

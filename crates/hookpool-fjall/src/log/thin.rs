@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
+    path::Path,
     sync::{Arc, PoisonError},
 };
 
@@ -35,10 +36,19 @@ const RECLAIM_BYTES: u64 = 64 << 20;
 const RECLAIM_SHARE: u64 = 4;
 
 /// What whoever drops events needs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Thinner {
     /// Bytes that were dropped and still lie in tables.
     garbage: u64,
+}
+
+impl Thinner {
+    /// Of the log in a folder.
+    pub(super) fn of(dir: &Path) -> Self {
+        Self {
+            garbage: folder::read_dropped(dir),
+        }
+    }
 }
 
 /// A block without some of its events, and what of the index changes with it.
@@ -63,8 +73,7 @@ impl FjallLog {
                 .rewrites(positions, &mut after)
                 .map_err(|what| AppendError::Unknown(Arc::new(Damage(what))))?;
             if some.is_empty() {
-                thinner.garbage += dropped.bytes;
-                self.reclaim(&mut thinner)?;
+                self.reclaim(&mut thinner, dropped.bytes)?;
                 return Ok(dropped);
             }
             self.rewrite(&some)?;
@@ -75,10 +84,14 @@ impl FjallLog {
     /// Gives dropped bytes back to the disk when they are many: fjall by itself merges tables of an ever growing log too seldom.
     ///
     /// Appends go on meanwhile. It can be broken off at any moment.
-    fn reclaim(&self, thinner: &mut Thinner) -> Result<(), AppendError> {
+    fn reclaim(&self, thinner: &mut Thinner, dropped: u64) -> Result<(), AppendError> {
+        if dropped == 0 {
+            return Ok(());
+        }
+        thinner.garbage = thinner.garbage.saturating_add(dropped);
         let share = self.blocks.disk_space() / RECLAIM_SHARE;
         if thinner.garbage < share.max(RECLAIM_BYTES) {
-            return Ok(());
+            return self.note(thinner);
         }
         // What was written again must be in a table to replace what was there.
         self.blocks
@@ -86,10 +99,16 @@ impl FjallLog {
             .and_then(|()| self.blocks.major_compact())
             .map_err(|error| AppendError::Unknown(database::cause(error)))?;
         thinner.garbage = 0;
+        self.note(thinner)?;
         // What readers see next holds none of the old tables.
         let writer = self.writer()?;
         self.publish_view(writer.end());
         Ok(())
+    }
+
+    fn note(&self, thinner: &Thinner) -> Result<(), AppendError> {
+        folder::write_dropped(&self.dir, thinner.garbage)
+            .map_err(|error| AppendError::Unknown(Arc::new(error)))
     }
 
     /// The next blocks that lose events, as many as fit one turn; `after` moves behind them.
