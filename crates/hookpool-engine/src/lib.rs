@@ -16,5 +16,6 @@ pub mod past;
 pub mod projector;
 pub mod rebuild;
 pub mod status;
+mod worker;
 
 pub use engine::{AcceptError, Engine, LogName, Options, Receipt, StartError};
