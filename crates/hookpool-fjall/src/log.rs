@@ -564,6 +564,7 @@ struct PageReader<'a> {
     bytes: usize,
     events_max: usize,
     bytes_max: usize,
+    whole_blocks: bool,
 }
 
 impl<'a> PageReader<'a> {
@@ -576,6 +577,7 @@ impl<'a> PageReader<'a> {
             bytes: 0,
             events_max: request.events_max.max(1),
             bytes_max: request.bytes_max,
+            whole_blocks: request.whole_blocks,
         }
     }
 
@@ -607,6 +609,9 @@ impl<'a> PageReader<'a> {
             .blocks_without_holes(self.seen, self.until)?
         {
             let block = block?;
+            if self.whole_blocks && self.is_full() {
+                return Ok(false);
+            }
             for event in block.events_from(self.seen.plus(1)) {
                 let event = event.map_err(|error| error.to_string())?;
                 if event.position > self.until {
@@ -632,6 +637,9 @@ impl<'a> PageReader<'a> {
             .map_or_else(|| stream_prefix(stream), |(first, _)| key(first));
         for row in self.rows(from..=key(self.until)) {
             let (first, row) = row?;
+            if self.whole_blocks && self.is_full() {
+                return Ok(false);
+            }
             let block = view.block(first)?.ok_or_else(|| tail::missing(first))?;
             let BlockHeader { count, thinned, .. } = *block.header();
             let ordinals = Ordinals::decode(&row, count)
@@ -702,11 +710,14 @@ impl<'a> PageReader<'a> {
         })
     }
 
-    /// Puts an event into the page, if it has room.
-    fn take(&mut self, event: Event) -> bool {
-        if self.events.len() >= self.events_max
+    fn is_full(&self) -> bool {
+        self.events.len() >= self.events_max
             || (self.bytes >= self.bytes_max && !self.events.is_empty())
-        {
+    }
+
+    /// Puts an event into the page, if it has room or its block is not to be divided.
+    fn take(&mut self, event: Event) -> bool {
+        if self.is_full() && !self.whole_blocks {
             return false;
         }
         self.bytes += event.event.body.len();
