@@ -85,6 +85,10 @@ site.listen(0, '127.0.0.1', () => {
   ]
   const home = { ...process.env, HOME: profile, XDG_CONFIG_HOME: profile, XDG_CACHE_HOME: profile }
   const browser = spawn(chromium, [...flags, `http://127.0.0.1:${site.address().port}/`], { stdio: 'ignore', env: home })
+  browser.on('error', (error) => {
+    console.error(`no browser: ${error.message}`)
+    process.exit(1)
+  })
   let ending = false
   browser.on('exit', (code, signal) => {
     rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 })
