@@ -3,12 +3,7 @@
 //!
 //! The frames are the encoder's own; they are read back by a parser that was written from the HTML standard, and their data by
 //! `serde_json` and by a reader of JSON strings that knows nothing else. `HOOKPOOL_STRINGS` says how many texts are tried.
-#![expect(
-    clippy::unwrap_used,
-    clippy::string_slice,
-    reason = "a test fails by panicking"
-)]
-#![expect(clippy::print_stderr, reason = "seeds and counts are for people")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "common/hostile.rs"]
 mod hostile;
