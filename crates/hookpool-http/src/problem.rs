@@ -285,7 +285,7 @@ impl From<ControlError> for Problem {
 impl From<PlanError> for Problem {
     fn from(error: PlanError) -> Self {
         let code = match error {
-            PlanError::Running(_) | PlanError::NoPrevious => Code::Conflict,
+            PlanError::Running(_) | PlanError::NoPrevious | PlanError::Dropped(_) => Code::Conflict,
             PlanError::NotRunning(_) | PlanError::NoProjection(_) => Code::NotFound,
             PlanError::Rules(_) => Code::InvalidPayload,
         };
