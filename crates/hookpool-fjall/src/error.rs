@@ -2,11 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use hookpool_core::{
-    codec::Block,
-    position::{Epoch, Position},
-};
-use hookpool_store::Cause;
+use hookpool_core::position::{Epoch, Position};
+use hookpool_store::{Cause, LogEnd};
 use thiserror::Error;
 
 use crate::{journal::JournalError, witness::Witness};
@@ -135,20 +132,20 @@ impl From<OpenError> for Refusal {
 
 impl Refusal {
     pub(crate) fn of_journals(dir: &Path, epoch: Epoch, error: JournalError) -> Self {
-        let end = |block: Block| Witness {
+        let end = |LogEnd { head, digest }| Witness {
             epoch,
-            head: block.header().last(),
-            digest: block.digest(),
+            head,
+            digest,
         };
         match error {
             JournalError::Damaged { what, readable } => Self {
                 error: OpenError::damaged(dir, what),
                 keep: readable.map(end),
             },
-            JournalError::Shorter { last, durable } => Self {
+            JournalError::Shorter { end: last, durable } => Self {
                 error: OpenError::Shorter {
                     dir: dir.into(),
-                    head: last.header().last(),
+                    head: last.head,
                     durable,
                 },
                 keep: Some(end(last)),

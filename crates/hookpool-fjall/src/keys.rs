@@ -20,11 +20,11 @@ const END: u8 = 0;
 pub(crate) enum Key<'a> {
     /// In `blocks`: `position(8, BE)` of the block's first event.
     ///
-    /// Value: the block, as `hookpool_core::codec` writes it. Written once by the commit, never changed, never removed.
+    /// Value: the block, as `hookpool_core::codec` writes it. Written by the commit, again when it loses events, never removed.
     Block(Position),
     /// In `streams`: `name 00 position(8, BE)` of the first event of a block that holds events of this stream.
     ///
-    /// Value: [`crate::rows::Ordinals`]. Written with its block, never changed, never removed.
+    /// Value: [`crate::rows::Ordinals`]. Written with its block, each time; removed when the block has no event of the stream any more.
     Stream(&'a StreamName, Position),
     /// In `pool`: `c`.
     ///

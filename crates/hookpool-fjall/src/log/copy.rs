@@ -65,7 +65,10 @@ impl FjallLog {
             return Err(CopyError::OtherHistory(header.first));
         }
         let events = tail::check_block(block, self.epoch).map_err(CopyError::Damaged)?;
-        let events: Vec<_> = events.iter().map(|event| &event.event).collect();
+        let events: Vec<_> = events
+            .iter()
+            .map(|event| (event.position, &event.event))
+            .collect();
         let end = Witness {
             epoch: self.epoch,
             head: header.last(),
