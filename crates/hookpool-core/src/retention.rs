@@ -153,11 +153,7 @@ pub fn sources(item: &Item) -> BTreeSet<Position> {
 ///
 /// # Errors
 /// [`NeedsError`]
-pub fn refolds(
-    item: &Item,
-    events: &[Event],
-    projection: &Projection,
-) -> Result<bool, NeedsError> {
+pub fn refolds(item: &Item, events: &[Event], projection: &Projection) -> Result<bool, NeedsError> {
     let mut folded = Item::default();
     for event in events {
         let change = read(event, projection)?;
@@ -174,7 +170,9 @@ pub fn refolds(
 fn read<'a>(event: &'a Event, projection: &'a Projection) -> Result<Change<'a>, NeedsError> {
     let position = event.position;
     let object = json::object(&event.event.body);
-    let fields = object.map_err(|error| NeedsError::Body(position, error))?.fields;
+    let fields = object
+        .map_err(|error| NeedsError::Body(position, error))?
+        .fields;
     projection
         .read(event, fields)
         .map_err(|unfit| NeedsError::Unfit(position, unfit))

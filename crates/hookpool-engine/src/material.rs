@@ -205,6 +205,8 @@ impl Material {
             items,
             histories: std::mem::take(&mut self.histories),
             notes: std::mem::take(&mut self.notes),
+            dropped_histories: Vec::new(),
+            dropped_notes: Vec::new(),
         }
     }
 

@@ -65,7 +65,12 @@ fn only(events: &[Event], kept: &BTreeSet<Position>) -> Vec<Event> {
 
 #[test]
 fn a_field_that_was_taken_away_needs_what_took_it() {
-    let bodies = [r#"{"a":1,"b":1}"#, r#"{"a":null}"#, r#"{"b":2}"#, r#"{"b":3}"#];
+    let bodies = [
+        r#"{"a":1,"b":1}"#,
+        r#"{"a":null}"#,
+        r#"{"b":2}"#,
+        r#"{"b":3}"#,
+    ];
     let events = events(&bodies.map(str::to_owned));
     let projection = projection(r#"{"nulls":"delete"}"#);
     let expected = BTreeSet::from([Position(2), Position(4)]);
