@@ -23,6 +23,7 @@ use hookpool_core::{
     name::StreamName,
     plan::Plan,
     position::{Generation, Position},
+    registry::Registry,
 };
 use hookpool_store::{
     AppendError, Dropped, EventLog, PoolError, PoolSnapshot, PoolStore, ReadError,
@@ -299,9 +300,14 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
                 time: floor.time,
             };
             let author = KeyId::from(AUTHOR);
-            self.control
-                .change(&author, stream.as_str(), change)
-                .await?;
+            // An operator who has set another retention has its answer, and nothing drops by the one before.
+            let same = |registry: &Registry| *registry.plan(stream.as_str()) == *plan;
+            let recorded = self
+                .control
+                .change_if(&author, stream.as_str(), change, same);
+            if !recorded.await? {
+                return Ok(None);
+            }
         }
         let to = self.control.registry().plan(stream.as_str()).earliest();
         let generation = plan.live.generation;
