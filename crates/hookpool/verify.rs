@@ -96,7 +96,8 @@ fn read(dir: &Path, kept: Option<&Kept>) -> anyhow::Result<[Log; 2]> {
 
 fn print(logs: &[Log]) -> anyhow::Result<()> {
     let header = [
-        "LOG", "EVENTS", "BLOCKS", "BYTES", "HEAD", "EPOCH", "DIGEST", "RESULT",
+        "LOG", "EVENTS", "DROPPED", "BLOCKS", "THINNED", "BYTES", "HEAD", "EPOCH", "DIGEST",
+        "RESULT",
     ];
     let row = |log: &Log| {
         let report = &log.report;
@@ -108,7 +109,9 @@ fn print(logs: &[Log]) -> anyhow::Result<()> {
         [
             log.name.to_owned(),
             report.events.to_string(),
+            report.dropped.to_string(),
             report.blocks.to_string(),
+            report.thinned.to_string(),
             report.bytes.to_string(),
             report.head.to_string(),
             report.epoch.to_string(),
@@ -150,7 +153,9 @@ struct Verified<'a> {
 #[derive(Serialize)]
 struct VerifiedLog<'a> {
     events: u64,
+    dropped: u64,
     blocks: u64,
+    thinned: u64,
     bytes: u64,
     head: u64,
     epoch: String,
@@ -165,7 +170,9 @@ impl<'a> From<&'a Log> for VerifiedLog<'a> {
         let report = &log.report;
         Self {
             events: report.events,
+            dropped: report.dropped,
             blocks: report.blocks,
+            thinned: report.thinned,
             bytes: report.bytes,
             head: report.head.0,
             epoch: report.epoch.to_string(),

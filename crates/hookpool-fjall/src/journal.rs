@@ -28,6 +28,10 @@ const END: u8 = 3;
 const END_MAGIC: [u8; 4] = *b"FJL\x03";
 /// Bytes of an item before its key: tag, kind, compression, keyspace(8), lengths of key(2) and value(4) and stored value(4).
 const ITEM_HEADER_BYTES: usize = 21;
+/// Bytes of a batch before its first key.
+const BATCH_START_BYTES: usize = 13 + ITEM_HEADER_BYTES;
+/// fjall's number of `streams`, the second keyspace that a log makes; that of `blocks` is 1, two flipped bits away.
+const STREAMS_KEYSPACE: u64 = 2;
 /// A block is a batch of the appender, far smaller; bounds what a damaged length can make us allocate.
 const BLOCK_BYTES_MAX: usize = 1 << 28;
 
@@ -216,14 +220,14 @@ impl Reader {
             [TornBlock::Appended(block)] => self.may_be_next(block),
             // Perhaps appended to a copy.
             [TornBlock::WrittenAgain(block)] if self.may_be_next(block) => true,
-            blocks if blocks.len() <= TURN_BLOCKS => {
+            blocks => {
                 let lies_in_the_log = |block: &TornBlock| match block {
                     TornBlock::Appended(_) => false,
                     TornBlock::WrittenAgain(block) => self.may_hold(block),
                 };
-                blocks.iter().all(lies_in_the_log)
+                let one_turn = blocks.len() <= TURN_BLOCKS && blocks.iter().all(lies_in_the_log);
+                one_turn && (blocks.is_empty() || begins_without_block(torn))
             }
-            _ => false,
         }
     }
 
@@ -270,6 +274,23 @@ fn torn_block(torn: &Bytes) -> (Option<TornBlock>, usize) {
         Some((block, end)) => (Some(block), end.min(torn.len())),
         None => (None, 0),
     }
+}
+
+/// Whether a torn end begins with a batch that was not appended, or its beginning was lost with the sector it was in.
+///
+/// A commit that a flipped bit damaged begins otherwise, and must not be cut with the blocks that were written again behind it.
+fn begins_without_block(torn: &Bytes) -> bool {
+    let mut at = 0;
+    let framed = start(torn, &mut at).and_then(|_| item_header(torn, &mut at));
+    if framed.is_some_and(|item| item.keyspace == STREAMS_KEYSPACE) {
+        return true;
+    }
+    // No beginning of a commit has so many zeros in a row.
+    let lost = |from: usize| {
+        let rest = torn.get(from..).unwrap_or_default();
+        rest.iter().take(BATCH_START_BYTES).all(|byte| *byte == 0)
+    };
+    (0..BATCH_START_BYTES).any(lost)
 }
 
 /// The header of a block of this length that begins here, whatever became of its entries.
@@ -329,6 +350,7 @@ fn used_bytes(raw: &[u8]) -> usize {
 }
 
 struct ItemHeader {
+    keyspace: u64,
     value_bytes: usize,
 }
 
@@ -341,7 +363,9 @@ fn item_header(raw: &Bytes, at: &mut usize) -> Option<ItemHeader> {
     let plain = value_bytes == stored_bytes && start.get(2) == Some(&0);
     let key_bytes = usize::from(u16::from_le_bytes(*key_bytes));
     *at = at.checked_add(ITEM_HEADER_BYTES + key_bytes)?;
+    let (_, keyspace) = start.split_last_chunk()?;
     (plain && start.first() == Some(&ITEM)).then_some(ItemHeader {
+        keyspace: u64::from_le_bytes(*keyspace),
         value_bytes: usize::try_from(u32::from_le_bytes(*value_bytes)).ok()?,
     })
 }

@@ -32,7 +32,8 @@ use tokio::sync::watch;
 use crate::{
     database,
     error::{OpenError, Refusal},
-    folder, journal,
+    folder::{self, Layout},
+    journal,
     keys::{BLOCKS, Key, STREAMS, stream_of, stream_prefix},
     rows::Ordinals,
     tables,
@@ -71,6 +72,9 @@ pub struct FjallLog {
     writer: Mutex<Writer>,
     /// Held by who drops events: nobody else changes a block that is there.
     thinner: Mutex<()>,
+    dir: PathBuf,
+    /// What the file `format` says.
+    layout: Mutex<Layout>,
     published: ArcSwap<Published>,
     head: watch::Sender<Position>,
     keeper: Keeper,
@@ -312,6 +316,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Opened {
     pub(crate) dir: PathBuf,
     pub(crate) epoch: Epoch,
+    layout: Layout,
     witness: Found,
     accepted: Option<Witness>,
     database: Database,
@@ -328,9 +333,10 @@ impl Opened {
         let witness = Witness::read(dir).map_err(unusable)?;
         if !folder::db(dir).try_exists().map_err(unusable)? {
             create(dir, options.epoch_if_new, witness)?;
-            return Ok(Self::open_database(dir, options.epoch_if_new, None, lock)?);
+            let format = (Layout::Whole, options.epoch_if_new);
+            return Ok(Self::open_database(dir, format, None, lock)?);
         }
-        let epoch = folder::read_format(dir)?;
+        let (layout, epoch) = folder::read_format(dir)?;
         let accepted =
             folder::read_accept(dir).filter(|end| end.epoch == epoch && purpose == Purpose::Use);
         let durable = match (accepted, witness) {
@@ -341,12 +347,12 @@ impl Opened {
             .map_err(|what| OpenError::damaged(dir, what))?;
         journal::check(dir, epoch, durable, accepted.as_ref())
             .map_err(|error| Refusal::of_journals(dir, epoch, error))?;
-        Ok(Self::open_database(dir, epoch, accepted, lock)?)
+        Ok(Self::open_database(dir, (layout, epoch), accepted, lock)?)
     }
 
     fn open_database(
         dir: &Path,
-        epoch: Epoch,
+        (layout, epoch): (Layout, Epoch),
         accepted: Option<Witness>,
         lock: File,
     ) -> Result<Self, OpenError> {
@@ -356,6 +362,7 @@ impl Opened {
         Ok(Self {
             dir: dir.into(),
             epoch,
+            layout,
             witness,
             accepted,
             database,
@@ -451,6 +458,8 @@ impl Opened {
             epoch: self.epoch,
             writer: Mutex::new(writer),
             thinner: Mutex::default(),
+            dir: self.dir,
+            layout: Mutex::new(self.layout),
             published: ArcSwap::from_pointee(Published {
                 view,
                 end: end.log_end(),
@@ -490,7 +499,7 @@ fn create(dir: &Path, epoch: Epoch, witness: Found) -> Result<(), OpenError> {
         digest: Digest::default(),
     };
     empty.write(dir).map_err(unusable)?;
-    folder::write_format(dir, epoch).map_err(unusable)?;
+    folder::write_format(dir, Layout::Whole, epoch).map_err(unusable)?;
     std::fs::rename(&unfinished, folder::db(dir)).map_err(unusable)?;
     folder::sync(dir).map_err(unusable)?;
     // The folder's own name.

@@ -99,7 +99,7 @@ fn unopened(dir: &Path, refusal: Refusal) -> Result<Report, OpenError> {
         dropped: 0,
         bytes: 0,
         head,
-        epoch: folder::read_format(dir).unwrap_or(Epoch(0)),
+        epoch: folder::read_format(dir).map_or(Epoch(0), |(_, epoch)| epoch),
         digest: keep.map_or_else(Digest::default, |end| end.digest),
         problem: Some(Problem {
             after: head,

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod folder;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -14,6 +16,7 @@ use std::{
 
 use bytes::BytesMut;
 use fjall::Database;
+use folder::{Files, Random, read_files, write_files};
 use hookpool_core::{
     codec::Block,
     event::{Event, NewEvent},
@@ -28,9 +31,6 @@ use tempfile::TempDir;
 
 const STREAMS: [&str; 3] = ["sales", "hr", "it"];
 const BLOCKS: u64 = 60;
-
-/// Contents of a folder, by path within it.
-type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mutation {
@@ -131,31 +131,6 @@ fn killed(dir: &Path) {
     drop(log);
     fs::remove_dir_all(dir.join("running")).unwrap();
     write_files(dir, &files);
-}
-
-fn read_files(dir: &Path) -> Files {
-    let mut files = Files::new();
-    let mut folders = vec![dir.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(dir).unwrap().to_path_buf();
-                files.insert(name, fs::read(path).unwrap());
-            }
-        }
-    }
-    files
-}
-
-fn write_files(dir: &Path, files: &Files) {
-    for (name, bytes) in files {
-        let path = dir.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
 }
 
 /// A folder before damage: its files, an older state of them, and what is in it.
@@ -329,20 +304,6 @@ impl Mutation {
                 files.insert(with.clone(), other);
             }
         }
-    }
-}
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        usize::try_from(z % u64::try_from(limit).unwrap()).unwrap()
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-pub use thin::{THINNED_HEADER_BYTES, Thinned, Thinning, encode_thinned};
+pub use thin::{THINNED_HEADER_BYTES, Thinned, Thinning, encode_thinned, thinned_crc};
 
 use super::META_CONFIG;
 use crate::{
@@ -105,8 +105,11 @@ impl BlockHeader {
         header
     }
 
-    /// Reads what every format begins with, and of a thinned block what follows it.
-    fn decode(bytes: &[u8]) -> Result<Self, BlockError> {
+    /// Reads the header of the block that begins with these bytes.
+    ///
+    /// # Errors
+    /// [`BlockError`]
+    pub fn of(bytes: &[u8]) -> Result<Self, BlockError> {
         let (version, mut header) = Self::decode_start(bytes)?;
         if version == THINNED_VERSION {
             header.thinned = Some(Thinned::decode(bytes, &header).ok_or(BlockError::Header)?);
@@ -226,7 +229,7 @@ impl Block {
     /// # Errors
     /// [`BlockError`]
     pub fn parse(bytes: Bytes) -> Result<Self, BlockError> {
-        let header = BlockHeader::decode(&bytes)?;
+        let header = BlockHeader::of(&bytes)?;
         if header.block_bytes() == Some(bytes.len()) {
             Ok(Self { header, bytes })
         } else {
@@ -421,7 +424,7 @@ pub fn find_damage(raw: &Bytes) -> Option<Position> {
 /// Blocks by their headers, which are intact.
 fn blocks_in(raw: &Bytes) -> impl Iterator<Item = Block> + '_ {
     memchr::memmem::find_iter(raw, &MAGIC).filter_map(|at| {
-        let header = BlockHeader::decode(raw.get(at..)?).ok()?;
+        let header = BlockHeader::of(raw.get(at..)?).ok()?;
         let end = at.checked_add(header.block_bytes()?)?;
         let bytes = (end <= raw.len()).then(|| raw.slice(at..end))?;
         Some(Block { header, bytes })

@@ -65,6 +65,9 @@ impl FjallLog {
             return Err(CopyError::OtherHistory(header.first));
         }
         let events = tail::check_block(block, self.epoch).map_err(CopyError::Damaged)?;
+        if header.thinned.is_some() {
+            self.allow_thinned()?;
+        }
         let events: Vec<_> = events
             .iter()
             .map(|event| (event.position, &event.event))

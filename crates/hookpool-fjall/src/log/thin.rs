@@ -16,6 +16,7 @@ use hookpool_store::{AppendError, Dropped, LogEnd};
 
 use super::{Damage, FjallLog};
 use crate::{
+    folder::{self, Layout},
     keys::Key,
     rows::Ordinals,
     tables::Finding,
@@ -85,8 +86,21 @@ impl FjallLog {
         Ok(rewrites)
     }
 
+    /// IMPORTANT: before the first block that lost events is written, so that a program that does not know such blocks refuses the log by name.
+    pub(super) fn allow_thinned(&self) -> Result<(), AppendError> {
+        // A panic while it was held left one or the other.
+        let mut layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        if *layout < Layout::Thinned {
+            folder::write_format(&self.dir, Layout::Thinned, self.epoch)
+                .map_err(|error| AppendError::Unknown(Arc::new(error)))?;
+            *layout = Layout::Thinned;
+        }
+        Ok(())
+    }
+
     /// Makes them durable, then shows them.
     fn rewrite(&self, rewrites: &[Rewrite]) -> Result<(), AppendError> {
+        self.allow_thinned()?;
         let mut writer = self.writer()?;
         writer.attempt(|_| {
             for rewrite in rewrites {

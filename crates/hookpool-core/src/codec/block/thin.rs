@@ -29,11 +29,11 @@ pub struct Thinned {
 }
 
 impl Thinned {
-    /// Behind what every format begins with: `kept(4) digest(32) crc(4)`, the checksum over all before it.
+    /// Behind what every format begins with: `kept(4) digest(32) crc(4)`.
     pub(super) fn encode(&self, header: &mut Vec<u8>) {
         header.extend_from_slice(&self.kept.to_le_bytes());
         header.extend_from_slice(&self.digest.0);
-        header.extend_from_slice(&crc32fast::hash(header).to_le_bytes());
+        header.extend_from_slice(&crc(header).to_le_bytes());
     }
 
     /// Of a block that begins with these bytes, and so with this header.
@@ -44,9 +44,17 @@ impl Thinned {
             kept: u32::from_le_bytes(reader.array()?),
             digest: Digest(reader.array()?),
         };
-        let intact = reader.array() == Some(crc32fast::hash(checked).to_le_bytes());
+        let intact = reader.array() == Some(crc(checked).to_le_bytes());
         (intact && thinned.kept < header.count).then_some(thinned)
     }
+}
+
+/// Over all of the header before it but the other checksum: one that runs over the checksum of what is before it forgets what that was.
+fn crc(header: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(header.get(..super::HEADER_BYTES - 4).unwrap_or_default());
+    crc.update(header.get(super::HEADER_BYTES..).unwrap_or_default());
+    crc.finalize()
 }
 
 /// A block without some of its events.
@@ -132,6 +140,14 @@ pub fn encode_thinned<'a>(
         digest,
         last: header.last(),
     }
+}
+
+/// The checksum at the end of the header of a thinned block, which is over all of the header.
+#[must_use]
+pub fn thinned_crc(header: &BlockHeader) -> u32 {
+    let header = header.encode();
+    let crc = header.last_chunk().copied().unwrap_or_default();
+    u32::from_le_bytes(crc)
 }
 
 fn ordinal(first: Position, position: Position) -> [u8; ORDINAL_BYTES] {
