@@ -137,7 +137,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.ruled = self.served(&pool).await?;
         self.phase = match start {
             Start::Snapshot => snapshot(pool),
-            Start::Earliest => self.live(Position::ZERO),
+            Start::Earliest => self.live(self.earliest()),
             Start::Now => {
                 self.bookmark(self.opened_at);
                 self.live(self.opened_at)
@@ -172,9 +172,15 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         } else if cursor.position > here.position {
             tracing::warn!(cursor = %cursor, head = %here, "a follower says it has seen more than this log holds");
             Err("ahead-of-head")
+        } else if cursor.position < self.earliest() {
+            Err("before-retention")
         } else {
             Ok(cursor.position)
         }
+    }
+
+    fn earliest(&self) -> Position {
+        self.app.engine.earliest(&self.stream)
     }
 
     fn live(&self, after: Position) -> Phase<L, P> {
@@ -205,11 +211,31 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 Phase::Leaving { .. } => self.leave().await,
                 Phase::Crossing { .. } => self.cross().await.map_err(FollowError::from),
             };
+            let outcome = match outcome {
+                Err(FollowError::BeforeRetention(_)) => self.overtaken().await,
+                outcome => outcome,
+            };
             if let Err(error) = outcome {
                 tracing::error!(stream = %self.stream, %error, "a follower can't go on");
                 self.goodbye("unreadable");
             }
         }
+    }
+
+    /// History went while this client was still in it: a snapshot of what is served, and never a hole.
+    async fn overtaken(&mut self) -> Result<(), FollowError> {
+        let at = match &self.phase {
+            Phase::Live(follower) => follower.position(),
+            Phase::Leaving { after, .. } => *after,
+            Phase::Start(_) | Phase::Snapshot { .. } | Phase::Crossing { .. } | Phase::Ended => {
+                self.opened_at
+            }
+        };
+        let cursor = self.app.engine.cursor(self.ruled.generation, at);
+        let pool = self.app.engine.pool();
+        self.ruled = self.served(&pool).await?;
+        self.phase = self.reset("before-retention", &cursor.to_string(), pool);
+        Ok(())
     }
 
     /// Whether the end came while something long is being sent.
@@ -461,7 +487,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let earliest = self
             .app
             .engine
-            .cursor(generation, Position::ZERO)
+            .cursor(generation, self.earliest())
             .to_string();
         // Only as much of a stranger's text as a cursor may have.
         let requested: String = requested.chars().take(64).collect();
