@@ -25,6 +25,7 @@ mod read_contract;
 mod rebuild;
 mod refusals;
 mod restart;
+mod retention;
 mod sse_readers;
 mod tls;
 mod unavailable;
