@@ -32,6 +32,7 @@ pub mod proof;
 pub mod registry;
 pub mod retention;
 pub mod seal;
+pub mod selection;
 pub mod shape;
 pub mod sign;
 pub mod time;

@@ -1,4 +1,4 @@
-//! The folder of one log: `format`, `witness`, `lock`, `db/`, and sometimes `accept` and `torn`. Not what is inside `db/`.
+//! The folder of one log: `format`, `witness`, `lock`, `db/`, and sometimes `accept`, `torn` and `dropped`. Not what is inside `db/`.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -28,6 +28,7 @@ const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const ACCEPT_FILE: &str = "accept";
 const TORN_FILE: &str = "torn";
+const DROPPED_FILE: &str = "dropped";
 
 /// The database.
 pub(crate) fn db(dir: &Path) -> PathBuf {
@@ -141,6 +142,17 @@ pub(crate) fn remove_accept(dir: &Path) -> std::io::Result<()> {
 /// Keeps what is about to be cut off a journal.
 pub(crate) fn save_torn(dir: &Path, bytes: &[u8]) -> std::io::Result<()> {
     write_atomic(dir, TORN_FILE, bytes)
+}
+
+/// How many dropped bytes still lie in tables, as far as that was noted; only that they are given back soon enough hangs on it.
+pub(crate) fn read_dropped(dir: &Path) -> u64 {
+    let text = fs::read_to_string(dir.join(DROPPED_FILE)).unwrap_or_default();
+    text.trim().parse().unwrap_or_default()
+}
+
+/// Notes it for the next start.
+pub(crate) fn write_dropped(dir: &Path, bytes: u64) -> std::io::Result<()> {
+    write_atomic(dir, DROPPED_FILE, format!("{bytes}\n").as_bytes())
 }
 
 #[cfg(test)]

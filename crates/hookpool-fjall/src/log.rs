@@ -26,6 +26,7 @@ use hookpool_store::{
     dedupe::DedupeWindow, wait_past,
 };
 pub(crate) use thin::TURN_BLOCKS;
+use thin::Thinner;
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -71,7 +72,7 @@ pub struct FjallLog {
     epoch: Epoch,
     writer: Mutex<Writer>,
     /// Held by who drops events: nobody else changes a block that is there.
-    thinner: Mutex<()>,
+    thinner: Mutex<Thinner>,
     dir: PathBuf,
     /// What the file `format` says.
     layout: Mutex<Layout>,
@@ -278,6 +279,13 @@ impl Writer {
         (outcomes, new)
     }
 
+    fn end(&self) -> LogEnd {
+        LogEnd {
+            head: self.head,
+            digest: self.digest,
+        }
+    }
+
     /// Writes; the first failure is the last thing that is written.
     fn attempt(
         &mut self,
@@ -457,7 +465,7 @@ impl Opened {
         Ok(FjallLog {
             epoch: self.epoch,
             writer: Mutex::new(writer),
-            thinner: Mutex::default(),
+            thinner: Mutex::new(Thinner::of(&self.dir)),
             dir: self.dir,
             layout: Mutex::new(self.layout),
             published: ArcSwap::from_pointee(Published {

@@ -5,9 +5,11 @@
 mod folder;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use fjall::Database;
@@ -465,4 +467,224 @@ fn a_copy_that_was_begun_before_a_drop_goes_on_after_it() {
     assert_eq!(verify(copy.path(), |_| {}).unwrap().problem, None);
     let format = fs::read_to_string(copy.path().join("format")).unwrap();
     assert!(format.starts_with("hookpool-log 2\n"));
+}
+
+/// An append waits for one turn of a drop, not for all of it.
+#[test]
+fn appends_come_in_between_the_turns_of_a_drop() {
+    const BLOCKS: u64 = 3_000;
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path()).unwrap();
+    let one = |n| vec![sample::event("sales", n, "{}")];
+    (0..BLOCKS).for_each(|n| drop(block_on(log.append(one(n))).unwrap()));
+    let appended = std::thread::scope(|scope| {
+        let dropping = scope.spawn(|| drop_events(&log, 1..=BLOCKS));
+        let mut appended = 0;
+        // Where the log begins after each append.
+        let mut begins = BTreeSet::new();
+        while !dropping.is_finished() {
+            block_on(log.append(one(BLOCKS + appended))).unwrap();
+            appended += 1;
+            let first = PageRequest {
+                events_max: 1,
+                ..PageRequest::after(Position::ZERO)
+            };
+            let page = block_on(log.page(first)).unwrap();
+            begins.insert(page.events[0].position.0);
+        }
+        assert_eq!(dropping.join().unwrap(), BLOCKS);
+        begins.retain(|position| (2..=BLOCKS).contains(position));
+        assert!(begins.len() > 5, "appends in between: {begins:?}");
+        appended
+    });
+    let left = read(&log).len() as u64;
+    assert_eq!(left, appended);
+}
+
+/// Many dropped bytes leave the disk, not only the log.
+#[test]
+fn many_dropped_bytes_are_given_back_to_the_disk() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path()).unwrap();
+    let mut random = Random(0xd2);
+    let mut large = |n: u64| {
+        let bytes = std::iter::repeat_with(|| u8::try_from(random.below(256)).unwrap());
+        let mut event = sample::event("sales", n, "");
+        event.body = bytes.take(50_000).collect();
+        event
+    };
+    for n in 0..85 {
+        let events = (0..20).map(|k| large(n * 20 + k)).collect();
+        block_on(log.append(events)).unwrap();
+    }
+    let head = log.head().0;
+    drop(log);
+    // Neither half would be enough, and the log is closed in between.
+    let mut dropped = 0;
+    for half in [1..=head / 2, head / 2 + 1..=head] {
+        let log = open(dir.path()).unwrap();
+        dropped += drop_events(&log, half.filter(|position| position % 20 > 0));
+    }
+    assert_eq!(dropped, head / 20 * 19);
+    let log = open(dir.path()).unwrap();
+    assert!(read(&log).iter().all(|event| event.position.0 % 20 == 0));
+    assert_eq!(read(&log).len() as u64, head / 20);
+    drop(log);
+    let files = read_files(dir.path());
+    let tables = files
+        .iter()
+        .filter(|(name, _)| name.to_string_lossy().contains("tables"));
+    let bytes: usize = tables.map(|(_, bytes)| bytes.len()).sum();
+    assert!(bytes < 20_000_000, "{bytes} bytes of tables");
+    assert_eq!(verify(dir.path(), |_| {}).unwrap().problem, None);
+}
+
+/// An index row that names a dropped event, or all of a block that lost some, is damage and never a shorter page.
+#[test]
+fn an_index_that_does_not_fit_a_thinned_block_is_an_error() {
+    // Blocks of one, two and three events; what is left of the third is its first event.
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path()).unwrap();
+    append(&log, 0..3);
+    drop_events(&log, [5, 6]);
+    let left = read(&log).pop().unwrap();
+    assert_eq!(left.position, Position(4));
+    drop(log);
+    let stream = left.event.stream;
+    let key = [stream.as_str().as_bytes(), &[0], &4_u64.to_be_bytes()].concat();
+    let row = |ordinals: &[u32]| -> Vec<u8> {
+        ordinals
+            .iter()
+            .flat_map(|ordinal| ordinal.to_le_bytes())
+            .collect()
+    };
+    for (wrong, row) in [
+        (true, row(&[0, 1])),
+        (true, row(&[])),
+        (true, row(&[1])),
+        (false, row(&[0])),
+    ] {
+        let database = Database::builder(dir.path().join("db")).open().unwrap();
+        let streams = database.keyspace("streams", Default::default).unwrap();
+        let mut batch = database.batch();
+        batch.insert(&streams, key.clone(), row.clone());
+        batch.commit().unwrap();
+        drop((streams, database));
+        assert_eq!(open(dir.path()).is_err(), wrong, "{row:?}");
+        assert_eq!(verify(dir.path(), |_| {}).unwrap().problem.is_some(), wrong);
+        // Further back than what is checked when a log opens.
+        let options = Options {
+            verify_bytes: 0,
+            ..Options::new(EPOCH)
+        };
+        let log = FjallLog::open(dir.path(), options).unwrap();
+        let request = PageRequest::of_stream(stream.clone(), Position::ZERO);
+        assert_eq!(block_on(log.page(request)).is_err(), wrong, "{row:?}");
+    }
+}
+
+/// Set for the process that is killed: its folder.
+const FOLDER: &str = "HOOKPOOL_DROPS_FOLDER";
+/// Begins the lines of that process that matter.
+const SAYS: &str = "log:";
+
+/// Appends and drops until it is killed, and says what it is about to do and what was done. Started by the test below.
+#[test]
+#[ignore = "never ends; the test that kills it starts it"]
+fn appends_and_drops_until_it_is_killed() {
+    let Ok(dir) = std::env::var(FOLDER) else {
+        return;
+    };
+    let log = open(Path::new(&dir)).unwrap();
+    let mut random = Random(log.head().0);
+    for n in 0.. {
+        if n == 0 || random.below(3) > 0 {
+            block_on(log.append(batch(n))).unwrap();
+            println!("{SAYS} head {}", log.head());
+        } else {
+            let head = usize::try_from(log.head().0).unwrap().max(1);
+            let some: Vec<_> = (0..random.below(40))
+                .map(|_| 1 + random.below(head))
+                .collect();
+            println!("{SAYS} drops {}", join(&some));
+            drop_events(&log, some.iter().map(|position| *position as u64));
+            println!("{SAYS} dropped {}", join(&some));
+        }
+    }
+}
+
+fn join(positions: &[usize]) -> String {
+    let text: Vec<_> = positions.iter().map(ToString::to_string).collect();
+    text.join(" ")
+}
+
+/// What was reported appended is there and what was reported dropped is not; what was being dropped may be either.
+#[test]
+fn what_was_reported_dropped_stays_dropped_when_the_process_is_killed() {
+    let dir = TempDir::new().unwrap();
+    let (mut head, mut dropped) = (0, BTreeSet::new());
+    for round in 0..15 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "appends_and_drops_until_it_is_killed",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(FOLDER, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut dropping = BTreeSet::new();
+        let mut killed = false;
+        let mut said = 0;
+        for line in lines {
+            let line = line.unwrap();
+            let Some((_, line)) = line.split_once(SAYS) else {
+                continue;
+            };
+            let (what, numbers) = line
+                .trim()
+                .split_once(' ')
+                .unwrap_or_else(|| (line.trim(), ""));
+            let mut numbers = numbers
+                .split_whitespace()
+                .map(|number| number.parse::<u64>().unwrap());
+            match what {
+                "head" => head = numbers.next_back().unwrap(),
+                "drops" => dropping = numbers.collect(),
+                _ => dropped.append(&mut numbers.collect()),
+            }
+            said += 1;
+            // What it says until it is gone counts too.
+            if !killed && said > 20 + round * 13 {
+                child.kill().unwrap();
+                killed = true;
+            }
+        }
+        child.wait().unwrap();
+        assert!(killed);
+        let log = open(dir.path()).unwrap();
+        assert!(log.head().0 >= head);
+        let there: BTreeSet<_> = positions(&read(&log)).into_iter().collect();
+        for position in 1..=head {
+            let is_there = there.contains(&position);
+            if !is_there {
+                assert!(
+                    dropped.contains(&position) || dropping.contains(&position),
+                    "{position}"
+                );
+            }
+        }
+        let gone = dropped.iter().filter(|position| there.contains(position));
+        let gone: Vec<_> = gone.collect();
+        assert!(gone.is_empty(), "{gone:?} are there again");
+        dropped.retain(|position| !there.contains(position));
+        dropped.extend((1..=head).filter(|position| !there.contains(position)));
+        head = log.head().0;
+        drop(log);
+        assert_eq!(verify(dir.path(), |_| {}).unwrap().problem, None);
+    }
+    assert!(dropped.len() > 100, "{}", dropped.len());
 }

@@ -95,6 +95,15 @@ fn flush(dir: &Path) {
     }
 }
 
+fn empty_journals(dir: &Path) {
+    for entry in fs::read_dir(dir.join("db")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            fs::File::create(path).unwrap();
+        }
+    }
+}
+
 /// All in the journal, closed in order.
 fn journal_only(dir: &Path) {
     append(&open(dir), 0..BLOCKS);
@@ -105,14 +114,37 @@ fn journal_only(dir: &Path) {
 fn tables_and_journal(dir: &Path) {
     append(&open(dir), 0..BLOCKS / 2);
     flush(dir);
-    for entry in fs::read_dir(dir.join("db")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "jnl") {
-            fs::File::create(path).unwrap();
-        }
-    }
+    empty_journals(dir);
     append(&open(dir), BLOCKS / 2..BLOCKS);
     trim(dir);
+}
+
+/// The same with events that were dropped: before the tables were written, and after, from blocks in tables and in the journal.
+fn thinned(dir: &Path) {
+    append(&open(dir), 0..BLOCKS / 3);
+    drop_events(dir, gone_early);
+    flush(dir);
+    empty_journals(dir);
+    append(&open(dir), BLOCKS / 3..BLOCKS * 2 / 3);
+    drop_events(dir, gone);
+    append(&open(dir), BLOCKS * 2 / 3..BLOCKS);
+    trim(dir);
+}
+
+/// Some of each block, and all of some; the last third of the log is whole.
+fn gone(position: u64) -> bool {
+    position <= 90 && (position.is_multiple_of(3) || (20..30).contains(&position))
+}
+
+fn gone_early(position: u64) -> bool {
+    gone(position) && position.is_multiple_of(2)
+}
+
+fn drop_events(dir: &Path, gone: fn(u64) -> bool) {
+    let log = open(dir);
+    let positions = (1..=log.head().0).filter(|position| gone(*position));
+    let dropped = runtime().block_on(log.drop_events(positions.map(Position).collect()));
+    assert!(dropped.unwrap().events > 5);
 }
 
 /// Copied while open, as a kill leaves it; the journal is longer than what is in it.
@@ -142,6 +174,11 @@ struct Base {
 
 impl Base {
     fn new(make: fn(&Path)) -> Self {
+        Self::without(make, |_| false)
+    }
+
+    /// Of a log that lost events.
+    fn without(make: fn(&Path), gone: fn(u64) -> bool) -> Self {
         let older = TempDir::new().unwrap();
         append(&open(older.path()), 0..BLOCKS / 3);
         trim(older.path());
@@ -155,6 +192,7 @@ impl Base {
             position: Position(positions.next().unwrap()),
             event,
         });
+        let expected = expected.filter(|event| !gone(event.position.0));
         assert_eq!(events, expected.collect::<Vec<_>>());
         Self {
             files,
@@ -345,30 +383,30 @@ fn from_environment(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-fn mutations_of(name: &str, make: fn(&Path), share: u64) {
+fn mutations_of(name: &str, base: &Base, share: u64) {
     let count = from_environment("HOOKPOOL_MUTATIONS", 2_000) * share / 100;
     let seed = from_environment("HOOKPOOL_SEED", 0x5eed) ^ share << 32;
-    random_mutations(
-        name,
-        &Base::new(make),
-        seed,
-        usize::try_from(count).unwrap(),
-    );
+    random_mutations(name, base, seed, usize::try_from(count).unwrap());
 }
 
 #[test]
 fn a_damaged_log_in_a_journal_is_intact_or_refused() {
-    mutations_of("journal", journal_only, 34);
+    mutations_of("journal", &Base::new(journal_only), 34);
 }
 
 #[test]
 fn a_damaged_log_in_tables_is_intact_or_refused() {
-    mutations_of("tables and journal", tables_and_journal, 40);
+    mutations_of("tables and journal", &Base::new(tables_and_journal), 40);
 }
 
 #[test]
 fn a_damaged_log_after_a_kill_is_intact_or_refused() {
-    mutations_of("killed", killed, 30);
+    mutations_of("killed", &Base::new(killed), 30);
+}
+
+#[test]
+fn a_damaged_log_that_lost_events_is_intact_or_refused() {
+    mutations_of("thinned", &Base::without(thinned, gone), 35);
 }
 
 /// A pointer that a flip turns to an older manifest made fjall delete a whole keyspace.
@@ -464,12 +502,33 @@ fn verify_finds_every_flipped_bit_of_a_table_and_names_its_event() {
 
 #[test]
 fn verify_finds_every_flipped_bit_of_any_file() {
-    let base = Base::new(tables_and_journal);
-    let mut random = Random(0xf11c);
-    let files = base.files.iter().filter(|(_, bytes)| !bytes.is_empty());
-    let files: Vec<_> = files.collect();
-    for _ in 0..100 {
-        let (name, bytes) = files[random.below(files.len())];
-        verified_with_flip(&base, name, random.below(bytes.len() * 8));
+    for base in [Base::new(tables_and_journal), Base::without(thinned, gone)] {
+        let mut random = Random(0xf11c);
+        let files = base.files.iter().filter(|(_, bytes)| !bytes.is_empty());
+        let files: Vec<_> = files.collect();
+        for _ in 0..100 {
+            let (name, bytes) = files[random.below(files.len())];
+            verified_with_flip(&base, name, random.below(bytes.len() * 8));
+        }
     }
+}
+
+/// Also of a block that lost events, whose digest says nothing of what it holds.
+#[test]
+fn verify_finds_every_flipped_bit_of_a_thinned_block() {
+    let base = Base::without(thinned, gone);
+    let mut random = Random(0xf11e);
+    let mut flipped = 0;
+    for (name, bytes) in &base.files {
+        let thinned = blocks_in(bytes).into_iter().map(|(range, _)| range);
+        let thinned = thinned.filter(|range| bytes[range.start + 4] == 2);
+        let thinned: Vec<_> = thinned.collect();
+        for _ in 0..thinned.len().min(60) {
+            let range = &thinned[random.below(thinned.len())];
+            let bit = range.start * 8 + random.below(range.len() * 8);
+            verified_with_flip(&base, name, bit);
+            flipped += 1;
+        }
+    }
+    assert!(flipped > 30, "{flipped}");
 }

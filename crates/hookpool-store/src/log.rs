@@ -65,6 +65,7 @@ pub trait EventLog: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Block>, ReadError>> + Send;
 
     /// Drops the events at these positions, in any order, and returns when that is durable. A position without an event is nothing.
+    /// A call may block for as long as a backend needs to give their bytes back to the disk.
     fn drop_events(
         &self,
         positions: Vec<Position>,

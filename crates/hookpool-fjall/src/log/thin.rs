@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
+    path::Path,
     sync::{Arc, PoisonError},
 };
 
@@ -12,10 +13,11 @@ use hookpool_core::{
     name::StreamName,
     position::{Epoch, Position},
 };
-use hookpool_store::{AppendError, Dropped, LogEnd};
+use hookpool_store::{AppendError, Dropped};
 
 use super::{Damage, FjallLog};
 use crate::{
+    database,
     folder::{self, Layout},
     keys::Key,
     rows::Ordinals,
@@ -28,6 +30,26 @@ use crate::{
 const TURN_BYTES: usize = 1 << 20;
 /// Also as few blocks as may be found torn at the end of a journal (`journal`).
 pub(crate) const TURN_BLOCKS: usize = 64;
+
+/// So many dropped bytes, and a quarter of the tables, are worth writing all tables of blocks anew. A log is then written at most four times more.
+const RECLAIM_BYTES: u64 = 64 << 20;
+const RECLAIM_SHARE: u64 = 4;
+
+/// What whoever drops events needs.
+#[derive(Debug)]
+pub(super) struct Thinner {
+    /// Bytes that were dropped and still lie in tables.
+    garbage: u64,
+}
+
+impl Thinner {
+    /// Of the log in a folder.
+    pub(super) fn of(dir: &Path) -> Self {
+        Self {
+            garbage: folder::read_dropped(dir),
+        }
+    }
+}
 
 /// A block without some of its events, and what of the index changes with it.
 struct Rewrite {
@@ -42,7 +64,7 @@ impl FjallLog {
     pub(super) fn thin(&self, positions: &BTreeSet<Position>) -> Result<Dropped, AppendError> {
         // A panic while it was held changed nothing that is not in the database.
         let thinner = self.thinner.lock();
-        let _thinner = thinner.unwrap_or_else(PoisonError::into_inner);
+        let mut thinner = thinner.unwrap_or_else(PoisonError::into_inner);
         let mut dropped = Dropped::default();
         let mut after = Position::ZERO;
         loop {
@@ -51,11 +73,42 @@ impl FjallLog {
                 .rewrites(positions, &mut after)
                 .map_err(|what| AppendError::Unknown(Arc::new(Damage(what))))?;
             if some.is_empty() {
+                self.reclaim(&mut thinner, dropped.bytes)?;
                 return Ok(dropped);
             }
             self.rewrite(&some)?;
             some.iter().for_each(|rewrite| dropped += rewrite.dropped);
         }
+    }
+
+    /// Gives dropped bytes back to the disk when they are many: fjall by itself merges tables of an ever growing log too seldom.
+    ///
+    /// Appends go on meanwhile. It can be broken off at any moment.
+    fn reclaim(&self, thinner: &mut Thinner, dropped: u64) -> Result<(), AppendError> {
+        if dropped == 0 {
+            return Ok(());
+        }
+        thinner.garbage = thinner.garbage.saturating_add(dropped);
+        let share = self.blocks.disk_space() / RECLAIM_SHARE;
+        if thinner.garbage < share.max(RECLAIM_BYTES) {
+            return self.note(thinner);
+        }
+        // What was written again must be in a table to replace what was there.
+        self.blocks
+            .rotate_memtable_and_wait()
+            .and_then(|()| self.blocks.major_compact())
+            .map_err(|error| AppendError::Unknown(database::cause(error)))?;
+        thinner.garbage = 0;
+        self.note(thinner)?;
+        // What readers see next holds none of the old tables.
+        let writer = self.writer()?;
+        self.publish_view(writer.end());
+        Ok(())
+    }
+
+    fn note(&self, thinner: &Thinner) -> Result<(), AppendError> {
+        folder::write_dropped(&self.dir, thinner.garbage)
+            .map_err(|error| AppendError::Unknown(Arc::new(error)))
     }
 
     /// The next blocks that lose events, as many as fit one turn; `after` moves behind them.
@@ -109,10 +162,7 @@ impl FjallLog {
             // IMPORTANT: still under the lock, so that nothing is appended behind what is not synced.
             self.database.persist(PersistMode::SyncData)
         })?;
-        self.publish_view(LogEnd {
-            head: writer.head,
-            digest: writer.digest,
-        });
+        self.publish_view(writer.end());
         Ok(())
     }
 
