@@ -27,6 +27,7 @@ mod rebuild;
 mod refusals;
 mod restart;
 mod retention;
+mod selected;
 mod sse_readers;
 mod tls;
 mod unavailable;

@@ -39,10 +39,10 @@ use crate::{
     control::{Control, ControlError, ControlReadError},
     entropy::Entropy,
     follow::{
-        EncodeChange, FollowError, Follower, Form, Rings, Told, blocking, must_reach, read_page,
-        told,
+        EncodeChange, FollowError, Follower, Form, Rings, Told, blocking, follows_checkpoint,
+        must_reach, read_page, told,
     },
-    past::{Past, Touch, View, position_at},
+    past::{Past, Stretch, Touch, View, position_at},
     projector::{Command, Projector, PromoteError},
     rebuild::{Rebuilder, Rebuilds},
     retention::{Expiring, Floors, Retainer, Retentions},
@@ -365,6 +365,12 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         RequestId::new(self.clock.now(), &self.entropy.bytes())
     }
 
+    /// Random bytes, fit for keys.
+    #[must_use]
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        self.entropy.bytes()
+    }
+
     /// What a read or operator key may do.
     #[must_use]
     pub fn access(&self, key: &PresentedKey<'_>) -> Option<Access> {
@@ -611,6 +617,31 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     /// [`FollowError::BeforeRetention`]
     pub fn must_reach(&self, stream: &StreamName, after: Position) -> Result<(), FollowError> {
         must_reach(&self.control, stream, after)
+    }
+
+    /// What the events after a position and up to another, which the view has, did to some items. `None` if the view does not have the
+    /// generation any more.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn touches(
+        &self,
+        view: View<P::Snapshot>,
+        mut stretches: Vec<Stretch>,
+        after: Position,
+        until: Position,
+    ) -> Result<Option<Vec<Stretch>>, FollowError> {
+        let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
+        let filled = blocking(move || {
+            if !follows_checkpoint(&*view.pool, &view.stream, view.ruled.generation)? {
+                return Ok(None);
+            }
+            past.fill(&mut stretches, after, until)?;
+            Ok(Some(stretches))
+        })
+        .await;
+        self.must_reach(&stream, after)?;
+        filled
     }
 
     /// The position of the last event before the first one that is later than a time; the log's times are those of the server's clock, and

@@ -109,9 +109,19 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
         })
     }
 
+    /// What the events after a position and up to another did to items.
+    pub(crate) fn fill(
+        &mut self,
+        stretches: &mut [Stretch],
+        after: Position,
+        until: Position,
+    ) -> Result<(), FollowError> {
+        self.read(|log, view, runtime| runtime.block_on(fill(log, view, stretches, after, until)))
+    }
+
     fn read<T>(
         &mut self,
-        read: impl Fn(&L, &View<P::Snapshot>, &Handle) -> Result<T, FollowError>,
+        mut read: impl FnMut(&L, &View<P::Snapshot>, &Handle) -> Result<T, FollowError>,
     ) -> Result<T, FollowError> {
         for _ in 0..RENEWALS_MAX {
             match read(&self.log, &self.view, &self.runtime) {
@@ -147,6 +157,35 @@ pub struct Touch {
     pub before: Option<Item>,
     /// After it.
     pub after: Item,
+}
+
+/// A stretch of the past of one item.
+#[derive(Debug)]
+pub struct Stretch {
+    /// Which item.
+    pub id: ItemId,
+    /// What the item was before it, if somebody has it at hand; else it is looked up.
+    pub known: Option<Item>,
+    /// The events that touched it in the stretch, oldest first.
+    pub touches: Vec<Touch>,
+}
+
+/// Fills in what the events after a position and up to another did to items. Blocks for the time of some disk accesses.
+async fn fill<L: EventLog, S: PoolSnapshot>(
+    log: &L,
+    view: &View<S>,
+    stretches: &mut [Stretch],
+    after: Position,
+    until: Position,
+) -> Result<(), FollowError> {
+    for stretch in stretches {
+        let walk = match stretch.known.take() {
+            Some(item) => Walk::on(log, view, &stretch.id, item),
+            None => Walk::from(log, view, &stretch.id, after).await?,
+        };
+        stretch.touches = walk.until(until).await?;
+    }
+    Ok(())
 }
 
 /// An event that the pool names is not in the log.
@@ -196,6 +235,19 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
         Ok(walk)
     }
 
+    /// Goes on from an item that is at hand.
+    fn on(log: &'a L, view: &'a View<S>, id: &'a ItemId, mut item: Item) -> Self {
+        item.recent.clear();
+        Self {
+            log,
+            view,
+            id,
+            known: item.position,
+            item,
+            coming: Vec::new(),
+        }
+    }
+
     /// What it is where the walk is; `None` before its first event.
     pub(crate) fn item(&self) -> Option<&Item> {
         Some(&self.item).filter(|item| item.position > Position::ZERO)
@@ -230,6 +282,15 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
         let note = self.item.apply(&event, &change, projection);
         self.item.recent.clear();
         Ok(Some((event.clone(), note == Some(Note::Superseded))))
+    }
+
+    /// The events up to a position.
+    async fn until(mut self, until: Position) -> Result<Vec<Touch>, FollowError> {
+        let mut touches = Vec::new();
+        while self.peek()?.is_some_and(|position| position <= until) {
+            touches.extend(self.next().await?);
+        }
+        Ok(touches)
     }
 
     fn peek(&mut self) -> Result<Option<Position>, FollowError> {

@@ -23,6 +23,7 @@ mod retention;
 mod route;
 pub mod server;
 mod sse;
+mod viewer;
 
 pub use app::{Settings, routes};
 pub use sse::encode_change;
