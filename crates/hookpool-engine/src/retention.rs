@@ -259,11 +259,16 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
             }
         });
         match kept {
-            Ok(done) => {
-                finished.extend(done.map(|done| (stream.clone(), done)));
-                done.is_some()
+            Ok(Some(done)) => {
+                finished.insert(stream.clone(), done);
+                true
+            }
+            Ok(None) => {
+                finished.remove(stream);
+                false
             }
             Err(error) => {
+                finished.remove(stream);
                 tracing::warn!(%stream, %error, "history could not be dropped; trying again");
                 self.retentions
                     .stats
@@ -363,17 +368,24 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
         to: Position,
     ) -> Result<bool, RetainError> {
         let go_on = || self.may_go_on(stream, plan);
+        if after == Position::ZERO {
+            self.retentions.update(stream, |state| state.whole_items = 0);
+        }
         let live = &plan.live;
-        let whole = self
-            .drop_quarantined(stream, live.generation, to, &go_on)
-            .await?
-            && self.trim(stream, live, after, to, &go_on).await?;
-        if !whole {
+        let quarantined = self.drop_quarantined(stream, live.generation, to, &go_on);
+        if !quarantined.await? {
             return Ok(false);
         }
+        let Some(trimmed) = self.trim(stream, live, after, to, &go_on).await? else {
+            return Ok(false);
+        };
         let pool = Arc::clone(&self.pool);
         // IMPORTANT: before anything is dropped that older commits were made of.
         blocking(move || pool.sync()).await?;
+        if after > Position::ZERO {
+            return self.drop_trimmed(stream, trimmed, &go_on).await;
+        }
+        // Something may be left of an attempt that was broken off.
         self.drop_unnamed(stream, live, to, &go_on).await
     }
 }

@@ -12,7 +12,7 @@ use hookpool_core::{
 use hookpool_store::{Dropped, EventLog, PageRequest, PoolSnapshot, PoolStore};
 use tokio::{runtime::Handle, time::Instant};
 
-use super::{RetainError, Retainer, Trim};
+use super::{RetainError, Retainer, Trim, trim::Trimmed};
 use crate::{
     follow::{FollowError, blocking},
     past::{View, is_named},
@@ -105,6 +105,28 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
         }
         self.retentions
             .update(stream, |state| state.kept = Some(kept));
+        Ok(true)
+    }
+
+    /// Drops what trimming came upon; whether all of it is gone.
+    pub(super) async fn drop_trimmed(
+        &self,
+        stream: &StreamName,
+        mut trimmed: Trimmed,
+        go_on: &(impl Fn() -> bool + Sync),
+    ) -> Result<bool, RetainError> {
+        let (looked_at, gone) = (trimmed.events, trimmed.gone.len() as u64);
+        trimmed.gone.sort_unstable();
+        for gone in trimmed.gone.chunks(PAGE_EVENTS) {
+            if !go_on() {
+                return Ok(false);
+            }
+            self.drop_events(gone.to_vec()).await?;
+        }
+        self.retentions.update(stream, |state| {
+            let before = state.kept.unwrap_or_default();
+            state.kept = Some((before + looked_at).saturating_sub(gone));
+        });
         Ok(true)
     }
 

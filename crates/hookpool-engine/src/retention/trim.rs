@@ -40,6 +40,15 @@ pub(crate) struct Trim {
     pub(crate) quarantined: u64,
 }
 
+/// What trimming came upon.
+#[derive(Debug, Default)]
+pub(super) struct Trimmed {
+    /// Events that were looked at.
+    pub(super) events: u64,
+    /// Events that no item names any more, of these and of those before.
+    pub(super) gone: Vec<Position>,
+}
+
 impl Trim {
     fn is_empty(&self) -> bool {
         self.histories.is_empty() && self.notes.is_empty()
@@ -47,7 +56,7 @@ impl Trim {
 }
 
 impl<L: EventLog, P: PoolStore> Retainer<L, P> {
-    /// Trims every item that was touched after a position and up to the floor; whether all of them are.
+    /// Trims every item that was touched after a position and up to the floor; `None` if it was broken off.
     pub(super) async fn trim(
         &self,
         stream: &StreamName,
@@ -55,11 +64,11 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
         mut after: Position,
         to: Position,
         go_on: &(impl Fn() -> bool + Sync),
-    ) -> Result<bool, RetainError> {
-        let mut done = HashSet::new();
+    ) -> Result<Option<Trimmed>, RetainError> {
+        let (mut done, mut trimmed) = (HashSet::new(), Trimmed::default());
         while after < to {
             if !go_on() {
-                return Ok(false);
+                return Ok(None);
             }
             let request = PageRequest {
                 until: to,
@@ -75,6 +84,7 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
             let page = blocking(move || -> Result<_, RetainError> {
                 let page = runtime.block_on(log.page(request))?;
                 let (mut trim, mut whole) = (Trim::default(), 0);
+                let events = page.events.len() as u64;
                 for event in &page.events {
                     let object = json::object(&event.event.body)
                         .map_err(|error| FollowError::Body(event.position, error))?;
@@ -90,18 +100,20 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
                 if done.len() > DONE_MAX {
                     done.clear();
                 }
-                Ok((trim, whole, page.through, done))
+                Ok((trim, whole, events, page.through, done))
             });
-            let (trim, whole, through, looked_at) = page.await?;
+            let (trim, whole, events, through, looked_at) = page.await?;
             done = looked_at;
+            trimmed.events += events;
+            trimmed.gone.extend(&trim.notes);
             if !self.commit(stream, live.generation, trim).await {
-                return Ok(false);
+                return Ok(None);
             }
             self.retentions
                 .update(stream, |state| state.whole_items += whole);
             after = through;
         }
-        Ok(true)
+        Ok(Some(trimmed))
     }
 
     /// Has the projector, the one writer of the generation, commit it; whether it did.
@@ -127,7 +139,7 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
 }
 
 /// What becomes of the expired events of an item.
-enum Trimmed {
+enum Fate {
     /// All that are there are needed.
     Needed,
     /// Fewer did not prove to be enough.
@@ -140,7 +152,7 @@ enum Trimmed {
     },
 }
 
-impl Trimmed {
+impl Fate {
     /// Whether the item keeps all because fewer could not be proved to do.
     fn add_to(self, trim: &mut Trim) -> bool {
         match self {
@@ -167,11 +179,11 @@ async fn trim_item<L: EventLog>(
     view: &View<impl PoolSnapshot>,
     id: &ItemId,
     to: Position,
-) -> Result<Trimmed, FollowError> {
+) -> Result<Fate, FollowError> {
     let named = named_until(view, id, to)?;
     let walk = Walk::from(log, view, id, to).await?;
     let Some(item) = walk.item() else {
-        return Ok(Trimmed::Needed);
+        return Ok(Fate::Needed);
     };
     let projection = &*view.ruled.projection;
     let mut superseded = Default::default();
@@ -182,7 +194,7 @@ async fn trim_item<L: EventLog>(
         for position in &named {
             let event = event_at(log, &view.stream, *position).await?;
             if needs.take(&event).is_err() {
-                return Ok(Trimmed::Unproved);
+                return Ok(Fate::Unproved);
             }
         }
         superseded = needs.superseded().clone();
@@ -194,7 +206,7 @@ async fn trim_item<L: EventLog>(
         .filter(|position| !needed.contains(position))
         .collect();
     if gone.is_empty() {
-        return Ok(Trimmed::Needed);
+        return Ok(Fate::Needed);
     }
     // The proof, from the log, before anything is let go of.
     let mut events = Vec::with_capacity(needed.len());
@@ -202,10 +214,10 @@ async fn trim_item<L: EventLog>(
         events.push(event_at(log, &view.stream, *position).await?);
     }
     if retention::refolds(item, &events, projection) != Ok(true) {
-        return Ok(Trimmed::Unproved);
+        return Ok(Fate::Unproved);
     }
     let late = gone.iter().filter(|position| superseded.contains(position));
-    Ok(Trimmed::To {
+    Ok(Fate::To {
         superseded: late.count() as u64,
         id: id.clone(),
         history: History {
