@@ -243,7 +243,11 @@ fn only_http_names_warp_and_only_the_fjall_package_names_fjall() {
 fn only_retention_drops_events() {
     let retention = |path: &Path| path.ends_with("crates/hookpool-engine/src/retention/drop.rs");
     for folder in ["hookpool", "hookpool-engine/src", "hookpool-http/src"] {
-        assert_absent(&format!("crates/{folder}"), &["log.drop_events("], retention);
+        assert_absent(
+            &format!("crates/{folder}"),
+            &["log.drop_events("],
+            retention,
+        );
     }
 }
 

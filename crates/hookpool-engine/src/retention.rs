@@ -369,7 +369,8 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
     ) -> Result<bool, RetainError> {
         let go_on = || self.may_go_on(stream, plan);
         if after == Position::ZERO {
-            self.retentions.update(stream, |state| state.whole_items = 0);
+            self.retentions
+                .update(stream, |state| state.whole_items = 0);
         }
         let live = &plan.live;
         let quarantined = self.drop_quarantined(stream, live.generation, to, &go_on);
