@@ -27,7 +27,7 @@ use hookpool_core::{
 };
 use hookpool_engine::{
     Engine, Options, appender::Limits, clock::Clock, control::ConnectorSpec, engine::Running,
-    entropy::Entropy, follow::FollowError,
+    entropy::Entropy, follow::FollowError, status::StatusCell,
 };
 use hookpool_store::{
     AppendError, Appended, Dropped, EventLog, LogEnd, Page, PageRequest, PoolChanges, PoolError,
@@ -63,7 +63,10 @@ impl Gate {
     async fn pass(&self) {
         if self.shut.swap(false, Ordering::SeqCst) {
             self.held.store(true, Ordering::SeqCst);
-            self.open.acquire().await.unwrap().forget();
+            // A test that has failed opens nothing any more, and is not to hang.
+            if let Ok(permit) = tokio::time::timeout(PATIENCE, self.open.acquire()).await {
+                permit.unwrap().forget();
+            }
         }
     }
 
@@ -151,7 +154,19 @@ impl PoolStore for Synced {
     }
 }
 
+/// Stops the engine of a test that fails.
+struct StopOnPanic(StatusCell);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
+}
+
 struct World {
+    _stop: StopOnPanic,
     log: Arc<Held>,
     clock: Arc<AtomicU64>,
     engine: Arc<Engine<Arc<Held>, Arc<Synced>>>,
@@ -206,6 +221,7 @@ impl World {
         }
         assert!(engine.wait_applied(last, PATIENCE).await);
         Self {
+            _stop: StopOnPanic(engine.status().clone()),
             log,
             clock,
             engine,
