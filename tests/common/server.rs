@@ -37,6 +37,7 @@ impl Data {
 pub(crate) struct Server {
     child: Child,
     stderr: Arc<Mutex<String>>,
+    talk: Option<JoinHandle<()>>,
     pub(crate) addr: SocketAddr,
     pub(crate) operator_key: String,
     data: PathBuf,
@@ -91,6 +92,7 @@ impl Server {
         Ok(Self {
             child,
             stderr,
+            talk: Some(talk),
             addr,
             operator_key,
             data: data.to_owned(),
@@ -109,6 +111,19 @@ impl Server {
     pub(crate) fn kill9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The same, and gives all that it wrote to stderr until then.
+    pub(crate) fn kill9_heard(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.talk.take().unwrap().join().unwrap();
+        self.said()
+    }
+
+    /// What it wrote to stderr so far.
+    pub(crate) fn said(&self) -> String {
+        self.stderr.lock().unwrap().clone()
     }
 
     /// SIGTERM; the server has to drain and end with 0.

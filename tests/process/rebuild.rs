@@ -3,6 +3,7 @@
 mod any_rules;
 mod guards;
 mod histories;
+mod kills;
 mod operating;
 mod passages;
 mod places;

@@ -65,6 +65,7 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         if !self.build().await? {
             return Ok(());
         }
+        self.tell("a rebuild is handed over");
         let (answer, attached) = oneshot::channel();
         let command = Command::Attach {
             stream: self.stream.clone(),
@@ -75,6 +76,7 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         let Some(snapshot) = self.ask(command, attached).await else {
             return Ok(());
         };
+        self.tell("a rebuild is compared");
         let Some(sum) = self.compare(snapshot)? else {
             return Ok(());
         };
@@ -86,8 +88,14 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             sum,
             answer,
         };
-        self.ask(command, compared).await;
+        if self.ask(command, compared).await.is_some() {
+            self.tell("a rebuild is ready");
+        }
         Ok(())
+    }
+
+    fn tell(&self, stage: &str) {
+        tracing::debug!(stream = %self.stream, generation = %self.made.generation, "{stage}");
     }
 
     async fn ask<T>(
@@ -113,6 +121,7 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             },
             None => Position::ZERO,
         };
+        tracing::debug!(stream = %self.stream, generation = %self.made.generation, events = material.state.events, "a rebuild folds");
         let mut pace = Pace::new(material.state.events);
         let mut page = None;
         loop {
