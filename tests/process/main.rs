@@ -14,6 +14,7 @@ mod common;
 
 mod changes_contract;
 mod demo;
+mod flips;
 mod github;
 mod history;
 mod ingest_contract;

@@ -11,17 +11,21 @@ use std::{
 
 use bytes::Bytes;
 use hookpool_core::{
-    codec::{Block, HEADER_BYTES, MAGIC, find_blocks},
+    codec::{Block, BlockHeader, HEADER_BYTES, MAGIC, find_blocks},
     position::{Epoch, Position},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{folder, tables::Finding, witness::Witness};
+use crate::{folder, keys, tables::Finding, witness::Witness};
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const END_MAGIC: [u8; 4] = *b"FJL\x03";
+/// Bytes of a batch before its first item.
+const BATCH_START_BYTES: usize = 13;
+/// Bytes of the key of a block.
+const KEY_BYTES: usize = 8;
 /// Bytes of an item before its key: tag, kind, compression, keyspace(8), lengths of key(2) and value(4) and stored value(4).
 const ITEM_HEADER_BYTES: usize = 21;
 /// A block is a batch of the appender, far smaller; bounds what a damaged length can make us allocate.
@@ -33,6 +37,8 @@ pub(crate) enum JournalError {
     /// Bytes before the end are damaged; `readable` is the last block that can be kept if the rest is given up.
     Damaged {
         what: Finding,
+        /// Everything in the journals up to here is intact, and what is in the tables is before it.
+        after: Position,
         readable: Option<Block>,
     },
     /// Their last block ends before what was durable.
@@ -106,6 +112,7 @@ fn journals(db: &Path) -> Result<Vec<PathBuf>, JournalError> {
 fn lost(what: Finding) -> JournalError {
     JournalError::Damaged {
         what,
+        after: Position::ZERO,
         readable: None,
     }
 }
@@ -166,8 +173,15 @@ impl Reader {
                 "`{}` is damaged at byte {at}, before events that were durable",
                 path.display()
             );
+            let first = || first_position(raw.get(at..end)?);
+            let before = || first().map(|first| Position(first.0.saturating_sub(1)));
+            let after = self.head().or_else(before).unwrap_or_default();
             let readable = self.last.take().filter(|_| active);
-            return Err(JournalError::Damaged { what, readable });
+            return Err(JournalError::Damaged {
+                what,
+                after,
+                readable,
+            });
         }
         match &self.last {
             Some(last) if active && last.header().last() < self.durable => {
@@ -228,6 +242,16 @@ fn torn_block(torn: &Bytes) -> (Option<Position>, usize) {
     }
 }
 
+/// Where the block of the batch begins that begins here, by its header or by its key: one flipped byte leaves one of them.
+fn first_position(torn: &[u8]) -> Option<Position> {
+    let (before, block) =
+        torn.split_at_checked(BATCH_START_BYTES + ITEM_HEADER_BYTES + KEY_BYTES)?;
+    match BlockHeader::decode(block) {
+        Ok(header) => Some(header.first),
+        Err(_) => keys::block_of(before.get(before.len() - KEY_BYTES..)?),
+    }
+}
+
 /// Reads the batch that begins here: start, items, end, and a checksum over the items.
 fn batch(raw: &Bytes, mut at: usize, epoch: Epoch) -> Option<Batch> {
     let (items, sequence_number) = start(raw, &mut at)?;
@@ -258,9 +282,9 @@ fn batch(raw: &Bytes, mut at: usize, epoch: Epoch) -> Option<Batch> {
 
 /// Number of items and sequence number.
 fn start(raw: &Bytes, at: &mut usize) -> Option<(u32, u64)> {
-    let (&tag, fields) = raw.get(*at..*at + 13)?.split_first()?;
+    let (&tag, fields) = raw.get(*at..*at + BATCH_START_BYTES)?.split_first()?;
     let (items, sequence_number) = fields.split_first_chunk()?;
-    *at += 13;
+    *at += BATCH_START_BYTES;
     let sequence_number = u64::from_le_bytes(sequence_number.try_into().ok()?);
     (tag == START).then_some((u32::from_le_bytes(*items), sequence_number))
 }

@@ -93,7 +93,11 @@ impl BlockHeader {
         header
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, BlockError> {
+    /// Reads the header that bytes begin with; what is behind it is not looked at.
+    ///
+    /// # Errors
+    /// [`BlockError`]
+    pub fn decode(bytes: &[u8]) -> Result<Self, BlockError> {
         let mut reader = Reader(bytes.get(..HEADER_BYTES).ok_or(BlockError::Header)?);
         let checked = bytes.get(..HEADER_BYTES - 4).ok_or(BlockError::Header)?;
         let mut parse = || {
