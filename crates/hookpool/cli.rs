@@ -77,6 +77,9 @@ pub(crate) enum Command {
     /// Say who may read: read keys
     #[command(subcommand)]
     Reader(ReaderCommand),
+    /// Make an operator key where the last one was lost
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Send events, as a producer does
     Send(SendArgs),
     /// Follow a stream live
@@ -248,6 +251,19 @@ pub(crate) struct ReaderArgs {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperatorCommand {
+    /// Make another operator key on a stopped data folder and write it to operator.key there
+    #[command(after_help = "\
+Who may write to the data folder may do this: it is the second way in. The server must be stopped, and operator.key must
+not be there: a key is never overwritten. Keys that were made before work on.
+
+Examples:
+  hookpool operator add
+  hookpool operator add --data-dir /var/lib/hookpool")]
+    Add,
 }
 
 #[derive(Debug, Args)]
