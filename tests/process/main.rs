@@ -26,6 +26,7 @@ mod read_contract;
 mod rebuild;
 mod refusals;
 mod restart;
+mod runbook;
 mod sse_readers;
 mod tls;
 mod unavailable;
