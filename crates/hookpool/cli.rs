@@ -530,6 +530,7 @@ The file is TOML, or JSON if its name ends in .json:
 Examples:
   hookpool projection set sales sales.toml --check
   hookpool projection set sales sales.toml --check-history
+  hookpool projection set sales sales.toml --check-item North
   hookpool projection set sales sales.toml && hookpool rebuild start sales")]
     Set(ProjectionSetArgs),
     /// Print the JSON Schema of rules, for editors
@@ -559,6 +560,9 @@ pub(crate) struct ProjectionSetArgs {
     /// Only say which events of the stream would not fit
     #[arg(long, conflicts_with = "check")]
     pub(crate) check_history: bool,
+    /// Only say how this item would differ from what is served
+    #[arg(long, value_name = "ITEM", conflicts_with_all = ["check", "check_history"])]
+    pub(crate) check_item: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

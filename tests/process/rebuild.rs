@@ -4,6 +4,7 @@ mod any_rules;
 mod guards;
 mod histories;
 mod kills;
+mod one_item;
 mod operating;
 mod passages;
 mod places;
