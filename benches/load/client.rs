@@ -45,7 +45,7 @@ struct Prepared {
 }
 
 /// More than two cores answer in a second, over all connections.
-const REQUESTS_PER_SECOND: usize = 140_000;
+const REQUESTS_PER_SECOND: usize = 250_000;
 
 pub(crate) fn run(server: SocketAddr, connections: usize, time: Duration, keys: &Keys) -> Run {
     let each = REQUESTS_PER_SECOND * usize::try_from(time.as_secs()).unwrap() / connections;

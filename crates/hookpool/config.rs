@@ -86,12 +86,14 @@ settings! {
     queue_bytes: usize = "limits.queue-bytes" or "67108864";
     /// Connections at a time.
     connections: usize = "limits.connections" or "16384";
-    /// Until the first byte of a new connection.
+    /// Until the first byte of a new connection, and from the first byte of a request's head to its last.
     header_timeout: Duration = "limits.header-timeout-seconds" or "5";
     /// How long a request's body may take.
     body_timeout: Duration = "limits.body-timeout-seconds" or "10";
-    /// How long an idle connection is kept, and how long a request's head may take.
+    /// How long a connection is kept between two requests.
     keep_alive: Duration = "limits.keep-alive-seconds" or "60";
+    /// How long a client may take nothing of what is sent to it.
+    write_timeout: Duration = "limits.write-timeout-seconds" or "30";
     /// How long requests may take to end after SIGTERM.
     drain: Duration = "limits.drain-seconds" or "10";
     /// Certificate chain, PEM; makes the server speak HTTPS.

@@ -103,8 +103,9 @@ impl Node {
         };
         let limits = Limits {
             connections: settings.connections,
-            first_byte: settings.header_timeout,
+            head: settings.header_timeout,
             keep_alive: settings.keep_alive,
+            write: settings.write_timeout,
             drain: settings.drain,
         };
         let status = engine.status().clone();

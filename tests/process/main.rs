@@ -13,6 +13,7 @@
 mod common;
 
 mod changes_contract;
+mod deadlines;
 mod demo;
 mod flips;
 mod github;

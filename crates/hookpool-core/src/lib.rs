@@ -31,6 +31,7 @@ pub mod projection;
 pub mod proof;
 pub mod registry;
 pub mod seal;
+pub mod selection;
 pub mod shape;
 pub mod sign;
 pub mod time;

@@ -17,6 +17,7 @@ use std::{
 
 use thiserror::Error;
 
+pub(crate) use order::Decimal;
 pub use order::Order;
 pub use rules::{FieldRule, Merge, Nulls, Rules, RulesError, Type, Unknown};
 pub use source::Source;

@@ -1,5 +1,7 @@
 //! The accept loop that warp's own server is not: limits, deadlines, TLS, and an end.
 
+mod timed;
+
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::Either;
@@ -9,6 +11,8 @@ use hyper_util::{
     server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
+use socket2::{SockRef, TcpKeepalive};
+use timed::{Patience, timed};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -26,11 +30,12 @@ use warp::{Filter, Rejection, reply::Response};
 pub struct Limits {
     /// Open connections; more wait to be accepted.
     pub connections: usize,
-    /// Until the first byte of a fresh connection, TLS handshake included.
-    pub first_byte: Duration,
-    /// Until the headers of a request are complete, counted from the end of the one before: hyper has one timer for a slow
-    /// header and an idle connection.
+    /// Until the first byte of a fresh connection, TLS handshake included; and from the first byte of a request's head to its last.
+    pub head: Duration,
+    /// Between two requests.
     pub keep_alive: Duration,
+    /// How long a peer may take nothing of what is sent to it, and how long it may leave packets unanswered.
+    pub write: Duration,
     /// For open requests after the stop.
     pub drain: Duration,
 }
@@ -92,7 +97,10 @@ pub async fn serve(
         routes,
         tls,
         http: http(&limits),
-        first_byte: limits.first_byte,
+        patience: Patience {
+            head: limits.head,
+            write: limits.write,
+        },
     });
     let free = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
@@ -158,11 +166,25 @@ async fn accept(
     Ok((stream, place))
 }
 
+/// Has the kernel notice a peer that vanished without a word: one that owes an acknowledgement, or that has nothing to say.
+fn end_if_vanished(stream: &TcpStream, patience: Duration) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    // The kernel counts in seconds.
+    let interval = (patience / 3).max(Duration::from_secs(1));
+    let probes = TcpKeepalive::new()
+        .with_time(patience)
+        .with_interval(interval);
+    socket.set_tcp_keepalive(&probes)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(patience))?;
+    Ok(())
+}
+
 struct Server<F> {
     routes: F,
     tls: Option<TlsAcceptor>,
     http: http1::Builder,
-    first_byte: Duration,
+    patience: Patience,
 }
 
 impl<F> Server<F>
@@ -171,13 +193,14 @@ where
 {
     async fn connection(&self, stream: TcpStream, watcher: Watcher) {
         let begun = async {
+            end_if_vanished(&stream, self.patience.write)?;
             stream.readable().await?;
             match &self.tls {
                 None => Ok::<_, io::Error>(Either::Left(stream)),
                 Some(tls) => Ok(Either::Right(tls.accept(stream).await?)),
             }
         };
-        match tokio::time::timeout(self.first_byte, begun).await {
+        match tokio::time::timeout(self.patience.head, begun).await {
             Ok(Ok(Either::Left(stream))) => self.http(stream, watcher).await,
             Ok(Ok(Either::Right(stream))) => self.http(stream, watcher).await,
             Ok(Err(error)) => tracing::debug!(%error, "a connection could not begin"),
@@ -191,6 +214,7 @@ where
         watcher: Watcher,
     ) {
         let service = TowerToHyperService::new(warp::service(self.routes.clone()));
+        let (stream, service) = timed(stream, service, self.patience);
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         // Clients that leave, are slow or talk nonsense are everyday.
         if let Err(error) = watcher.watch(connection).await {

@@ -62,7 +62,7 @@ pub struct Decimal {
 
 impl Decimal {
     /// Exponents beyond 64 bits count as the largest.
-    fn parse(number: &str) -> Option<Self> {
+    pub(crate) fn parse(number: &str) -> Option<Self> {
         let (negative, number) = match number.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, number),
