@@ -32,7 +32,7 @@ fn pieces(row: &str) -> Vec<String> {
 }
 
 /// Lines that serve `hookpool-data` until it is up, and stop it.
-const START: &str = "hookpool serve > server.log 2>&1 & server=$!; for n in $(seq 300); do hookpool health > up.txt 2>&1 && break; sleep 0.1; done; hookpool health > up.txt";
+const START: &str = "hookpool serve > server.log 2>&1 & server=$!; for n in $(seq 300); do hookpool health > up.txt 2>&1 && break; sleep 0.1; done; hookpool health > up.txt || { cat server.log >&2; exit 7; }";
 /// Makes a connector and sends the first event.
 const SEND: &str = r#"hookpool connector add sales --output json > sales.json
 export HOOKPOOL_INGEST_KEY=$(sed -n 's/.*"ingestKey": *"\([^"]*\)".*/\1/p' sales.json)
@@ -63,7 +63,7 @@ impl Desk {
     #[track_caller]
     fn run(&self, lines: &str) {
         self.0.expect(
-            &format!("set -e; trap 'kill $server 2> gone.txt || true' EXIT\n{lines}"),
+            &format!("set -e; trap 'kill $server 2> gone.txt || true; wait' EXIT\n{lines}"),
             0,
         );
     }
@@ -88,7 +88,7 @@ impl Desk {
     #[track_caller]
     fn refused(&self, row: &str, before: &str, serve: &str) {
         let output = self.0.run(&format!(
-            "trap 'kill $server 2> gone.txt' EXIT; {before}\ntimeout 20 {serve}"
+            "trap 'kill $server 2> gone.txt; wait' EXIT; {before}\ntimeout 20 {serve}"
         ));
         let said = both(&output).replace('`', "");
         let code = output.status.code().unwrap();
