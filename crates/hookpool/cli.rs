@@ -442,7 +442,7 @@ pub(crate) struct ItemsGetArgs {
     pub(crate) stream: String,
     /// Id of the item
     pub(crate) id: String,
-    /// Also the position, time and connector of each field
+    /// Also the position, time, connector and request of each field
     #[arg(long)]
     pub(crate) meta: bool,
     /// As it was: position or RFC 3339 time
