@@ -51,6 +51,22 @@ fn another_schema_is_looked_at_served_and_taken_back() {
 }
 
 #[test]
+fn a_rollback_restores_the_hash_from_before_another_schema() {
+    let mut rng = seeded("a_rollback_restores_the_hash_from_before_another_schema");
+    let data = Data::new();
+    let server = data.serve();
+    let connector = server.add_connector(STREAM, false);
+    let stream = operate(&server, STREAM);
+    let bodies: Vec<String> = (0..300).map(|_| delivery(&mut rng)).collect();
+    server.items(STREAM, deliver(&server, &connector, &bodies));
+    let before = stream.hash();
+    stream.put_in_force(&rules());
+    assert_ne!(stream.hash(), before);
+    stream.post(":rollback", &Value::Null).expect(200);
+    assert_eq!(stream.hash(), before);
+}
+
+#[test]
 #[ignore = "needs the payloads: tests/run"]
 fn another_schema_for_real_deliveries_is_looked_at_served_and_taken_back() {
     let text = std::fs::read_to_string(tool("HOOKPOOL_GITHUB_PAYLOADS")).unwrap();
