@@ -28,6 +28,7 @@ mod rebuild;
 mod refusals;
 mod restart;
 mod runbook;
+mod selected;
 mod sse_readers;
 mod tls;
 mod unavailable;

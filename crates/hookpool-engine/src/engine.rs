@@ -36,8 +36,11 @@ use crate::{
     clock::Clock,
     control::{Control, ControlReadError},
     entropy::Entropy,
-    follow::{EncodeChange, FollowError, Follower, Form, Rings, Told, blocking, read_page, told},
-    past::{Touch, View, Walk},
+    follow::{
+        EncodeChange, FollowError, Follower, Form, Rings, Told, blocking, follows_checkpoint,
+        read_page, told,
+    },
+    past::{Stretch, Touch, View, Walk, fill},
     projector::{Command, Projector, PromoteError},
     rebuild::{Rebuilder, Rebuilds},
     status::StatusCell,
@@ -342,6 +345,12 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         RequestId::new(self.clock.now(), &self.entropy.bytes())
     }
 
+    /// Random bytes, fit for keys.
+    #[must_use]
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        self.entropy.bytes()
+    }
+
     /// What a read or operator key may do.
     #[must_use]
     pub fn access(&self, key: &PresentedKey<'_>) -> Option<Access> {
@@ -541,6 +550,29 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
                 }
                 Ok((touches, false))
             })
+        })
+        .await
+    }
+
+    /// What the events after a position and up to another, which the view has, did to some items. `None` if the view does not have the
+    /// generation any more.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn touches(
+        &self,
+        view: View<P::Snapshot>,
+        mut stretches: Vec<Stretch>,
+        after: Position,
+        until: Position,
+    ) -> Result<Option<Vec<Stretch>>, FollowError> {
+        let (log, runtime) = (Arc::clone(&self.log), tokio::runtime::Handle::current());
+        blocking(move || {
+            if !follows_checkpoint(&*view.pool, &view.stream, view.ruled.generation)? {
+                return Ok(None);
+            }
+            runtime.block_on(fill(&*log, &view, &mut stretches, after, until))?;
+            Ok(Some(stretches))
         })
         .await
     }

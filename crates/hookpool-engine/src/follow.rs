@@ -414,8 +414,7 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
     /// [`FollowError`]; the position stays.
     pub async fn next(&mut self) -> Result<Step, FollowError> {
         loop {
-            let retired = *self.retired.borrow_and_update();
-            if let Some(step) = self.ready(retired).await? {
+            if let Some(step) = self.try_next().await? {
                 return Ok(step);
             }
             if self.retired.changed().await.is_err() {
@@ -423,6 +422,15 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// What there is without waiting; `None` if it is up to date.
+    ///
+    /// # Errors
+    /// [`FollowError`]; the position stays.
+    pub async fn try_next(&mut self) -> Result<Option<Step>, FollowError> {
+        let retired = *self.retired.borrow_and_update();
+        self.ready(retired).await
     }
 
     async fn ready(&mut self, retired: bool) -> Result<Option<Step>, FollowError> {

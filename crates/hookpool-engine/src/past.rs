@@ -69,6 +69,35 @@ pub struct Touch {
     pub after: Item,
 }
 
+/// A stretch of the past of one item.
+#[derive(Debug)]
+pub struct Stretch {
+    /// Which item.
+    pub id: ItemId,
+    /// What the item was before it, if somebody has it at hand; else it is looked up.
+    pub known: Option<Item>,
+    /// The events that touched it in the stretch, oldest first.
+    pub touches: Vec<Touch>,
+}
+
+/// Fills in what the events after a position and up to another did to items. Blocks for the time of some disk accesses.
+pub(crate) async fn fill<L: EventLog, S: PoolSnapshot>(
+    log: &L,
+    view: &View<S>,
+    stretches: &mut [Stretch],
+    after: Position,
+    until: Position,
+) -> Result<(), FollowError> {
+    for stretch in stretches {
+        let walk = match stretch.known.take() {
+            Some(item) => Walk::on(log, view, &stretch.id, item),
+            None => Walk::from(log, view, &stretch.id, after).await?,
+        };
+        stretch.touches = walk.until(until).await?;
+    }
+    Ok(())
+}
+
 /// An event that the pool names is not in the log.
 #[derive(Debug, Clone, Copy, Error)]
 #[error("the event at position {0} is not there")]
@@ -111,6 +140,19 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
         Ok(walk)
     }
 
+    /// Goes on from an item that is at hand.
+    fn on(log: &'a L, view: &'a View<S>, id: &'a ItemId, mut item: Item) -> Self {
+        item.recent.clear();
+        Self {
+            log,
+            view,
+            id,
+            known: item.position,
+            item,
+            coming: Vec::new(),
+        }
+    }
+
     /// What it is where the walk is; `None` before its first event.
     pub(crate) fn item(&self) -> Option<&Item> {
         Some(&self.item).filter(|item| item.position > Position::ZERO)
@@ -145,6 +187,15 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
         let note = self.item.apply(&event, &change, projection);
         self.item.recent.clear();
         Ok(Some((event.clone(), note == Some(Note::Superseded))))
+    }
+
+    /// The events up to a position.
+    async fn until(mut self, until: Position) -> Result<Vec<Touch>, FollowError> {
+        let mut touches = Vec::new();
+        while self.peek()?.is_some_and(|position| position <= until) {
+            touches.extend(self.next().await?);
+        }
+        Ok(touches)
     }
 
     fn peek(&mut self) -> Result<Option<Position>, FollowError> {

@@ -321,7 +321,7 @@ fn streams(names: &[String]) -> Result<Streams, Problem> {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     // Serde's message may quote the body; an operator's own body holds no secret, but the rule is one for all.
     serde_json::from_slice(body).map_err(|error| {
         let place = format!(

@@ -22,6 +22,7 @@ use crate::{
     problem::{Code, Problem},
     read,
     route::Route,
+    viewer::{self, Tickets},
 };
 
 /// What an operator may set about the edge.
@@ -41,6 +42,7 @@ pub(crate) struct App<L, P: PoolStore> {
     pub(crate) settings: Settings,
     pub(crate) pages: PageChains<P::Snapshot>,
     pub(crate) metrics: Metrics,
+    pub(crate) tickets: Tickets,
 }
 
 /// A request without its body.
@@ -141,6 +143,7 @@ pub fn routes<L: EventLog, P: PoolStore>(
         settings,
         pages: PageChains::default(),
         metrics: Metrics::default(),
+        tickets: Tickets::default(),
     });
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
@@ -211,7 +214,9 @@ async fn handle<L: EventLog, P: PoolStore>(
         Route::LogEvent { stream, position } => {
             read::log_event(app, request, stream, position).await
         }
-        Route::Changes { stream } => changes::changes(app, request, stream),
+        Route::Changes { stream } => changes::of_stream(app, request, stream),
+        Route::AllChanges => changes::of_streams(app, request),
+        Route::Tickets => viewer::ticket(app, request, body).await,
         Route::Admin(route) => admin::handle(app, request, route, body).await,
         Route::Generations { stream, route } => {
             generations::handle(app, request, stream, route, body).await

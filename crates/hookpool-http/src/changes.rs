@@ -1,13 +1,21 @@
-//! `GET /api/streams/{s}/changes`: a snapshot, then every change, on one connection that can be cut anywhere.
+//! `GET /api/streams/{s}/changes` and `GET /api/changes`: a snapshot, then every change, on one connection that can be cut anywhere.
 
+mod poll;
+mod selected;
 mod session;
+mod wire;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::stream;
-use hookpool_core::{name::ItemId, verify::Header};
+use futures_util::{Stream, StreamExt as _, stream};
+use hookpool_core::{
+    name::{ItemId, StreamName},
+    position::Position,
+    verify::Header,
+};
 use hookpool_store::{EventLog, PoolStore};
+use tokio_stream::StreamMap;
 use warp::{
     Reply,
     http::{HeaderName, header},
@@ -20,66 +28,172 @@ use crate::{
     query::Query,
     sse::Framing,
 };
-use session::{Session, Start};
+use selected::Wanted;
+use session::{Ask, Session, Start};
+use wire::{Out, Places, Wire};
 
-/// Answers with a stream that ends only when the client leaves, its key is revoked, or the server stops.
-pub(crate) fn changes<L: EventLog, P: PoolStore>(
+/// Streams on one connection.
+const STREAMS_MAX: usize = 64;
+/// What a client may ask for.
+const PARAMETERS: &[&str] = &[
+    "after",
+    "conflate",
+    "fields",
+    "heartbeat",
+    "item",
+    "last_event_id",
+    "ticket",
+    "until",
+    "where",
+];
+
+/// The changes of one stream.
+pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
     request: &Request,
     stream: &str,
 ) -> Result<Response, Problem> {
-    let stream = app.visible(request, stream)?;
-    let query = Query::only(
-        &request.query,
-        &["after", "last_event_id", "item", "heartbeat"],
-    )?;
-    let heartbeat = Duration::from_secs(query.number("heartbeat", 1..=60)?.unwrap_or(15));
-    let item = query.text("item")?.map(|id| {
-        ItemId::new(id).map_err(|_| Problem::with(Code::InvalidParameter, "item is not an item id"))
-    });
-    let framing = framing(request)?;
-    let start = start(request, &query)?;
-    let authorization = request.header(header::AUTHORIZATION);
-    let Header::One(authorization) = authorization else {
-        return Err(Code::Unauthorized.into());
+    let viewer = app.viewer(request, &Query::new(&request.query))?;
+    let stream = app.seen_by(&viewer, stream)?;
+    let query = Query::only(&request.query, PARAMETERS)?;
+    let wish = Wish::parse(request, &query)?;
+    let place = place(request, &query)?;
+    let ask = Ask {
+        shared: wish.form == Form::Open(Framing::Sse),
+        ..wish.of(stream, Start::parse(place.clone()))
     };
-    let session = Session::new(
-        app,
-        framing,
-        stream,
-        item.transpose()?,
-        heartbeat,
-        Bytes::copy_from_slice(authorization),
-        start,
-    );
-    let frames = stream::unfold(session, |mut session| async move {
-        let bytes = session.next().await?;
-        Some((Ok::<_, Infallible>(bytes), session))
-    });
-    let mut response = warp::reply::stream(frames).into_response();
-    set(&mut response, header::CONTENT_TYPE, framing.media_type());
-    set(
-        &mut response,
-        header::CACHE_CONTROL,
-        "no-store, no-transform",
-    );
-    set(
-        &mut response,
-        HeaderName::from_static("x-accel-buffering"),
-        "no",
-    );
-    Ok(response)
+    let outs = outs(Session::new(app, viewer, ask));
+    Ok(answer(request, wish.form, outs, 1, Places::of_one(place)))
 }
 
-fn framing(request: &Request) -> Result<Framing, Problem> {
-    const FRAMINGS: [Framing; 2] = [Framing::Sse, Framing::Ndjson];
-    let best = request.best_of(&FRAMINGS.map(Framing::media_type));
-    best.and_then(|best| FRAMINGS.get(best).copied())
-        .ok_or_else(|| Code::NotAcceptable.into())
+/// The changes of several streams.
+pub(crate) fn of_streams<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+) -> Result<Response, Problem> {
+    let viewer = app.viewer(request, &Query::new(&request.query))?;
+    let query = Query::only(&request.query, &[&["stream"], PARAMETERS].concat())?;
+    let names = query.texts("stream")?;
+    let streams = names.iter().map(|name| app.seen_by(&viewer, name));
+    let streams: BTreeSet<_> = streams.collect::<Result<_, _>>()?;
+    if !(1..=STREAMS_MAX).contains(&streams.len()) {
+        let known = format!("stream is given from 1 to {STREAMS_MAX} times");
+        return Err(Problem::with(Code::InvalidParameter, known));
+    }
+    let wish = Wish::parse(request, &query)?;
+    let place = place(request, &query)?;
+    let places = Places::of_several(place.as_deref(), &streams);
+    let mut all = StreamMap::new();
+    for (n, stream) in streams.iter().enumerate() {
+        let ask = wish.of(stream.clone(), places.start(stream, place.as_deref()));
+        let ask = Ask {
+            // One of them is enough to break a silence.
+            heartbeat: ask.heartbeat.filter(|_| n == 0),
+            ..ask
+        };
+        all.insert(n, outs(Session::new(app, viewer.clone(), ask)));
+    }
+    let outs = Box::pin(all.map(|(_, out)| out));
+    Ok(answer(request, wish.form, outs, streams.len(), places))
 }
 
-/// `Last-Event-ID` wins over `last_event_id`, which wins over `after`.
-fn start(request: &Request, query: &Query<'_>) -> Result<Start, Problem> {
+fn answer(request: &Request, form: Form, outs: Outs, left: usize, places: Places) -> Response {
+    let connection = |framing| Connection {
+        outs,
+        wire: Wire::new(framing, places),
+        left,
+    };
+    match form {
+        Form::Open(framing) => open(connection(framing), framing),
+        Form::Poll => poll::answer(request, connection(Framing::Ndjson)),
+    }
+}
+
+/// How the answer looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A stream that goes on.
+    Open(Framing),
+    /// What there is, once there is something.
+    Poll,
+}
+
+impl Form {
+    fn of(request: &Request) -> Result<Self, Problem> {
+        const FORMS: [Form; 3] = [
+            Form::Open(Framing::Sse),
+            Form::Open(Framing::Ndjson),
+            Form::Poll,
+        ];
+        let best = request.best_of(&FORMS.map(Self::media_type));
+        best.and_then(|best| FORMS.get(best).copied())
+            .ok_or_else(|| Code::NotAcceptable.into())
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Open(framing) => framing.media_type(),
+            Self::Poll => "application/json",
+        }
+    }
+}
+
+/// What a client asks of each stream.
+struct Wish {
+    form: Form,
+    wanted: Wanted,
+    conflate: Option<Duration>,
+    until: Option<Position>,
+    heartbeat: Duration,
+}
+
+impl Wish {
+    fn parse(request: &Request, query: &Query<'_>) -> Result<Self, Problem> {
+        let item = query.text("item")?.map(|id| {
+            ItemId::new(id)
+                .map_err(|_| Problem::with(Code::InvalidParameter, "item is not an item id"))
+        });
+        let conflate = query.number("conflate", 1..=60_000)?;
+        let conflate = conflate.map(Duration::from_millis);
+        Ok(Self {
+            form: Form::of(request)?,
+            wanted: Wanted {
+                item: item.transpose()?,
+                selection: query.selection()?,
+                merged: conflate.is_some(),
+            },
+            conflate,
+            until: query.number("until", 0..=u64::MAX)?.map(Position),
+            heartbeat: Duration::from_secs(query.number("heartbeat", 1..=60)?.unwrap_or(15)),
+        })
+    }
+
+    fn of(&self, stream: StreamName, start: Start) -> Ask {
+        Ask {
+            stream,
+            start,
+            wanted: self.wanted.clone(),
+            conflate: self.conflate.unwrap_or_default(),
+            until: self.until,
+            heartbeat: Some(self.heartbeat),
+            shared: false,
+        }
+    }
+}
+
+impl Start {
+    fn parse(place: Option<String>) -> Self {
+        match place.as_deref() {
+            None | Some("snapshot") => Self::Snapshot,
+            Some("now") => Self::Now,
+            Some("earliest") => Self::Earliest,
+            Some(cursor) => Self::Cursor(cursor.to_owned()),
+        }
+    }
+}
+
+/// Where a client wants to go on: `Last-Event-ID` wins over `last_event_id`, which wins over `after`.
+fn place(request: &Request, query: &Query<'_>) -> Result<Option<String>, Problem> {
     let resumed = match request.header("last-event-id") {
         Header::One(id) if !id.is_empty() => Some(String::from_utf8_lossy(id).into_owned()),
         Header::Repeated => {
@@ -90,13 +204,76 @@ fn start(request: &Request, query: &Query<'_>) -> Result<Start, Problem> {
         }
         Header::One(_) | Header::Absent => query.text("last_event_id")?,
     };
-    if let Some(cursor) = resumed {
-        return Ok(Start::Cursor(cursor));
+    match resumed {
+        Some(cursor) => Ok(Some(cursor)),
+        None => query.text("after"),
     }
-    Ok(match query.text("after")?.as_deref() {
-        None | Some("snapshot") => Start::Snapshot,
-        Some("now") => Start::Now,
-        Some("earliest") => Start::Earliest,
-        Some(cursor) => Start::Cursor(cursor.to_owned()),
-    })
+}
+
+/// What the sessions of one connection hand out, in the order of each.
+type Outs = Pin<Box<dyn Stream<Item = (StreamName, Out)> + Send + Sync>>;
+
+fn outs<L: EventLog, P: PoolStore>(session: Session<L, P>) -> Outs {
+    Box::pin(stream::unfold(session, |mut session| async move {
+        let out = session.next().await?;
+        Some(((session.stream().clone(), out), session))
+    }))
+}
+
+/// One connection: everything that is said on it goes through here.
+struct Connection {
+    outs: Outs,
+    wire: Wire,
+    /// Streams that have not ended.
+    left: usize,
+}
+
+impl Connection {
+    /// The next bytes; `None` after the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        while self.left > 0 {
+            let (stream, out) = self.outs.next().await?;
+            if let Out::Goodbye(reason) = out {
+                // A stream may be done before the others; anything else ends them all.
+                let done = reason == session::DONE;
+                self.left = if done { self.left - 1 } else { 0 };
+                if self.left > 0 {
+                    continue;
+                }
+            }
+            let bytes = self.wire.write(&stream, out);
+            if !bytes.is_empty() {
+                return Some(bytes);
+            }
+        }
+        None
+    }
+}
+
+/// Answers with a stream that ends when the client leaves, its key is revoked, the server stops, or all that it asked for is said.
+fn open(connection: Connection, framing: Framing) -> Response {
+    let frames = stream::unfold(connection, |mut connection| async move {
+        let bytes = connection.next().await?;
+        Some((Ok::<_, Infallible>(bytes), connection))
+    });
+    streamed(frames, framing.media_type())
+}
+
+fn streamed(
+    body: impl Stream<Item = Result<Bytes, Infallible>> + Send + Sync + 'static,
+    media_type: &str,
+) -> Response {
+    let mut response = warp::reply::stream(body).into_response();
+    set(&mut response, header::CONTENT_TYPE, media_type);
+    set(
+        &mut response,
+        header::CACHE_CONTROL,
+        "no-store, no-transform",
+    );
+    set(
+        &mut response,
+        HeaderName::from_static("x-accel-buffering"),
+        "no",
+    );
+    response
 }

@@ -22,6 +22,7 @@ mod render;
 mod route;
 pub mod server;
 mod sse;
+mod viewer;
 
 pub use app::{Settings, routes};
 pub use sse::encode_change;

@@ -88,7 +88,7 @@ impl Code {
             Self::NotAcceptable => (
                 StatusCode::NOT_ACCEPTABLE,
                 "NOT_ACCEPTABLE",
-                "This path speaks text/event-stream and application/x-ndjson.",
+                "This path speaks text/event-stream, application/x-ndjson and application/json.",
             ),
             Self::BodyTimeout => (
                 StatusCode::REQUEST_TIMEOUT,

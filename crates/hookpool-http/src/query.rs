@@ -1,5 +1,7 @@
 //! Query strings, read strictly: a parameter twice or broken is an error, never a guess.
 
+use hookpool_core::selection::{ConditionError, Selection};
+
 use crate::problem::{Code, Problem};
 
 /// The parameters of one request, still encoded.
@@ -36,11 +38,7 @@ impl<'a> Query<'a> {
 
     /// A parameter's decoded value; an empty one counts as not given.
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>, Problem> {
-        let mut values = self
-            .0
-            .iter()
-            .filter(|(given, _)| *given == name)
-            .map(|(_, value)| *value);
+        let mut values = self.given(name);
         let (value, again) = (values.next(), values.next());
         if again.is_some() {
             return Err(Problem::with(
@@ -48,15 +46,45 @@ impl<'a> Query<'a> {
                 format!("{name} is given twice"),
             ));
         }
-        let Some(value) = value else { return Ok(None) };
-        let broken = || {
-            Problem::with(
-                Code::InvalidParameter,
-                format!("{name} is not valid percent-encoded UTF-8"),
-            )
+        let value = value.map(|value| text(name, value)).transpose()?;
+        Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// The decoded values of a parameter that may be given several times, without empty ones.
+    pub(crate) fn texts(&self, name: &str) -> Result<Vec<String>, Problem> {
+        let values: Result<Vec<_>, _> = self.given(name).map(|value| text(name, value)).collect();
+        let mut values = values?;
+        values.retain(|value| !value.is_empty());
+        Ok(values)
+    }
+
+    /// What `where`, which may be given several times, and `fields`, names with commas in between, ask for.
+    pub(crate) fn selection(&self) -> Result<Selection, Problem> {
+        let invalid = |error: ConditionError| {
+            Problem::with(Code::InvalidParameter, format!("where: {error}"))
         };
-        let decoded = decode(value, true).ok_or_else(broken)?;
-        Ok(Some(decoded).filter(|value| !value.is_empty()))
+        let conditions = self.texts("where")?;
+        let conditions = conditions.iter().map(|text| text.parse().map_err(invalid));
+        let names = |text: String| text.split(',').map(Box::from).collect();
+        Ok(Selection {
+            conditions: conditions.collect::<Result<_, _>>()?,
+            fields: self.text("fields")?.map(names),
+        })
+    }
+
+    /// The query as it was sent, without one parameter, ready for another one to follow.
+    pub(crate) fn raw_without(&self, name: &str) -> String {
+        let others = self.0.iter().filter(|(given, _)| *given != name);
+        others
+            .map(|(name, value)| format!("{name}={value}&"))
+            .collect()
+    }
+
+    fn given(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(given, _)| *given == name)
+            .map(|(_, value)| *value)
     }
 
     /// A parameter that is a decimal number in a range.
@@ -102,6 +130,16 @@ impl<'a> Query<'a> {
     }
 }
 
+fn text(name: &str, value: &str) -> Result<String, Problem> {
+    let broken = || {
+        Problem::with(
+            Code::InvalidParameter,
+            format!("{name} is not valid percent-encoded UTF-8"),
+        )
+    };
+    decode(value, true).ok_or_else(broken)
+}
+
 /// Percent-decodes strictly; `plus` reads `+` as a space, as forms write it.
 pub(crate) fn decode(text: &str, plus: bool) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -128,6 +166,16 @@ mod tests {
 
     fn text(query: &str) -> Result<Option<String>, ()> {
         Query::new(query).text("idField").map_err(|_| ())
+    }
+
+    #[test]
+    fn a_parameter_that_may_come_often_keeps_its_order() {
+        let texts = |query| Query::new(query).texts("where").map_err(|_| ());
+        assert_eq!(
+            texts("where=a%3D1&x=y&where=&where=b+c"),
+            Ok(vec!["a=1".into(), "b c".into()])
+        );
+        assert_eq!(texts("where=a&where=%zz"), Err(()));
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use hookpool_core::{
     event::Event,
+    fold::Item,
     name::{ItemId, StreamName},
     position::{Generation, Position},
+    selection::Selection,
     verify::Header,
 };
-use hookpool_engine::follow::blocking;
+use hookpool_engine::{follow::blocking, past::View};
 use hookpool_store::{EventLog, PageRequest, PoolError, PoolSnapshot, PoolStore};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -22,23 +24,23 @@ use crate::{
     pages::Chain,
     problem::{Code, Problem},
     query::{Query, decode},
-    render::{Nested, json_response, push_event, push_item, push_string, push_whole_item},
+    render::{
+        Nested, json_response, push_event, push_item, push_some_of_item, push_string,
+        push_whole_item,
+    },
+    viewer::Viewer,
 };
 
 /// Bytes of item text in a page, and of bodies in a page of the log; the last one may go over.
 const PAGE_BYTES: usize = 4 << 20;
 
 /// Longest wait that `Prefer: wait=` gets, in seconds.
-const WAIT_SECONDS_MAX: u64 = 60;
+pub(crate) const WAIT_SECONDS_MAX: u64 = 60;
 
 impl<L: EventLog, P: PoolStore> App<L, P> {
     /// The stream, if the key may see it. One that is not there and one that is not to be seen are the same.
     pub(crate) fn visible(&self, request: &Request, stream: &str) -> Result<StreamName, Problem> {
-        let access = self.access(request)?;
-        if !access.may_read(stream) || !self.engine.control().registry().has_stream(stream) {
-            return Err(Code::NotFound.into());
-        }
-        StreamName::new(stream).map_err(|_| Code::NotFound.into())
+        self.seen_by(&Viewer::of(request)?, stream)
     }
 
     /// Holds a read back until the position that it asks for is in the pool.
@@ -50,7 +52,8 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
         let Some(position) = query.number("minPosition", 0..=u64::MAX)? else {
             return Ok(());
         };
-        let patience = Duration::from_secs(preferred_wait(request).min(WAIT_SECONDS_MAX));
+        let patience =
+            Duration::from_secs(preferred_wait(request).unwrap_or(0).min(WAIT_SECONDS_MAX));
         if self.engine.wait_applied(Position(position), patience).await {
             Ok(())
         } else {
@@ -60,23 +63,21 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
 }
 
 /// Seconds of `Prefer: wait=` (RFC 7240); a preference that is not understood is none.
-fn preferred_wait(request: &Request) -> u64 {
+pub(crate) fn preferred_wait(request: &Request) -> Option<u64> {
     let values = request
         .headers
         .get_all("prefer")
         .iter()
         .filter_map(|value| value.to_str().ok());
     let mut preferences = values.flat_map(|value| value.split([',', ';']));
-    preferences
-        .find_map(|preference| {
-            preference
-                .trim()
-                .strip_prefix("wait=")?
-                .trim_matches('"')
-                .parse()
-                .ok()
-        })
-        .unwrap_or(0)
+    preferences.find_map(|preference| {
+        preference
+            .trim()
+            .strip_prefix("wait=")?
+            .trim_matches('"')
+            .parse()
+            .ok()
+    })
 }
 
 /// `GET /api/streams`
@@ -169,6 +170,9 @@ fn state_hash(
     }
 }
 
+/// Items that a page looks at for those that meet its conditions; a page that finds few in them has a next one.
+const LOOKED_AT_MAX: usize = 10_000;
+
 /// `GET /api/streams/{s}/items`
 pub(crate) async fn items<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
@@ -178,10 +182,18 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     let stream = app.visible(request, stream)?;
     let query = Query::only(
         &request.query,
-        &["limit", "after", "at", "expand", "minPosition"],
+        &[
+            "limit",
+            "after",
+            "at",
+            "expand",
+            "fields",
+            "minPosition",
+            "where",
+        ],
     )?;
     let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
-    let nested = nested(&query)?;
+    let (nested, selection) = (nested(&query)?, query.selection()?);
     app.wait_for(request, &query).await?;
     let at = app.moment(&query, "at").await?;
     let (snapshot, after) = match query.text("after")? {
@@ -201,23 +213,26 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     }
     let position = at.unwrap_or(checkpoint);
     let view = app.view_of(Arc::clone(&snapshot), &stream).await?;
-    let chain = (checkpoint, view.ruled.generation);
-    let page = app
-        .engine
-        .items_at(view, position, after, limit, PAGE_BYTES);
-    let page = page.await?;
-    let rows = page.items;
-    let next = rows
-        .last()
-        .filter(|_| page.more)
-        .map(|(id, _)| token(chain, id));
-    if page.more {
+    let generation = view.ruled.generation;
+    let etag = page_etag(app, &view, at).await?;
+    if matches_etag(request, &etag) {
+        return Ok(not_modified(&etag));
+    }
+    let chain = (checkpoint, generation);
+    let selected = Selected {
+        selection: &selection,
+        limit,
+        after,
+    };
+    let (rows, last) = selected.read(app, view, position).await?;
+    let next = last.map(|last| token(chain, &last));
+    if next.is_some() {
         app.pages.hold(chain, snapshot);
     }
     let mut json = format!(r#"{{"position":{position},"items":["#);
     for (n, (id, item)) in rows.iter().enumerate() {
         json.push_str(if n > 0 { ",{" } else { "{" });
-        push_item(&mut json, id.as_str(), item, nested);
+        push_some_of_item(&mut json, id.as_str(), item, &selection, nested);
         json.push('}');
     }
     json.push_str(r#"],"next":"#);
@@ -227,19 +242,81 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     }
     json.push('}');
     let mut response = json_response(json);
+    set(&mut response, header::ETAG, &etag);
     if let Some(next) = next {
-        let expand = if nested == Nested::Expanded {
-            "&expand=json"
-        } else {
-            ""
-        };
-        let at = at.map_or_else(String::new, |at| format!("&at={at}"));
-        let link = format!(
-            "</api/streams/{stream}/items?limit={limit}&after={next}{at}{expand}>; rel=\"next\""
-        );
+        let others = query.raw_without("after");
+        let link = format!("</api/streams/{stream}/items?{others}after={next}>; rel=\"next\"");
         set(&mut response, header::LINK, &link);
     }
     Ok(response)
+}
+
+/// What a page is to hold.
+struct Selected<'a> {
+    selection: &'a Selection,
+    limit: usize,
+    after: Option<ItemId>,
+}
+
+impl Selected<'_> {
+    /// The items of the page, and the last one that was looked at if more may follow.
+    async fn read<L: EventLog, P: PoolStore>(
+        mut self,
+        app: &App<L, P>,
+        view: View<P::Snapshot>,
+        position: Position,
+    ) -> Result<(Vec<(ItemId, Item)>, Option<ItemId>), Problem> {
+        let (mut rows, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        loop {
+            let (view, after) = (view.clone(), self.after.take());
+            let page = app
+                .engine
+                .items_at(view, position, after, self.limit, PAGE_BYTES)
+                .await?;
+            let mut items = page.items.into_iter().peekable();
+            while let Some((id, item)) = items.next() {
+                self.after = Some(id.clone());
+                looked_at += 1;
+                if self.selection.takes(&item) {
+                    bytes += item.text_bytes();
+                    rows.push((id, item));
+                }
+                let full = rows.len() == self.limit || bytes >= PAGE_BYTES;
+                if full && (page.more || items.peek().is_some()) {
+                    return Ok((rows, self.after));
+                }
+            }
+            if !page.more {
+                return Ok((rows, None));
+            }
+            if looked_at >= LOOKED_AT_MAX {
+                return Ok((rows, self.after));
+            }
+        }
+    }
+}
+
+/// The same for all pages that show the same; weak, since they also say how far the pool is.
+async fn page_etag<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    view: &View<P::Snapshot>,
+    at: Option<Position>,
+) -> Result<String, PoolError> {
+    let (view, generation) = (view.clone(), view.ruled.generation);
+    let position = match at {
+        Some(at) => at,
+        None => blocking(move || view.pool.generation(&view.stream, generation))
+            .await?
+            .map_or(Position::ZERO, |state| state.position),
+    };
+    Ok(format!("W/\"{}\"", app.engine.cursor(generation, position)))
+}
+
+fn not_modified(etag: &str) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    set(&mut response, header::ETAG, etag);
+    response
 }
 
 /// `GET /api/streams/{s}/items/{id}`
@@ -271,21 +348,18 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
         app.engine.cursor(generation, item.position),
         if meta { "m" } else { "" }
     );
-    let mut response = if matches_etag(request, &etag) {
-        let mut response = Response::default();
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
+    if matches_etag(request, &etag) {
+        return Ok(not_modified(&etag));
+    }
+    let mut json = String::from("{");
+    if meta {
+        push_whole_item(&mut json, id.as_str(), &item, nested);
     } else {
-        let mut json = String::from("{");
-        if meta {
-            push_whole_item(&mut json, id.as_str(), &item, nested);
-        } else {
-            push_item(&mut json, id.as_str(), &item, nested);
-            json.push_str(&format!(r#","position":{}"#, item.position));
-        }
-        json.push('}');
-        json_response(json)
-    };
+        push_item(&mut json, id.as_str(), &item, nested);
+        json.push_str(&format!(r#","position":{}"#, item.position));
+    }
+    json.push('}');
+    let mut response = json_response(json);
     set(&mut response, header::ETAG, &etag);
     Ok(response)
 }
@@ -391,6 +465,7 @@ fn nested(query: &Query<'_>) -> Result<Nested, Problem> {
 }
 
 fn matches_etag(request: &Request, etag: &str) -> bool {
+    let etag = etag.strip_prefix("W/").unwrap_or(etag);
     match request.header(header::IF_NONE_MATCH) {
         Header::One(value) => value
             .split(|byte| *byte == b',')

@@ -5,6 +5,7 @@ use hookpool_core::{
     event::Event,
     fold::Item,
     json::{Kind, Value},
+    selection::Selection,
 };
 use warp::{http::header, reply::Response};
 
@@ -69,16 +70,26 @@ fn push_object<'a, T>(
 
 /// Appends `"itemId":...,"fields":{...}`.
 pub(crate) fn push_item(json: &mut String, id: &str, item: &Item, nested: Nested) {
+    push_some_of_item(json, id, item, &Selection::default(), nested);
+}
+
+/// The same with the fields of a selection.
+pub(crate) fn push_some_of_item(
+    json: &mut String,
+    id: &str,
+    item: &Item,
+    selection: &Selection,
+    nested: Nested,
+) {
     json.push_str(r#""itemId":"#);
     push_string(json, id);
     json.push_str(r#","fields":"#);
-    push_fields(
-        json,
-        item.fields()
-            .iter()
-            .map(|(name, field)| (name.as_ref(), field.value())),
-        nested,
-    );
+    let fields = item
+        .fields()
+        .iter()
+        .map(|(name, field)| (name.as_ref(), field.value()));
+    let shown = fields.filter(|(name, _)| selection.shows(name));
+    push_fields(json, shown, nested);
 }
 
 /// Appends per field what set it.

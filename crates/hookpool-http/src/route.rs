@@ -38,6 +38,9 @@ pub(crate) enum Route<'a> {
     Changes {
         stream: &'a str,
     },
+    /// Of the streams that the query names.
+    AllChanges,
+    Tickets,
     Admin(AdminRoute<'a>),
     Generations {
         stream: &'a str,
@@ -96,6 +99,8 @@ impl<'a> Route<'a> {
             ["api", "webhook", stream] => Self::Webhook {
                 stream: name(stream)?,
             },
+            ["api", "changes"] => Self::AllChanges,
+            ["api", "tickets"] => Self::Tickets,
             ["api", "streams"] => Self::Streams,
             ["api", "streams", stream, rest @ ..] => Self::of_stream(name(stream)?, rest)?,
             ["api", "admin", "streams", one, rest @ ..] => GenerationsRoute::parse(one, rest)?,
@@ -124,7 +129,7 @@ impl<'a> Route<'a> {
     /// The methods that the path takes.
     pub(crate) fn methods(&self) -> &'static [&'static str] {
         match self {
-            Self::Webhook { .. } => &["POST"],
+            Self::Webhook { .. } | Self::Tickets => &["POST"],
             Self::Admin(route) => route.methods(),
             Self::Generations { route, .. } => route.methods(),
             _ => &["GET", "HEAD"],

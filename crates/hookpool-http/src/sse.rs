@@ -2,6 +2,8 @@
 //!
 //! warp's own events write ids and carriage returns unescaped; a field of ours never holds a line end, and that is checked here.
 
+use std::fmt::Display;
+
 use hookpool_core::{
     cursor::Cursor,
     difference::{Difference, Sort},
@@ -9,6 +11,7 @@ use hookpool_core::{
     name::{ItemId, StreamName},
     position::Position,
     projection::Change,
+    selection::Selection,
     time::Timestamp,
 };
 
@@ -43,11 +46,17 @@ impl Framing {
         }
     }
 
-    /// Appends one frame; `data` is one JSON value.
+    /// Appends one frame; `data` is one JSON value, and an id has no line ends.
     ///
     /// # Panics
     /// If a line end got into the data: it would forge a frame. Every string of ours is escaped, so that would be a bug.
-    pub(crate) fn push(self, into: &mut Vec<u8>, event: &str, id: Option<&Cursor>, data: &str) {
+    pub(crate) fn push(
+        self,
+        into: &mut Vec<u8>,
+        event: &str,
+        id: Option<&dyn Display>,
+        data: &str,
+    ) {
         assert!(!data.contains(['\n', '\r']), "data of a frame is one line");
         let frame = match (self, id) {
             (Self::Sse, Some(id)) => format!("event: {event}\nid: {id}\ndata: {data}\n\n"),
@@ -59,25 +68,26 @@ impl Framing {
         };
         into.extend_from_slice(frame.as_bytes());
     }
+}
 
-    /// Appends the frame of one event.
-    pub(crate) fn push_change(
-        self,
-        into: &mut Vec<u8>,
-        cursor: &Cursor,
-        event: &Event,
-        change: &Change<'_>,
-    ) {
-        self.push(into, "change", Some(cursor), &change_json(event, change));
-    }
+/// A frame before it is on the wire.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// What sort of frame.
+    pub(crate) event: &'static str,
+    /// Where a client that has it may go on.
+    pub(crate) cursor: Option<Cursor>,
+    /// One JSON value.
+    pub(crate) data: String,
 }
 
 /// Encodes a change for all followers that read server-sent events.
 pub fn encode_change(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, change: &Change<'_>) {
-    Framing::Sse.push_change(into, cursor, event, change);
+    Framing::Sse.push(into, "change", Some(cursor), &change_json(event, change));
 }
 
-fn change_json(Event { position, event }: &Event, change: &Change<'_>) -> String {
+/// The data of the frame of one event.
+pub(crate) fn change_json(Event { position, event }: &Event, change: &Change<'_>) -> String {
     let (op, stream, time) = (event.op.as_str(), &event.stream, event.time);
     let mut json = format!(r#"{{"op":"{op}","stream":"{stream}","itemId":"#);
     push_string(&mut json, change.item_id.as_str());
@@ -104,14 +114,34 @@ fn push_unset<'a>(json: &mut String, names: impl Iterator<Item = &'a str>) {
     json.push(']');
 }
 
-/// What turns an item of the old generation into that of the new one, as the data of a change.
+/// Where a change that is the difference of two states of an item comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts {
+    /// Of the last event.
+    pub(crate) position: Position,
+    /// Of the last event, or of now.
+    pub(crate) time: Timestamp,
+    /// Events in it, where they were merged.
+    pub(crate) merged: Option<usize>,
+}
+
+/// What turns one state of an item into another, as the data of a change; `None` where a reader of this selection sees nothing of it.
 pub(crate) fn difference_json(
     stream: &StreamName,
     id: &ItemId,
     difference: &Difference<'_>,
-    position: Position,
-    time: Timestamp,
-) -> String {
+    selection: &Selection,
+    facts: Facts,
+) -> Option<String> {
+    let mut fields = difference
+        .fields
+        .iter()
+        .filter(|(name, _)| selection.shows(name))
+        .peekable();
+    if fields.peek().is_none() && difference.sort == Sort::Changed {
+        return None;
+    }
+    let fields: Vec<_> = fields.collect();
     let op = match difference.sort {
         Sort::Removed => "delete",
         Sort::Added | Sort::Changed => "upsert",
@@ -119,17 +149,25 @@ pub(crate) fn difference_json(
     let mut json = format!(r#"{{"op":"{op}","stream":"{stream}","itemId":"#);
     push_string(&mut json, id.as_str());
     json.push_str(r#","set":"#);
-    let fields = &difference.fields;
     let set = fields
         .iter()
-        .filter_map(|(name, (_, new))| Some((*name, (*new)?)));
+        .filter_map(|(name, (_, new))| Some((**name, (*new)?)));
     push_fields(&mut json, set, Nested::AsString);
     if op != "delete" {
         let gone = fields.iter().filter(|(_, (_, new))| new.is_none());
-        push_unset(&mut json, gone.map(|(name, _)| *name));
+        push_unset(&mut json, gone.map(|(name, _)| **name));
     }
-    json.push_str(&format!(r#","position":{position},"time":"{time}"}}"#));
-    json
+    let Facts {
+        position,
+        time,
+        merged,
+    } = facts;
+    json.push_str(&format!(r#","position":{position},"time":"{time}""#));
+    if let Some(merged) = merged {
+        json.push_str(&format!(r#","merged":{merged}"#));
+    }
+    json.push('}');
+    Some(json)
 }
 
 #[cfg(test)]
@@ -171,7 +209,8 @@ mod tests {
         let projection = Projection::default();
         let fields = json::object(body.as_bytes()).unwrap().fields;
         let change = projection.read(&event, fields).unwrap();
-        framing.push_change(&mut bytes, &cursor, &event, &change);
+        let data = change_json(&event, &change);
+        framing.push(&mut bytes, "change", Some(&cursor), &data);
         String::from_utf8(bytes).unwrap()
     }
 

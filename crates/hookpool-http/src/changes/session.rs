@@ -1,12 +1,9 @@
-//! One open change stream: where it starts, what it sends next, how it passes from one generation to another, and why it ends.
+//! One followed stream: where it starts, what it hands out next, how it passes from one generation to another, and why it ends.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use hookpool_core::{
     cursor::Cursor,
-    difference::Difference,
-    key::PresentedKey,
     name::{ItemId, StreamName},
     plan::Ruled,
     position::{Generation, Position},
@@ -14,25 +11,36 @@ use hookpool_core::{
 use hookpool_engine::{
     compare::{Comparison, Pair},
     follow::{FollowError, Follower, Form, Step, Told, blocking},
+    past::View,
     status::Status,
 };
 use hookpool_store::{EventLog, ItemPage, PoolError, PoolSnapshot, PoolStore};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     app::App,
+    changes::{
+        selected::{Known, Wanted, Window, between},
+        wire::Out,
+    },
     metrics::FollowerGauge,
-    render::{Nested, push_item},
-    sse::{Framing, RETRY, difference_json},
+    render::{Nested, push_some_of_item},
+    sse::{Facts, Frame, change_json},
+    viewer::Viewer,
 };
 
 /// Rows of a snapshot that are written at once.
 const ROWS: usize = 256;
 /// Bytes of item text in them; the last row may go over.
 const ROWS_BYTES: usize = 256 << 10;
+/// How often at most a bookmark says that events were passed over.
+const BOOKMARK_EVERY: Duration = Duration::from_millis(250);
+
+/// Why a stream ends of which all was said that was asked for.
+pub(super) const DONE: &str = "until";
 
 /// Where a client wants to start.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Start {
     Snapshot,
     Now,
@@ -41,14 +49,27 @@ pub(super) enum Start {
     Cursor(String),
 }
 
-/// One open connection.
+/// What a client asks of a stream.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) stream: StreamName,
+    pub(super) start: Start,
+    pub(super) wanted: Wanted,
+    /// Least time between two merged stretches.
+    pub(super) conflate: Duration,
+    /// After this position the stream ends.
+    pub(super) until: Option<Position>,
+    /// How long it may be quiet; `None` says nothing however long it is.
+    pub(super) heartbeat: Option<Duration>,
+    /// Whether the client takes frames that are shared.
+    pub(super) shared: bool,
+}
+
+/// One followed stream of one connection.
 pub(super) struct Session<L, P: PoolStore> {
     app: Arc<App<L, P>>,
-    framing: Framing,
-    stream: StreamName,
-    item: Option<ItemId>,
-    heartbeat: Duration,
-    authorization: Bytes,
+    ask: Ask,
+    viewer: Viewer,
     registry: watch::Receiver<Position>,
     status: watch::Receiver<Status>,
     /// The generation that cursors name.
@@ -56,9 +77,14 @@ pub(super) struct Session<L, P: PoolStore> {
     /// The head when the request came.
     opened_at: Position,
     phase: Phase<L, P>,
-    /// Frames that are ready to go out before the phase goes on.
-    ready: VecDeque<Bytes>,
-    greeted: bool,
+    /// What is ready to go out before the phase goes on.
+    ready: VecDeque<Out>,
+    /// Items as they were, for who wants some of them.
+    known: Known,
+    /// When the last frames went out.
+    told_at: Instant,
+    /// Up to where events were passed over since then.
+    passed: Option<Position>,
     _open: FollowerGauge,
 }
 
@@ -100,22 +126,12 @@ enum Woken {
 }
 
 impl<L: EventLog, P: PoolStore> Session<L, P> {
-    pub(super) fn new(
-        app: &Arc<App<L, P>>,
-        framing: Framing,
-        stream: StreamName,
-        item: Option<ItemId>,
-        heartbeat: Duration,
-        authorization: Bytes,
-        start: Start,
-    ) -> Self {
-        let plan = app.engine.control().registry().plan(stream.as_str());
+    pub(super) fn new(app: &Arc<App<L, P>>, viewer: Viewer, mut ask: Ask) -> Self {
+        let plan = app.engine.control().registry().plan(ask.stream.as_str());
+        let start = std::mem::replace(&mut ask.start, Start::Snapshot);
         Self {
-            framing,
-            stream,
-            item,
-            heartbeat,
-            authorization,
+            ask,
+            viewer,
             registry: changed_at_first(app.engine.control().changes()),
             status: app.engine.status().subscribe(),
             ruled: plan.live.clone(),
@@ -123,7 +139,9 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             opened_at: app.engine.head(),
             phase: Phase::Start(start),
             ready: VecDeque::new(),
-            greeted: false,
+            known: Known::default(),
+            told_at: Instant::now(),
+            passed: None,
             _open: app.metrics.follower(),
             app: Arc::clone(app),
         }
@@ -147,12 +165,16 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 Err(reason) => self.reset(reason, &text, pool),
             },
         };
+        if let Phase::Live(follower) = &self.phase {
+            self.end_if_done(follower.position());
+        }
         Ok(())
     }
 
     /// The generation that a view of the pool serves.
     async fn served(&self, pool: &Arc<P::Snapshot>) -> Result<Ruled, PoolError> {
-        let (app, pool, stream) = (Arc::clone(&self.app), Arc::clone(pool), self.stream.clone());
+        let (app, pool) = (Arc::clone(&self.app), Arc::clone(pool));
+        let stream = self.ask.stream.clone();
         blocking(move || app.engine.served(&pool, &stream)).await
     }
 
@@ -178,21 +200,22 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     }
 
     fn live(&self, after: Position) -> Phase<L, P> {
-        let shared = self.framing == Framing::Sse && self.item.is_none();
+        let whole = self.ask.wanted.is_of_events() && self.ask.wanted.item.is_none();
+        let shared = self.ask.shared && whole && self.ask.until.is_none();
         let form = if shared { Form::Encoded } else { Form::Events };
         Phase::Live(Box::new(self.app.engine.follow(
-            self.stream.clone(),
+            self.ask.stream.clone(),
             self.ruled.clone(),
             form,
             after,
         )))
     }
 
-    /// The next bytes to send, or the end.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    /// What to send next; `None` after the end.
+    pub(super) async fn next(&mut self) -> Option<Out> {
         loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                return Some(self.greet(bytes));
+            if let Some(out) = self.ready.pop_front() {
+                return Some(out);
             }
             if !matches!(self.phase, Phase::Ended | Phase::Live(_)) && self.must_end() {
                 continue;
@@ -206,10 +229,15 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 Phase::Crossing { .. } => self.cross().await.map_err(FollowError::from),
             };
             if let Err(error) = outcome {
-                tracing::error!(stream = %self.stream, %error, "a follower can't go on");
+                tracing::error!(stream = %self.ask.stream, %error, "a follower can't go on");
                 self.goodbye("unreadable");
             }
         }
+    }
+
+    /// The stream that it follows.
+    pub(super) fn stream(&self) -> &StreamName {
+        &self.ask.stream
     }
 
     /// Whether the end came while something long is being sent.
@@ -228,15 +256,6 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         false
     }
 
-    /// The first frame with data carries the retry time; alone it would be an empty event to some clients.
-    fn greet(&mut self, bytes: Bytes) -> Bytes {
-        if self.greeted || self.framing == Framing::Ndjson || !bytes.starts_with(b"event:") {
-            return bytes;
-        }
-        self.greeted = true;
-        [RETRY, &bytes].concat().into()
-    }
-
     /// Some rows of the snapshot, or its end.
     async fn snapshot_rows(&mut self) -> Result<(), PoolError> {
         let Phase::Snapshot { pool, after, .. } = &self.phase else {
@@ -244,9 +263,9 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         };
         let rows = rows_after(
             Arc::clone(pool),
-            self.stream.clone(),
+            self.ask.stream.clone(),
             self.ruled.generation,
-            self.item.clone(),
+            self.ask.wanted.item.clone(),
             after.clone(),
         );
         let page = blocking(rows).await?;
@@ -258,37 +277,61 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let Phase::Snapshot { pool, after, rows } = &mut self.phase else {
             return;
         };
-        *rows += page.items.len() as u64;
-        let mut bytes = Vec::new();
-        for (id, item) in &page.items {
-            let mut json = format!(r#"{{"stream":"{}","#, self.stream);
-            push_item(&mut json, id.as_str(), item, Nested::AsString);
-            json.push_str(&format!(r#","position":{}}}"#, item.position));
-            self.framing.push(&mut bytes, "item", None, &json);
-        }
-        if !bytes.is_empty() {
-            self.ready.push_back(bytes.into());
-        }
+        let (stream, wanted) = (&self.ask.stream, &self.ask.wanted);
+        let row = |(id, item): &(ItemId, _)| {
+            let item = wanted.seen(Some(item))?;
+            let mut data = format!(r#"{{"stream":"{stream}","#);
+            push_some_of_item(
+                &mut data,
+                id.as_str(),
+                item,
+                &wanted.selection,
+                Nested::AsString,
+            );
+            data.push_str(&format!(r#","position":{}}}"#, item.position));
+            Some(Frame {
+                event: "item",
+                cursor: None,
+                data,
+            })
+        };
+        let frames: Vec<_> = page.items.iter().filter_map(row).collect();
+        *rows += frames.len() as u64;
+        self.ready.push_back(Out::Frames(frames));
         if page.more {
             *after = page.items.last().map(|(id, _)| id.clone());
             return;
         }
         let position = checkpoint(&**pool);
         let data = format!(r#"{{"position":{position},"items":{rows}}}"#);
-        self.push("snapshot-end", Some(position), &data);
-        self.phase = self.live(position);
+        self.push("snapshot-end", Some(position), data);
+        self.go_live(position);
+    }
+
+    /// Follows after a position, unless that was all.
+    fn go_live(&mut self, after: Position) {
+        self.phase = self.live(after);
+        self.end_if_done(after);
+    }
+
+    fn end_if_done(&mut self, through: Position) {
+        if self.ask.until.is_some_and(|until| through >= until) {
+            self.goodbye(DONE);
+        }
     }
 
     async fn live_step(&mut self) -> Result<(), FollowError> {
+        let Phase::Live(follower) = &self.phase else {
+            return Ok(());
+        };
+        let after = follower.position();
         match self.woken().await {
             Woken::Step(step) => match step? {
-                Step::Encoded(bytes) => self.ready.push_back(bytes),
-                Step::Told(told) => self.push_told(&told)?,
+                Step::Encoded(bytes) => self.ready.push_back(Out::Shared(bytes)),
+                Step::Told(told) => self.live_events(after, told).await?,
                 Step::Retired => self.go_over().await?,
             },
-            Woken::Quiet => self
-                .ready
-                .push_back(Bytes::from_static(self.framing.heartbeat())),
+            Woken::Quiet => self.break_silence(),
             Woken::Stopping => self.goodbye("shutdown"),
             Woken::RegistryChanged => {
                 if !self.may_still_read() {
@@ -299,12 +342,60 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         Ok(())
     }
 
+    /// Events that follow the last ones, and where they are to be merged all others that are there.
+    async fn live_events(
+        &mut self,
+        after: Position,
+        mut told: Vec<Told>,
+    ) -> Result<(), FollowError> {
+        let Phase::Live(follower) = &mut self.phase else {
+            return Ok(());
+        };
+        let until = self.ask.until.unwrap_or(Position(u64::MAX));
+        told.retain(|told| told.event.position <= until);
+        let mut through = follower.position().min(until);
+        if self.ask.wanted.is_of_events() {
+            self.push_told(&told, through)?;
+        } else {
+            let (projection, wanted) = (&self.ruled.projection, &self.ask.wanted);
+            let mut window = Window::new(after);
+            window.add(&told, through, projection, wanted)?;
+            while wanted.merged && through < until && !window.is_full() {
+                // Another generation is told of again by the next step.
+                let Some(Step::Told(mut more)) = follower.try_next().await? else {
+                    break;
+                };
+                more.retain(|told| told.event.position <= until);
+                through = follower.position().min(until);
+                window.add(&more, through, projection, wanted)?;
+            }
+            let pool = self.app.engine.pool();
+            if !self.push_window(pool, window).await? {
+                // The generation is not there any more; whoever serves now has a snapshot.
+                return self.go_over_after(after).await;
+            }
+        }
+        self.end_if_done(through);
+        Ok(())
+    }
+
+    /// A sign of life; up to where nothing was shown, if that is news.
+    fn break_silence(&mut self) {
+        match self.passed.take() {
+            Some(position) => self.bookmark(position),
+            None => self.ready.push_back(Out::Quiet),
+        }
+    }
+
     /// From the generation that was followed to the one that is served now.
     async fn go_over(&mut self) -> Result<(), FollowError> {
         let Phase::Live(follower) = &self.phase else {
             return Ok(());
         };
-        let after = follower.position();
+        self.go_over_after(follower.position()).await
+    }
+
+    async fn go_over_after(&mut self, after: Position) -> Result<(), FollowError> {
         let pool = self.app.engine.pool();
         let to = self.served(&pool).await?;
         self.phase = if to.generation == self.ruled.generation {
@@ -324,18 +415,24 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             return Ok(());
         };
         let (pool, to, after) = (Arc::clone(pool), to.clone(), *after);
-        let (stream, generation) = (self.stream.clone(), self.ruled.generation);
+        let (stream, generation) = (self.ask.stream.clone(), self.ruled.generation);
         let page = self
             .app
             .engine
             .told(Arc::clone(&pool), stream, generation, after);
-        let Some((told, through)) = page.await? else {
+        let told = match page.await? {
+            Some((told, through)) => self
+                .push_left(&pool, &told, after, through)
+                .await?
+                .then_some(through),
+            None => None,
+        };
+        let Some(through) = told else {
             let cursor = self.app.engine.cursor(generation, after).to_string();
             self.ruled = to;
             self.phase = self.reset("other-generation", &cursor, pool);
             return Ok(());
         };
-        self.push_told(&told)?;
         let at = checkpoint(&*pool);
         self.phase = if through < at {
             Phase::Leaving {
@@ -347,8 +444,8 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             let (number, version) = (to.generation, to.projection.version);
             let data =
                 format!(r#"{{"generation":{number},"projection":{version},"position":{at}}}"#);
-            self.push("generation", Some(at), &data);
-            let stream = self.stream.clone();
+            self.push("generation", Some(at), data);
+            let stream = self.ask.stream.clone();
             let comparison = Comparison::new(pool, stream, generation, number);
             Phase::Crossing {
                 comparison: Box::new(comparison),
@@ -357,6 +454,23 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             }
         };
         Ok(())
+    }
+
+    /// Some events that are left of the generation before, no matter how often; whether the view has it.
+    async fn push_left(
+        &mut self,
+        pool: &Arc<P::Snapshot>,
+        told: &[Told],
+        after: Position,
+        through: Position,
+    ) -> Result<bool, FollowError> {
+        if self.ask.wanted.is_of_events() {
+            self.push_told(told, through)?;
+            return Ok(true);
+        }
+        let mut window = Window::new(after);
+        window.add(told, through, &self.ruled.projection, &self.ask.wanted)?;
+        self.push_window(Arc::clone(pool), window).await
     }
 
     /// Some of the difference, or its end.
@@ -378,81 +492,136 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             }
             None => {
                 self.ruled = to;
+                self.known = Known::default();
                 self.bookmark(at);
-                self.phase = self.live(at);
+                self.go_live(at);
             }
         }
         Ok(())
     }
 
     fn push_differences(&mut self, pairs: &[Pair], at: Position) {
-        let mut bytes = Vec::new();
-        let time = self.app.engine.now();
-        for pair in pairs.iter().filter(|pair| self.wants(&pair.id)) {
-            let difference = Difference::between(pair.old.as_ref(), pair.new.as_ref());
-            if let Some(difference) = difference {
-                let json = difference_json(&self.stream, &pair.id, &difference, at, time);
-                self.framing.push(&mut bytes, "change", None, &json);
-            }
-        }
-        if !bytes.is_empty() {
-            self.ready.push_back(bytes.into());
-        }
-    }
-
-    fn wants(&self, id: &ItemId) -> bool {
-        self.item.as_ref().is_none_or(|item| item == id)
+        let facts = Facts {
+            position: at,
+            time: self.app.engine.now(),
+            merged: None,
+        };
+        let (stream, wanted) = (&self.ask.stream, &self.ask.wanted);
+        let named = pairs.iter().filter(|pair| wanted.names(&pair.id));
+        let differences = named.filter_map(|Pair { id, old, new }| {
+            between(stream, wanted, id, old.as_ref(), new.as_ref(), facts)
+        });
+        let frames = differences.map(|data| Frame {
+            event: "change",
+            cursor: None,
+            data,
+        });
+        self.ready.push_back(Out::Frames(frames.collect()));
     }
 
     async fn woken(&mut self) -> Woken {
         let Phase::Live(follower) = &mut self.phase else {
             return Woken::Quiet;
         };
+        let due = self.told_at + self.ask.conflate;
+        let merged = self.ask.wanted.merged;
+        let step = async {
+            if merged {
+                tokio::time::sleep_until(due).await;
+            }
+            follower.next().await
+        };
+        let patience = match (self.passed, self.ask.heartbeat) {
+            (Some(_), Some(heartbeat)) => Some(heartbeat.min(BOOKMARK_EVERY)),
+            (Some(_), None) => Some(BOOKMARK_EVERY),
+            (None, heartbeat) => heartbeat,
+        };
+        let quiet = async {
+            match patience {
+                Some(patience) => tokio::time::sleep(patience).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             _ = self.status.wait_for(|status| *status != Status::Ready) => Woken::Stopping,
             _ = self.registry.changed() => Woken::RegistryChanged,
-            step = follower.next() => Woken::Step(step),
-            () = tokio::time::sleep(self.heartbeat) => Woken::Quiet,
+            step = step => Woken::Step(step),
+            () = quiet => Woken::Quiet,
         }
     }
 
-    /// Frames of these events; a bookmark if nothing of them is shown.
-    fn push_told(&mut self, told: &[Told]) -> Result<(), FollowError> {
-        let mut bytes = Vec::new();
+    /// Frames of these events, of which the last is at `through` or before it.
+    fn push_told(&mut self, told: &[Told], through: Position) -> Result<(), FollowError> {
+        let mut frames = Vec::new();
         for told in told {
             let Some(change) = told.change(&self.ruled.projection)? else {
                 continue;
             };
-            if self.wants(&change.item_id) {
-                let cursor = self
-                    .app
-                    .engine
-                    .cursor(self.ruled.generation, told.event.position);
-                self.framing
-                    .push_change(&mut bytes, &cursor, &told.event, &change);
+            if self.ask.wanted.names(&change.item_id) {
+                let position = told.event.position;
+                frames.push(Frame {
+                    event: "change",
+                    cursor: Some(self.app.engine.cursor(self.ruled.generation, position)),
+                    data: change_json(&told.event, &change),
+                });
             }
         }
-        match told.last() {
-            _ if !bytes.is_empty() => self.ready.push_back(bytes.into()),
-            Some(last) => self.bookmark(last.event.position),
-            None => {}
-        }
+        let last = told.last().map(|told| told.event.position);
+        self.push_frames(frames, last.map(|last| last.min(through)));
         Ok(())
     }
 
+    /// Frames of what happened to the items of a stretch; whether the view has the generation.
+    async fn push_window(
+        &mut self,
+        pool: Arc<P::Snapshot>,
+        window: Window,
+    ) -> Result<bool, FollowError> {
+        let view = View {
+            pool,
+            stream: self.ask.stream.clone(),
+            ruled: self.ruled.clone(),
+        };
+        let stretches = self.known.stretches(&window);
+        let (after, through) = (window.after, window.through);
+        let filled = self.app.engine.touches(view, stretches, after, through);
+        let Some(stretches) = filled.await? else {
+            return Ok(false);
+        };
+        let end = self.app.engine.cursor(self.ruled.generation, through);
+        let (stream, wanted) = (&self.ask.stream, &self.ask.wanted);
+        let frames = self.known.frames(stream, wanted, stretches, end);
+        self.push_frames(frames, Some(through).filter(|through| *through > after));
+        Ok(true)
+    }
+
+    /// Frames; and what was passed over behind them, up to a position, is told by a bookmark, but not too often.
+    fn push_frames(&mut self, frames: Vec<Frame>, through: Option<Position>) {
+        let told = frames.iter().rev().find_map(|frame| frame.cursor);
+        let silent = frames.is_empty() && self.told_at.elapsed() >= BOOKMARK_EVERY;
+        if !frames.is_empty() {
+            (self.told_at, self.passed) = (Instant::now(), None);
+            self.ready.push_back(Out::Frames(frames));
+        }
+        let behind = |through: &Position| told.is_none_or(|told| told.position < *through);
+        if let Some(through) = through.filter(behind) {
+            self.passed = Some(through);
+            if silent {
+                self.break_silence();
+            }
+        }
+    }
+
     fn may_still_read(&self) -> bool {
-        PresentedKey::from_authorization(&self.authorization)
-            .and_then(|key| self.app.engine.access(&key))
-            .is_some_and(|access| access.may_read(self.stream.as_str()))
+        self.viewer
+            .may_read(&self.app.engine, self.ask.stream.as_str())
     }
 
     fn bookmark(&mut self, position: Position) {
-        self.push(
-            "bookmark",
-            Some(position),
-            &format!(r#"{{"position":{position}}}"#),
-        );
+        self.told_at = Instant::now();
+        let data = format!(r#"{{"position":{position}}}"#);
+        self.push("bookmark", Some(position), data);
     }
 
     /// Says that there is no way from where the client is; a snapshot of the served generation follows.
@@ -467,21 +636,27 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let requested: String = requested.chars().take(64).collect();
         let data =
             serde_json::json!({ "reason": reason, "requested": requested, "earliest": earliest });
-        self.push("reset", None, &data.to_string());
+        self.known = Known::default();
+        self.push("reset", None, data.to_string());
         snapshot(pool)
     }
 
-    fn goodbye(&mut self, reason: &str) {
-        self.push("goodbye", None, &format!(r#"{{"reason":"{reason}"}}"#));
+    fn goodbye(&mut self, reason: &'static str) {
+        if let Some(position) = self.passed.take() {
+            self.bookmark(position);
+        }
+        self.ready.push_back(Out::Goodbye(reason));
         self.phase = Phase::Ended;
     }
 
-    fn push(&mut self, event: &str, position: Option<Position>, data: &str) {
+    fn push(&mut self, event: &'static str, position: Option<Position>, data: String) {
         let generation = self.ruled.generation;
         let cursor = position.map(|position| self.app.engine.cursor(generation, position));
-        let mut bytes = Vec::new();
-        self.framing.push(&mut bytes, event, cursor.as_ref(), data);
-        self.ready.push_back(bytes.into());
+        self.ready.push_back(Out::Frames(vec![Frame {
+            event,
+            cursor,
+            data,
+        }]));
     }
 }
 

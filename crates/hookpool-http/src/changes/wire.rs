@@ -1,0 +1,250 @@
+//! What sessions hand out, as the bytes of one connection.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
+
+use bytes::Bytes;
+use hookpool_core::{cursor::Cursor, name::StreamName};
+
+use super::session::Start;
+use crate::sse::{Frame, Framing, RETRY};
+
+/// What comes next of one stream.
+#[derive(Debug)]
+pub(super) enum Out {
+    /// Frames as server-sent events with ids of this one stream, shared with others who follow it.
+    Shared(Bytes),
+    /// Frames for this connection.
+    Frames(Vec<Frame>),
+    /// Nothing for a while.
+    Quiet,
+    /// The last word on the stream, and why.
+    Goodbye(&'static str),
+}
+
+/// Where a client is that has everything so far: what it sends to go on from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Places {
+    /// A cursor of the one stream; `None` before the first.
+    One(Option<String>),
+    /// Cursors by stream. As an id: `<stream>:<cursor>`, with commas in between; a stream that is not in it begins with a snapshot.
+    Several {
+        cursors: BTreeMap<StreamName, String>,
+        /// How many there are in all.
+        streams: usize,
+    },
+}
+
+impl Places {
+    /// Of a client of one stream that sent this.
+    pub(super) fn of_one(place: Option<String>) -> Self {
+        Self::One(place)
+    }
+
+    /// Of a client of several streams that sent this. Whether the cursors are good is answered on the streams.
+    pub(super) fn of_several(place: Option<&str>, streams: &BTreeSet<StreamName>) -> Self {
+        let mut cursors = place.and_then(vector).unwrap_or_default();
+        cursors.retain(|stream, _| streams.contains(stream));
+        Self::Several {
+            cursors,
+            streams: streams.len(),
+        }
+    }
+
+    /// Where one of several streams begins for a client that sent this.
+    pub(super) fn start(&self, stream: &StreamName, place: Option<&str>) -> Start {
+        match (self, place.and_then(vector)) {
+            (Self::Several { cursors, .. }, Some(_)) => {
+                let cursor = cursors.get(stream);
+                cursor.map_or(Start::Snapshot, |cursor| Start::Cursor(cursor.clone()))
+            }
+            _ => Start::parse(place.map(str::to_owned)),
+        }
+    }
+
+    /// A stream has moved on; the id of all.
+    fn move_to(&mut self, stream: &StreamName, cursor: &Cursor) -> String {
+        match self {
+            Self::One(place) => place.insert(cursor.to_string()).clone(),
+            Self::Several { cursors, .. } => {
+                cursors.insert(stream.clone(), cursor.to_string());
+                joined(cursors)
+            }
+        }
+    }
+
+    /// As a client sends it; `None` as long as it does not say where all streams are.
+    fn text(&self) -> Option<String> {
+        match self {
+            Self::One(place) => place.clone(),
+            Self::Several { cursors, streams } => {
+                (cursors.len() == *streams).then(|| joined(cursors))
+            }
+        }
+    }
+}
+
+fn joined(cursors: &BTreeMap<StreamName, String>) -> String {
+    let one = |(stream, cursor)| format!("{stream}:{cursor}");
+    cursors.iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+/// Reads an id of several streams.
+fn vector(text: &str) -> Option<BTreeMap<StreamName, String>> {
+    let place = |part: &str| {
+        let (stream, cursor) = part.split_once(':')?;
+        Some((StreamName::new(stream).ok()?, cursor.to_owned()))
+    };
+    text.split(',').map(place).collect()
+}
+
+/// Writes the frames of one connection.
+#[derive(Debug)]
+pub(super) struct Wire {
+    framing: Framing,
+    greeted: bool,
+    places: Places,
+    moved: bool,
+}
+
+impl Wire {
+    pub(super) fn new(framing: Framing, places: Places) -> Self {
+        Self {
+            framing,
+            greeted: false,
+            places,
+            moved: false,
+        }
+    }
+
+    /// Whether an id was written that says where all streams are.
+    pub(super) fn moved(&self) -> bool {
+        self.moved && self.places.text().is_some()
+    }
+
+    /// What a client sends that wants to go on from here.
+    pub(super) fn place(&self) -> Option<String> {
+        self.places.text()
+    }
+
+    /// The bytes of what a stream hands out; none where there is nothing to say.
+    pub(super) fn write(&mut self, stream: &StreamName, out: Out) -> Bytes {
+        match out {
+            Out::Shared(bytes) if self.greeted => bytes,
+            Out::Shared(bytes) => self.greet(bytes.into()).into(),
+            Out::Quiet => Bytes::from_static(self.framing.heartbeat()),
+            Out::Frames(frames) => self.frames(stream, &frames),
+            Out::Goodbye(reason) => self.frames(
+                stream,
+                &[Frame {
+                    event: "goodbye",
+                    cursor: None,
+                    data: format!(r#"{{"reason":"{reason}"}}"#),
+                }],
+            ),
+        }
+    }
+
+    fn frames(&mut self, stream: &StreamName, frames: &[Frame]) -> Bytes {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            let cursor = frame.cursor.as_ref();
+            let id = cursor.map(|cursor| self.places.move_to(stream, cursor));
+            let shown = id.as_ref().map(|id| id as &dyn Display);
+            self.framing
+                .push(&mut bytes, frame.event, shown, &frame.data);
+            self.moved |= id.is_some();
+        }
+        if bytes.is_empty() {
+            return Bytes::new();
+        }
+        self.greet(bytes).into()
+    }
+
+    /// The first frame with data carries the retry time; alone it would be an empty event to some clients.
+    fn greet(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        if self.greeted || self.framing == Framing::Ndjson {
+            return bytes;
+        }
+        self.greeted = true;
+        [RETRY, &bytes].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hookpool_core::{
+        cursor::Cursor,
+        position::{Epoch, Generation, Position},
+    };
+
+    use super::*;
+
+    fn name(text: &str) -> StreamName {
+        StreamName::new(text).unwrap()
+    }
+
+    fn bookmark(position: u64) -> Out {
+        let cursor = Cursor {
+            epoch: Epoch(1),
+            generation: Generation::FIRST,
+            position: Position(position),
+        };
+        Out::Frames(vec![Frame {
+            event: "bookmark",
+            cursor: Some(cursor),
+            data: "{}".into(),
+        }])
+    }
+
+    #[test]
+    fn an_id_of_several_streams_says_where_each_is() {
+        let streams = BTreeSet::from([name("a"), name("b")]);
+        let places = Places::of_several(None, &streams);
+        let mut wire = Wire::new(Framing::Ndjson, places);
+        wire.write(&name("b"), bookmark(7));
+        assert!(!wire.moved(), "the other stream has no place yet");
+        let line = wire.write(&name("a"), bookmark(9));
+        let id = "a:0000000000000001.1.9,b:0000000000000001.1.7";
+        assert!(wire.moved());
+        assert_eq!(wire.place().as_deref(), Some(id));
+        assert_eq!(
+            line,
+            format!("{{\"event\":\"bookmark\",\"id\":\"{id}\",\"data\":{{}}}}\n")
+        );
+    }
+
+    #[test]
+    fn each_of_several_streams_goes_on_from_its_own_place() {
+        let streams = BTreeSet::from([name("a"), name("b")]);
+        let start = |place: Option<&str>, stream| {
+            Places::of_several(place, &streams).start(&name(stream), place)
+        };
+        let id = Some("a:0000000000000001.1.9,c:x");
+        let cursor = |text: &str| Start::Cursor(text.to_owned());
+        assert_eq!(start(id, "a"), cursor("0000000000000001.1.9"));
+        assert_eq!(start(id, "b"), Start::Snapshot);
+        assert_eq!(start(None, "a"), Start::Snapshot);
+        assert_eq!(start(Some("now"), "a"), Start::Now);
+        for other in ["0000000000000001.1.9", "a:1,", "a/b:1"] {
+            assert_eq!(start(Some(other), "b"), cursor(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_first_frame_says_when_to_come_back() {
+        let mut wire = Wire::new(Framing::Sse, Places::of_one(None));
+        let stream = name("a");
+        assert_eq!(wire.write(&stream, Out::Quiet), ": hb\n");
+        assert!(
+            wire.write(&stream, bookmark(1))
+                .starts_with(b"retry: 2000\nevent: bookmark\n")
+        );
+        assert!(
+            wire.write(&stream, bookmark(2))
+                .starts_with(b"event: bookmark\n")
+        );
+    }
+}
