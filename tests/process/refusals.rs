@@ -103,7 +103,7 @@ fn a_data_folder_of_a_newer_format_is_refused_by_both_numbers() {
     let newer = text.replace("hookpool-log 1\n", "hookpool-log 907\n");
     assert_ne!(newer, text);
     fs::write(&file, newer).unwrap();
-    refused(&mut serve(data.path()), &["907", "format 1", "newer"]);
+    refused(&mut serve(data.path()), &["907", "knows format 2", "newer"]);
 }
 
 #[test]
