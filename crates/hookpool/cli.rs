@@ -77,6 +77,9 @@ pub(crate) enum Command {
     /// Say who may read: read keys
     #[command(subcommand)]
     Reader(ReaderCommand),
+    /// Make an operator key where the last one was lost
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Send events, as a producer does
     Send(SendArgs),
     /// Follow a stream live
@@ -251,6 +254,19 @@ pub(crate) struct ReaderArgs {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperatorCommand {
+    /// Make another operator key on a stopped data folder and write it to operator.key there
+    #[command(after_help = "\
+Who may write to the data folder may do this: it is the second way in. The server must be stopped, and operator.key must
+not be there: a key is never overwritten. Keys that were made before work on.
+
+Examples:
+  hookpool operator add
+  hookpool operator add --data-dir /var/lib/hookpool")]
+    Add,
 }
 
 #[derive(Debug, Args)]
@@ -429,7 +445,7 @@ pub(crate) struct ItemsGetArgs {
     pub(crate) stream: String,
     /// Id of the item
     pub(crate) id: String,
-    /// Also the position, time and connector of each field
+    /// Also the position, time, connector and request of each field
     #[arg(long)]
     pub(crate) meta: bool,
     /// As it was: position or RFC 3339 time
@@ -517,6 +533,7 @@ The file is TOML, or JSON if its name ends in .json:
 Examples:
   hookpool projection set sales sales.toml --check
   hookpool projection set sales sales.toml --check-history
+  hookpool projection set sales sales.toml --check-item North
   hookpool projection set sales sales.toml && hookpool rebuild start sales")]
     Set(ProjectionSetArgs),
     /// Print the JSON Schema of rules, for editors
@@ -546,6 +563,9 @@ pub(crate) struct ProjectionSetArgs {
     /// Only say which events of the stream would not fit
     #[arg(long, conflicts_with = "check")]
     pub(crate) check_history: bool,
+    /// Only say how this item would differ from what is served
+    #[arg(long, value_name = "ITEM", conflicts_with_all = ["check", "check_history"])]
+    pub(crate) check_item: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -51,7 +51,7 @@ pub use error::Error;
 pub use follower::{Follower, Interruption, Start};
 pub use frame::{Bookmark, Change, Frame, Generation, Goodbye, Op, Reset, Row, SnapshotEnd};
 pub use generations::{
-    DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
+    Check, DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
 };
 pub use history::{Download, ExportQuery};
 pub use hookpool_core::key::Secret;

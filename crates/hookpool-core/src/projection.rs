@@ -125,7 +125,7 @@ impl<'a> Change<'a> {
             Set::Whole(fields) => (Some(fields), None),
             Set::Ruled(fields) => (None, Some(fields)),
         };
-        let whole = whole.into_iter().flatten();
+        let whole = whole.into_iter().flat_map(Fields::iter);
         let ruled = ruled.into_iter().flatten();
         whole
             .map(|(name, value)| (name.as_ref(), *value))
@@ -212,7 +212,7 @@ impl Projection {
             item_id,
             unset: BTreeSet::new(),
             order,
-            set: Set::Whole(Fields::new()),
+            set: Set::Whole(Fields::default()),
         };
         if self.is_plain() {
             change.set = Set::Whole(fields);

@@ -132,7 +132,7 @@ impl<'p> Needs<'p> {
         needed.extend(&self.superseding);
         // In a replaced item the absence of every other field comes from the last event, too.
         needed.extend(self.applied.filter(|_| self.projection.replaces()));
-        let absent = |name: &str| !self.item.fields().contains_key(name);
+        let absent = |name: &str| self.item.field(name).is_none();
         let gone = self.unset.iter().filter(|(name, _)| absent(name));
         needed.extend(gone.map(|(_, position)| *position));
         needed
@@ -143,8 +143,8 @@ impl<'p> Needs<'p> {
 /// [only add](Projection::only_adds).
 #[must_use]
 pub fn sources(item: &Item) -> BTreeSet<Position> {
-    let sources = item.fields().values();
-    let mut sources: BTreeSet<_> = sources.map(|field| field.source.position).collect();
+    let sources = item.fields().iter();
+    let mut sources: BTreeSet<_> = sources.map(|(_, field)| field.source.position).collect();
     sources.extend(Some(item.position).filter(|position| *position > Position::ZERO));
     sources
 }

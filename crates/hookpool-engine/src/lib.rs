@@ -17,5 +17,6 @@ pub mod projector;
 pub mod rebuild;
 pub mod retention;
 pub mod status;
+mod worker;
 
 pub use engine::{AcceptError, Engine, LogName, Options, Receipt, StartError};

@@ -4,6 +4,7 @@
 //! rebuild that was broken off goes on from its last commit. When it has caught up, the projector takes its generation over, and every
 //! item is compared with the served one.
 
+mod halves;
 mod job;
 
 use std::{
@@ -221,7 +222,7 @@ impl<L: EventLog, P: PoolStore> Rebuilder<L, P> {
         let runtime = tokio::runtime::Handle::current();
         let run = move || {
             // A panic of a job is a failure of the job: what is served does not depend on it, and what it had in hand is dropped.
-            let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(job.run())));
+            let outcome = catch_unwind(AssertUnwindSafe(|| job.run(&runtime)));
             rebuilds.finish(&name, generation, outcome);
         };
         let thread = std::thread::Builder::new()

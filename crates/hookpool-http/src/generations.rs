@@ -1,6 +1,8 @@
 //! `/api/admin/streams/{s}`: projections, rebuilds, their differences, and which generation is served; what else there is of a stream is handed on. Under an
 //! operator key.
 
+mod check;
+
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
@@ -161,14 +163,16 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     }
 
     async fn set_projection(&self, body: &[u8]) -> Result<Response, Problem> {
-        let query = Query::only(&self.request.query, &["check"])?;
+        let query = Query::only(&self.request.query, &["check", "item"])?;
         let rules: Rules = parse_rules(body)?;
-        match query.text("check")?.as_deref() {
-            None => {}
-            Some("true") => return self.checked(rules),
-            Some("history") => return self.check_history(rules).await,
-            Some(_) => {
-                let known = "check is true or history";
+        let item = query.text("item")?;
+        match (query.text("check")?.as_deref(), item) {
+            (None, None) => {}
+            (Some("true"), None) => return self.checked(rules),
+            (Some("history"), None) => return self.check_history(rules).await,
+            (Some("item"), Some(id)) => return self.check_item(rules, id).await,
+            _ => {
+                let known = "check is true, history, or item with the id as item";
                 return Err(Problem::with(Code::InvalidParameter, known));
             }
         }

@@ -272,7 +272,8 @@ pub async fn events_are_dropped_while_others_are_appended<F: LogFixture>(fixture
                 let kept = seen.iter().filter(|event| event.position.0 % 3 == 0);
                 assert!(kept.count() as u64 >= seen.len() as u64 / 3);
                 let blocks = all_blocks_intact(log.as_ref()).await;
-                assert!(blocks <= log.head().0 / 3);
+                // What can be read is there a moment before the head says so.
+                assert!(blocks <= log.head().0 / 3 + 1);
             }
         }
     });

@@ -169,16 +169,14 @@ fn encode(header: BlockHeader, thinned: Thinned, entries: &[u8]) -> Vec<u8> {
     bytes
 }
 
-impl Entry {
+impl Entry<'_> {
     fn len_bytes(&self) -> u64 {
-        (super::ENTRY_HEADER_BYTES + self.meta.len() + self.body.len()) as u64
+        (super::CRC_BYTES + self.checked.len()) as u64
     }
 
     fn put(&self, into: &mut Vec<u8>) {
         into.extend_from_slice(&self.crc.to_le_bytes());
-        into.extend_from_slice(&self.lengths);
-        into.extend_from_slice(&self.meta);
-        into.extend_from_slice(&self.body);
+        into.extend_from_slice(self.checked);
     }
 }
 
