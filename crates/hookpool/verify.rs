@@ -151,6 +151,7 @@ struct Verified<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct VerifiedLog<'a> {
     events: u64,
     dropped: u64,
@@ -161,6 +162,8 @@ struct VerifiedLog<'a> {
     epoch: String,
     digest: String,
     ok: bool,
+    /// Where the problem is: everything up to here is intact.
+    intact_up_to: u64,
     problem: Option<&'a str>,
     accept: Option<&'a str>,
 }
@@ -178,6 +181,11 @@ impl<'a> From<&'a Log> for VerifiedLog<'a> {
             epoch: report.epoch.to_string(),
             digest: report.digest.to_string(),
             ok: report.problem.is_none(),
+            intact_up_to: report
+                .problem
+                .as_ref()
+                .map_or(report.head, |problem| problem.after)
+                .0,
             problem: report.problem.as_ref().map(|problem| problem.what.as_str()),
             accept: report.accept.as_deref(),
         }

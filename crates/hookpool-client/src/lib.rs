@@ -39,6 +39,7 @@ mod history;
 mod operator;
 mod problem;
 mod producer;
+mod retention;
 mod secret;
 mod server;
 pub mod sse;
@@ -50,7 +51,7 @@ pub use error::Error;
 pub use follower::{Follower, Interruption, Start};
 pub use frame::{Bookmark, Change, Frame, Generation, Goodbye, Op, Reset, Row, SnapshotEnd};
 pub use generations::{
-    DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
+    Check, DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
 };
 pub use history::{Download, ExportQuery};
 pub use hookpool_core::key::Secret;
@@ -60,5 +61,6 @@ pub use operator::{
 };
 pub use problem::Problem;
 pub use producer::{Accepted, Producer, Retries};
+pub use retention::{Expiring, Floor, Limits, Retention};
 pub use server::{Ready, Server};
 pub use value::{Fields, Value};

@@ -117,29 +117,41 @@ impl OpenError {
     }
 }
 
-/// A refusal, and the end of what can be kept if the rest is given up.
+/// A refusal, up to where everything is intact, and the end of what can be kept if the rest is given up.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) error: OpenError,
-    pub(crate) keep: Option<Witness>,
+    pub(crate) after: Position,
+    pub(crate) keep: Option<Box<Witness>>,
 }
 
 impl From<OpenError> for Refusal {
     fn from(error: OpenError) -> Self {
-        Self { error, keep: None }
+        Self {
+            error,
+            after: Position::ZERO,
+            keep: None,
+        }
     }
 }
 
 impl Refusal {
     pub(crate) fn of_journals(dir: &Path, epoch: Epoch, error: JournalError) -> Self {
-        let end = |LogEnd { head, digest }| Witness {
-            epoch,
-            head,
-            digest,
+        let end = |LogEnd { head, digest }| {
+            Box::new(Witness {
+                epoch,
+                head,
+                digest,
+            })
         };
         match error {
-            JournalError::Damaged { what, readable } => Self {
+            JournalError::Damaged {
+                what,
+                after,
+                readable,
+            } => Self {
                 error: OpenError::damaged(dir, what),
+                after,
                 keep: readable.map(end),
             },
             JournalError::Shorter { end: last, durable } => Self {
@@ -148,6 +160,7 @@ impl Refusal {
                     head: last.head,
                     durable,
                 },
+                after: last.head,
                 keep: Some(end(last)),
             },
             JournalError::Io(error) => OpenError::unusable(dir, error).into(),

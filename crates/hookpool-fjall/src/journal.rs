@@ -20,16 +20,20 @@ use hookpool_core::{
 use hookpool_store::LogEnd;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{folder, log::TURN_BLOCKS, tables::Finding, witness::Witness};
+use crate::{folder, keys, log::TURN_BLOCKS, tables::Finding, witness::Witness};
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const END_MAGIC: [u8; 4] = *b"FJL\x03";
+/// Bytes of the key of a block.
+const KEY_BYTES: usize = 8;
 /// Bytes of an item before its key: tag, kind, compression, keyspace(8), lengths of key(2) and value(4) and stored value(4).
 const ITEM_HEADER_BYTES: usize = 21;
+/// Bytes of a batch before its first item.
+const BATCH_START_BYTES: usize = 13;
 /// Bytes of a batch before its first key.
-const BATCH_START_BYTES: usize = 13 + ITEM_HEADER_BYTES;
+const FIRST_KEY_AT: usize = BATCH_START_BYTES + ITEM_HEADER_BYTES;
 /// fjall's number of `streams`, the second keyspace that a log makes; that of `blocks` is 1, two flipped bits away.
 const STREAMS_KEYSPACE: u64 = 2;
 /// A block is a batch of the appender, far smaller; bounds what a damaged length can make us allocate.
@@ -41,6 +45,8 @@ pub(crate) enum JournalError {
     /// Bytes before the end are damaged; `readable` is the end that can be kept if the rest is given up.
     Damaged {
         what: Finding,
+        /// Everything in the journals up to here is intact, and what is in the tables is before it.
+        after: Position,
         readable: Option<LogEnd>,
     },
     /// Their last block ends before what was durable.
@@ -114,6 +120,7 @@ fn journals(db: &Path) -> Result<Vec<PathBuf>, JournalError> {
 fn lost(what: Finding) -> JournalError {
     JournalError::Damaged {
         what,
+        after: Position::ZERO,
         readable: None,
     }
 }
@@ -181,8 +188,15 @@ impl Reader {
                 "`{}` is damaged at byte {at}, before events that were durable",
                 path.display()
             );
+            let first = || first_position(&raw.slice(at..end));
+            let before = || first().map(|first| Position(first.0.saturating_sub(1)));
+            let after = self.head().or_else(before).unwrap_or_default();
             let readable = self.last.as_ref().filter(|_| active).map(end_of);
-            return Err(JournalError::Damaged { what, readable });
+            return Err(JournalError::Damaged {
+                what,
+                after,
+                readable,
+            });
         }
         match &self.last {
             Some(last) if active && last.header().last() < self.durable => {
@@ -288,9 +302,9 @@ fn begins_without_block(torn: &Bytes) -> bool {
     // No beginning of a commit has so many zeros in a row.
     let lost = |from: usize| {
         let rest = torn.get(from..).unwrap_or_default();
-        rest.iter().take(BATCH_START_BYTES).all(|byte| *byte == 0)
+        rest.iter().take(FIRST_KEY_AT).all(|byte| *byte == 0)
     };
-    (0..BATCH_START_BYTES).any(lost)
+    (0..FIRST_KEY_AT).any(lost)
 }
 
 /// The header of a block of this length that begins here, whatever became of its entries.
@@ -300,6 +314,18 @@ fn torn_header(torn: &[u8], length: usize) -> Option<BlockHeader> {
     let mut bytes = vec![0; length];
     bytes.get_mut(..header.len())?.copy_from_slice(header);
     Block::parse(bytes.into()).ok().map(|block| *block.header())
+}
+
+/// Where the block of the commit begins that begins here, by its header or by its key: one flipped byte leaves one of them.
+fn first_position(torn: &Bytes) -> Option<Position> {
+    if begins_without_block(torn) {
+        return None;
+    }
+    let (before, block) = torn.split_at_checked(FIRST_KEY_AT + KEY_BYTES)?;
+    match BlockHeader::of(block) {
+        Ok(header) => Some(header.first),
+        Err(_) => keys::block_of(before.get(before.len() - KEY_BYTES..)?),
+    }
 }
 
 /// Reads the batch that begins here: start, items, end, and a checksum over the items.
@@ -332,9 +358,9 @@ fn batch(raw: &Bytes, mut at: usize, epoch: Epoch) -> Option<Batch> {
 
 /// Number of items and sequence number.
 fn start(raw: &Bytes, at: &mut usize) -> Option<(u32, u64)> {
-    let (&tag, fields) = raw.get(*at..*at + 13)?.split_first()?;
+    let (&tag, fields) = raw.get(*at..*at + BATCH_START_BYTES)?.split_first()?;
     let (items, sequence_number) = fields.split_first_chunk()?;
-    *at += 13;
+    *at += BATCH_START_BYTES;
     let sequence_number = u64::from_le_bytes(sequence_number.try_into().ok()?);
     (tag == START).then_some((u32::from_le_bytes(*items), sequence_number))
 }

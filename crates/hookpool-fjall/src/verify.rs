@@ -83,7 +83,7 @@ pub fn verify(dir: &Path, progress: impl FnMut(Progress)) -> Result<Report, Open
 
 /// What can be said of a log whose database must not be opened.
 fn unopened(dir: &Path, refusal: Refusal) -> Result<Report, OpenError> {
-    let Refusal { error, keep } = refusal;
+    let Refusal { error, after, keep } = refusal;
     let found = matches!(
         error,
         OpenError::Damaged { .. } | OpenError::Shorter { .. } | OpenError::Witness { .. }
@@ -91,7 +91,7 @@ fn unopened(dir: &Path, refusal: Refusal) -> Result<Report, OpenError> {
     if !found {
         return Err(error);
     }
-    let head = keep.map_or(Position::ZERO, |end| end.head);
+    let head = keep.as_ref().map_or(Position::ZERO, |end| end.head);
     Ok(Report {
         events: 0,
         blocks: 0,
@@ -100,12 +100,12 @@ fn unopened(dir: &Path, refusal: Refusal) -> Result<Report, OpenError> {
         bytes: 0,
         head,
         epoch: folder::read_format(dir).map_or(Epoch(0), |(_, epoch)| epoch),
-        digest: keep.map_or_else(Digest::default, |end| end.digest),
+        digest: keep.as_ref().map_or_else(Digest::default, |end| end.digest),
         problem: Some(Problem {
-            after: head,
+            after,
             what: error.to_string(),
         }),
-        accept: keep.as_ref().map(folder::accept_line),
+        accept: keep.as_deref().map(folder::accept_line),
     })
 }
 

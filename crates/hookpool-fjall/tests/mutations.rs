@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+#[path = "mutations/flips.rs"]
+mod flips;
 mod folder;
 
 use std::{
@@ -157,7 +159,7 @@ fn killed(dir: &Path) {
     for (path, bytes) in &mut files {
         if path.extension().is_some_and(|extension| extension == "jnl") {
             let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-            bytes.truncate(used + 5_000);
+            bytes.resize(used + 5_000, 0);
         }
     }
     drop(log);

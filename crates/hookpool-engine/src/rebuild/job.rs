@@ -68,6 +68,7 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         if !self.build(runtime)? {
             return Ok(());
         }
+        self.tell("a rebuild is handed over");
         let (answer, attached) = oneshot::channel();
         let command = Command::Attach {
             stream: self.stream.clone(),
@@ -78,6 +79,7 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         let Some(snapshot) = self.ask(command, attached) else {
             return Ok(());
         };
+        self.tell("a rebuild is compared");
         let Some(sum) = self.compare(snapshot)? else {
             return Ok(());
         };
@@ -89,8 +91,14 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             sum,
             answer,
         };
-        self.ask(command, compared);
+        if self.ask(command, compared).is_some() {
+            self.tell("a rebuild is ready");
+        }
         Ok(())
+    }
+
+    fn tell(&self, stage: &str) {
+        tracing::debug!(stream = %self.stream, generation = %self.made.generation, "{stage}");
     }
 
     fn ask<T>(&self, command: Command<P::Snapshot>, answer: oneshot::Receiver<T>) -> Option<T> {
@@ -110,6 +118,7 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             None => Position::ZERO,
         };
         let halves = Halves::open(&*snapshot, &self.stream, &self.made)?;
+        tracing::debug!(stream = %self.stream, generation = %self.made.generation, events = halves.events(), "a rebuild folds");
         thread::scope(|scope| {
             let reader: PageReader = Worker::start(scope, |(request, used)| {
                 drop(used);
