@@ -96,6 +96,9 @@ pub(crate) enum Command {
     /// Apply other rules to all of history, look at the difference, then serve it
     #[command(subcommand)]
     Rebuild(RebuildCommand),
+    /// Say how much history of a stream is kept
+    #[command(subcommand)]
+    Retention(RetentionCommand),
     /// Look at events that fit the rules not at all
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
@@ -400,9 +403,9 @@ pub(crate) struct ItemsHistoryArgs {
     pub(crate) stream: String,
     /// Id of the item
     pub(crate) id: String,
-    /// Only events after this position
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
-    pub(crate) after: u64,
+    /// Only events after this position [default: all that are kept]
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<u64>,
     /// How many events at most
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) limit: u64,
@@ -478,9 +481,9 @@ It commits to every event up to its position. Example:
 pub(crate) struct LogListArgs {
     /// Stream to read
     pub(crate) stream: String,
-    /// Only events after this position
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
-    pub(crate) after: u64,
+    /// Only events after this position [default: all that are kept]
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<u64>,
     /// How many events at most
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: u64,
@@ -667,6 +670,62 @@ pub(crate) struct StreamArgs {
     pub(crate) stream: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RetentionCommand {
+    /// Show the limits, the earliest moment that can be read, and what is still to be dropped
+    #[command(after_help = "\
+Example:
+  hookpool retention show sales --output json | jq .earliest")]
+    Show(StreamArgs),
+    /// Keep only what is within these limits, from now on
+    #[command(after_help = "\
+Items keep their state, and with it the few events that it needs. Everything else
+that is older is dropped for good: reading it answers 410. It says first what that
+would be, and asks for --yes (exit 5) if it is anything.
+
+Examples:
+  hookpool retention set sales --max-age 30d
+  hookpool retention set sales --max-age 30d --max-positions 1000000 --yes")]
+    Set(RetentionSetArgs),
+    /// Keep all that is there, from now on
+    Clear(StreamArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetentionSetArgs {
+    /// The stream
+    pub(crate) stream: String,
+    /// Events that are at most this old: a number and s, m, h, d or w
+    #[arg(long, value_name = "TIME", value_parser = seconds, required_unless_present = "max_positions")]
+    pub(crate) max_age: Option<u64>,
+    /// This many positions before the head
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_positions: Option<u64>,
+    /// Also if that makes something unreadable at once
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `30d` as seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let units = [
+        ('s', 1),
+        ('m', 60),
+        ('h', 3_600),
+        ('d', 86_400),
+        ('w', 604_800),
+    ];
+    let seconds = units.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(*unit)?.parse().ok()?;
+        number.checked_mul(*seconds)
+    });
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(|| "a time is a number and s, m, h, d or w, like 30d".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

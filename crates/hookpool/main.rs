@@ -59,6 +59,7 @@ async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {
         Command::Log(command) => commands::log::run(command, &globals).await,
         Command::Projection(command) => commands::projection::run(command, &globals).await,
         Command::Rebuild(command) => commands::rebuild::run(command, &globals).await,
+        Command::Retention(command) => commands::retention::run(command, &globals).await,
         Command::Quarantine(command) => commands::quarantine::run(command, &globals).await,
         Command::Verify(args) => {
             verify::run(args, globals.settings(&config::Flags::default())?).await

@@ -27,6 +27,7 @@ mod read_contract;
 mod rebuild;
 mod refusals;
 mod restart;
+mod retention;
 mod runbook;
 mod selected;
 mod sse_readers;

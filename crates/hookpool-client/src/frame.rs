@@ -109,7 +109,7 @@ pub struct Generation {
 /// Why a stream starts over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reset {
-    /// The server's `malformed`, `other-epoch`, `other-generation`, `ahead-of-head`; or [`Reset::CUT`].
+    /// The server's `malformed`, `other-epoch`, `other-generation`, `ahead-of-head`, `before-retention`; or [`Reset::CUT`].
     pub reason: String,
     /// The cursor that can't be honoured.
     #[serde(default, skip_serializing_if = "Option::is_none")]

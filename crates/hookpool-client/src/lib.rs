@@ -39,6 +39,7 @@ mod history;
 mod operator;
 mod problem;
 mod producer;
+mod retention;
 mod secret;
 mod server;
 pub mod sse;
@@ -60,5 +61,6 @@ pub use operator::{
 };
 pub use problem::Problem;
 pub use producer::{Accepted, Producer, Retries};
+pub use retention::{Expiring, Floor, Limits, Retention};
 pub use server::{Ready, Server};
 pub use value::{Fields, Value};

@@ -115,7 +115,7 @@ pub enum Note {
 /// of less than [`HISTORY_EVENTS`] events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
-    /// [`HISTORY_EVENTS`] events, oldest first.
+    /// [`HISTORY_EVENTS`] events, oldest first; where history was dropped, the first stretch has those that survive.
     pub positions: Vec<Position>,
     /// The item after the last of them.
     pub after: Item,

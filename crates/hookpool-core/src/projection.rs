@@ -190,6 +190,14 @@ impl Projection {
         self.rules.merge == Merge::Replace
     }
 
+    /// Whether events are applied in log order and no event takes a field away: then what set the fields of an item is all that it needs.
+    #[must_use]
+    pub fn only_adds(&self) -> bool {
+        self.rules.merge == Merge::Merge
+            && self.rules.nulls == Nulls::Store
+            && self.rules.order_by.is_none()
+    }
+
     /// What an event does to which item; `fields` are those of its body.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod material;
 pub mod past;
 pub mod projector;
 pub mod rebuild;
+pub mod retention;
 pub mod status;
 mod worker;
 

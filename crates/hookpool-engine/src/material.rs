@@ -16,6 +16,8 @@ use hookpool_core::{
 use hookpool_store::{GenerationChanges, GenerationState, PoolError, PoolSnapshot};
 use thiserror::Error;
 
+use crate::retention::Trim;
+
 /// Items and checkpoint are written as one, so only damage can part them.
 #[derive(Debug, Clone, Copy, Error)]
 #[error("an item is ahead of the checkpoint")]
@@ -228,7 +230,25 @@ impl Material {
             items,
             histories: std::mem::take(&mut self.histories),
             notes: std::mem::take(&mut self.notes),
+            dropped_histories: Vec::new(),
+            dropped_notes: Vec::new(),
         }
+    }
+
+    /// What a commit has to write where history is let go of; the items stay as they are.
+    pub(crate) fn trimmed(&mut self, trim: Trim) -> GenerationChanges {
+        let state = &mut self.state;
+        state.events = state.events.saturating_sub(trim.events);
+        state.superseded = state.superseded.saturating_sub(trim.superseded);
+        state.quarantined = state.quarantined.saturating_sub(trim.quarantined);
+        let mut changes = self.changes();
+        let begins = trim.histories.iter();
+        changes.dropped_histories = begins
+            .map(|(id, history)| (id.clone(), history.last()))
+            .collect();
+        changes.dropped_notes = trim.notes;
+        changes.histories.extend(trim.histories);
+        changes
     }
 
     /// The same with those of a part.

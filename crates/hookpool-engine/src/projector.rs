@@ -36,6 +36,7 @@ use materials::Materials;
 use crate::{
     control::{Control, ControlError},
     follow::{Frames, Rings},
+    retention::Trim,
     status::{FailOnPanic, StatusCell},
     worker::Worker,
 };
@@ -86,6 +87,13 @@ pub(crate) enum Command<S> {
         to: Generation,
         sum: DifferenceSum,
         answer: oneshot::Sender<()>,
+    },
+    /// Lets go of history of a generation, if it is the one that is served; answers whether it was.
+    Trim {
+        stream: StreamName,
+        generation: Generation,
+        trim: Trim,
+        answer: oneshot::Sender<bool>,
     },
     /// Serves a generation, if its difference is the expected one.
     Promote {
@@ -356,6 +364,20 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
                 let changes = self.materials.compared(&stream, generation, to, &sum);
                 self.commit_beside(changes)?;
                 let _gone = answer.send(());
+            }
+            Command::Trim {
+                stream,
+                generation,
+                trim,
+                answer,
+            } => {
+                let snapshot = self.pool.snapshot();
+                let changes = self
+                    .materials
+                    .trimmed(&*snapshot, &stream, generation, trim)?;
+                let served = changes.is_some();
+                self.commit_beside(changes)?;
+                let _gone = answer.send(served);
             }
             Command::Promote {
                 stream,

@@ -29,6 +29,7 @@ use crate::{
     control::Control,
     follow::blocking,
     projector::Command,
+    retention::Retentions,
     status::{FailOnPanic, StatusCell},
 };
 use job::Job;
@@ -136,6 +137,7 @@ pub(crate) struct Rebuilder<L, P: PoolStore> {
     /// Up to where the projector follows the plans.
     pub(crate) planned: watch::Receiver<Position>,
     pub(crate) rebuilds: Arc<Rebuilds>,
+    pub(crate) retentions: Arc<Retentions>,
     pub(crate) status: StatusCell,
 }
 
@@ -183,7 +185,9 @@ impl<L: EventLog, P: PoolStore> Rebuilder<L, P> {
             };
             let generation = rebuild.made.generation;
             let free = self.rebuilds.running() < JOBS_MAX;
-            let busy = self.rebuilds.is_running(stream, generation);
+            // A log that is being thinned would be read half before and half after.
+            let thinning = self.retentions.is_thinning(stream);
+            let busy = thinning || self.rebuilds.is_running(stream, generation);
             if free && !busy && !self.rebuilds.has_failed(stream, generation) {
                 self.start(stream, plan, rebuild);
             }

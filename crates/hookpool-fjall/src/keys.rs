@@ -44,11 +44,12 @@ pub(crate) enum Key<'a> {
     Item(&'a StreamName, Generation, &'a ItemId),
     /// In `pool`: `h name 00 generation(4, BE) item-id 00 position(8, BE)` of the last event of the history.
     ///
-    /// Value: the history, as `hookpool_core::codec` writes it. Written once; removed with its generation.
+    /// Value: the history, as `hookpool_core::codec` writes it. Written once, and once more where history is dropped, which removes those before it;
+    /// removed with its generation.
     History(&'a StreamName, Generation, &'a ItemId, Position),
     /// In `pool`: `n name 00 generation(4, BE) position(8, BE)`.
     ///
-    /// Value: [`crate::rows::note`]. Written once; removed with its generation.
+    /// Value: [`crate::rows::note`]. Written once; removed with its event or its generation.
     Note(&'a StreamName, Generation, Position),
     /// In `pool`: `q name 00 generation(4, BE) position(8, BE)`: the same for events that fit the projection not at all.
     Quarantined(&'a StreamName, Generation, Position),

@@ -1,4 +1,5 @@
-//! `/api/admin/streams/{s}`: projections, rebuilds, their differences, and which generation is served. Under an operator key.
+//! `/api/admin/streams/{s}`: projections, rebuilds, their differences, and which generation is served; what else there is of a stream is handed on. Under an
+//! operator key.
 
 mod check;
 
@@ -37,6 +38,7 @@ use crate::{
     problem::{Code, Problem},
     query::Query,
     render::{Nested, json_response, push_difference},
+    retention,
     route::{GenerationsRoute, RebuildAct},
     sse::Framing,
 };
@@ -77,7 +79,7 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         request,
         stream,
     };
-    let read = request.method != Method::POST && request.method != Method::PUT;
+    let read = matches!(request.method, Method::GET | Method::HEAD);
     match route {
         GenerationsRoute::Projection if read => of.projection(),
         GenerationsRoute::Projection => of.set_projection(&body).await,
@@ -89,6 +91,18 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         GenerationsRoute::Rollback => of.roll_back().await,
         GenerationsRoute::Release => of.release().await,
         GenerationsRoute::Quarantine => of.quarantine().await,
+        GenerationsRoute::Retention if read => {
+            Query::only(&request.query, &[])?;
+            Ok(retention::show(app, &of.stream))
+        }
+        GenerationsRoute::Retention if request.method == Method::DELETE => {
+            Query::only(&request.query, &[])?;
+            retention::clear(app, &of.author, of.stream).await
+        }
+        GenerationsRoute::Retention => {
+            let body = parse_or_default(&body)?;
+            retention::set(app, request, &of.author, of.stream, body).await
+        }
     }
 }
 

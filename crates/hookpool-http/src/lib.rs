@@ -19,6 +19,7 @@ mod problem;
 mod query;
 mod read;
 mod render;
+mod retention;
 mod route;
 pub mod server;
 mod sse;

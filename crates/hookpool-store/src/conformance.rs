@@ -110,6 +110,7 @@ macro_rules! pool_conformance {
             a_commit_of_a_generation_that_is_built_leaves_the_checkpoint
             the_past_of_an_item_is_found_by_position
             notes_are_found_by_position_and_quarantine_by_itself
+            dropped_history_goes_with_the_commit_that_replaces_it
             a_removed_generation_leaves_nothing_and_others_stay
         );
     };

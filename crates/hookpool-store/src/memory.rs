@@ -246,7 +246,24 @@ impl PoolStore for MemoryPool {
                 .histories
                 .extend(histories.map(|(id, history)| ((id, history.last()), history)));
             generation.notes.extend(changes.notes);
+            for (id, before) in changes.dropped_histories {
+                let old = (id.clone(), Position::ZERO)..(id, before);
+                let old: Vec<_> = generation
+                    .histories
+                    .range(old)
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                old.iter()
+                    .for_each(|key| drop(generation.histories.remove(key)));
+            }
+            for position in &changes.dropped_notes {
+                generation.notes.remove(position);
+            }
         }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), PoolError> {
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use hookpool_core::{
 use hookpool_store::{DifferenceState, GenerationChanges, PoolChanges, PoolError, PoolSnapshot};
 use thiserror::Error;
 
-use crate::{follow::Frames, material::Material};
+use crate::{follow::Frames, material::Material, retention::Trim};
 
 pub(super) struct Materials {
     /// The plans that are followed: those of the last [`Materials::replan`], so that none comes into force in the middle of something.
@@ -217,6 +217,23 @@ impl Materials {
         difference.sum.merge(sum);
         difference.whole = true;
         Some(of(material))
+    }
+
+    /// Lets go of history of the generation that is served, if it is this one.
+    pub(super) fn trimmed(
+        &mut self,
+        pool: &impl PoolSnapshot,
+        name: &StreamName,
+        generation: Generation,
+        trim: Trim,
+    ) -> Result<Option<PoolChanges>, PoolError> {
+        let live = &mut self.stream(pool, name)?.live;
+        Ok(
+            (live.ruled().generation == generation).then(|| PoolChanges {
+                generations: vec![live.trimmed(trim)],
+                ..PoolChanges::default()
+            }),
+        )
     }
 
     /// Takes in hand what follows the checkpoint of a stream, whether or not an event came since its plan changed.
