@@ -1,5 +1,5 @@
 //! Hundreds of readers of every kind, each cut hundreds of times at a random byte, some of them slow, while writers write and the server
-//! is killed and started again: what each is told over all of its connections is exactly what comes after its first cursor, in order, once.
+//! is killed or stopped and started again: what each is told over all of its connections is exactly what comes after its first cursor, in order, once.
 //!
 //! Readers of events are held to the list of events; those who want some items or fields, or merged changes, to the fold of the log at
 //! every id that they were given.
@@ -76,7 +76,7 @@ fn swarm(test: &str, followers: u64, cuts: u64) {
     });
 
     let all_cut = runtime.spawn(async move { stage.all_cut.wait().await });
-    let mut kills = 0;
+    let (mut starts, mut kills) = (0, 0);
     while kills < 2 || !all_cut.is_finished() {
         let pause = random.random_range(300..5_000 * followers.min(200) / 200 + 700);
         std::thread::sleep(Duration::from_millis(pause));
@@ -84,10 +84,15 @@ fn swarm(test: &str, followers: u64, cuts: u64) {
             // Before it knows where the end is, it can only have failed.
             runtime.block_on(readers.swap_remove(failed)).unwrap();
         }
-        server.kill9();
-        server = data.serve();
+        server = if random.random_bool(0.7) {
+            server.kill9();
+            kills += 1;
+            data.serve()
+        } else {
+            server.restart()
+        };
+        starts += 1;
         moved.send_replace(server.addr);
-        kills += 1;
     }
     done.store(true, Ordering::Relaxed);
     let written: usize = writers.map(|writer| writer.join().unwrap()).iter().sum();
@@ -107,7 +112,7 @@ fn swarm(test: &str, followers: u64, cuts: u64) {
     let ended = runtime.block_on(async { tokio::time::timeout(limit, all).await });
     let readers = ended.expect("every reader gets to the end");
     check(&readers, &logs);
-    report(&readers, &logs, kills, begun.elapsed());
+    report(&readers, &logs, (starts, kills), begun.elapsed());
     server.stop();
 }
 
@@ -131,6 +136,10 @@ fn write(
             let Ok(answer) = connection.call(&connector.delivery(body.as_bytes())) else {
                 break;
             };
+            if answer.status == 503 {
+                // It is stopping.
+                break;
+            }
             position(&answer.expect(202));
             acknowledged += 1;
             if random.random_bool(0.1) {
@@ -198,7 +207,12 @@ fn check(readers: &[Follower], logs: &[Vec<Event>; 2]) {
     }
 }
 
-fn report(readers: &[Follower], logs: &[Vec<Event>; 2], kills: u64, took: Duration) {
+fn report(
+    readers: &[Follower],
+    logs: &[Vec<Event>; 2],
+    (starts, kills): (u64, u64),
+    took: Duration,
+) {
     let mut cuts = Cuts::default();
     for reader in readers {
         cuts.in_heads += reader.cuts.in_heads;
@@ -208,7 +222,7 @@ fn report(readers: &[Follower], logs: &[Vec<Event>; 2], kills: u64, took: Durati
     let frames: u64 = readers.iter().map(|reader| reader.frames).sum();
     let (events, others) = (logs[0].len(), logs[1].len());
     eprintln!(
-        "{} readers, {} cuts ({} in heads, {} in frames, {} between), {kills} kills, {events} and {others} events, \
+        "{} readers, {} cuts ({} in heads, {} in frames, {} between), {starts} restarts of which {kills} by SIGKILL, {events} and {others} events, \
          {frames} frames in {took:.0?}: nothing lost, nothing twice",
         readers.len(),
         cuts.all(),

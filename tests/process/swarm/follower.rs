@@ -189,7 +189,7 @@ impl Follower {
     }
 
     fn take(&mut self, frame: Frame) {
-        let known = ["item", "snapshot-end", "change", "bookmark"];
+        let known = ["item", "snapshot-end", "change", "bookmark", "goodbye"];
         let (kind, last_id) = (self.kind, &self.last_id);
         assert!(
             known.contains(&&*frame.event),
@@ -197,6 +197,10 @@ impl Follower {
         );
         let facts: Facts = serde_json::from_str(&frame.data).unwrap();
         self.frames += 1;
+        if frame.event == "goodbye" {
+            assert_eq!(frame.json()["reason"], "shutdown");
+            return;
+        }
         let Some(id) = frame.id.clone() else {
             assert!(
                 !(kind.is_of_events() && frame.event == "change"),
