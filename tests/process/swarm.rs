@@ -26,6 +26,9 @@ use crate::common::http::Connection;
 use crate::common::server::{Connector, Data, position};
 use crate::common::{number_from_env, seeded};
 
+/// Events that are there before the first reader.
+const PAST: u64 = 100;
+
 #[test]
 fn a_few_readers_are_told_everything_once() {
     swarm("a_few_readers_are_told_everything_once", 27, 12);
@@ -48,6 +51,10 @@ fn swarm(test: &str, followers: u64, cuts: u64) {
     let mut server = data.serve();
     let connectors = STREAMS.map(|stream| server.add_connector(stream, false));
     let key = server.add_reader("swarm", &STREAMS);
+    for seq in 0..PAST {
+        let body = body(&mut random, seq);
+        server.post(&connectors[0], body).expect(202);
+    }
     let (moved, addr) = watch::channel(server.addr);
     let (arrive, goal) = watch::channel(None);
     let stage = Stage {
@@ -123,7 +130,7 @@ fn write(
     addr: &watch::Receiver<SocketAddr>,
     done: &AtomicBool,
 ) -> usize {
-    let (mut acknowledged, mut seq) = (0, 0);
+    let (mut acknowledged, mut seq) = (0, PAST);
     while !done.load(Ordering::Relaxed) {
         let server = *addr.borrow();
         let Ok(mut connection) = Connection::open(server) else {

@@ -126,7 +126,8 @@ impl Follower {
         let request = self.kind.request(&stage.key, self.last_id.as_deref());
         stream.write_all(&request.encode()).await?;
         let (mut left, patience) = self.limits();
-        let ends_at = Instant::now() + patience;
+        // A busy server takes its time for the head.
+        let mut ends_at = Instant::now() + Duration::from_secs(20);
         let pause = self.random.random_bool(0.1).then_some(8);
         let mut body = Body::new(self.kind);
         let mut buffer = [0; 4_096];
@@ -140,8 +141,12 @@ impl Follower {
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            let was_in_head = body.answer.is_in_head();
             for frame in body.push(&buffer[..read]) {
                 self.take(frame);
+            }
+            if was_in_head && !body.answer.is_in_head() {
+                ends_at = Instant::now() + patience;
             }
             left -= read;
             if left == 0 {
@@ -161,7 +166,7 @@ impl Follower {
         Ok(())
     }
 
-    /// After how many bytes, or else how long, the next connection is cut.
+    /// After how many bytes, or else how long after its head, the next connection is cut.
     fn limits(&mut self) -> (usize, Duration) {
         if self.cuts.all() >= self.cuts_wanted {
             return (usize::MAX, Duration::from_secs(600));
