@@ -7,6 +7,7 @@ use hookpool_core::{
     name::{ItemId, StreamName},
     plan::Ruled,
     position::{Generation, Position},
+    time::Timestamp,
 };
 use hookpool_engine::{
     compare::{Comparison, Pair},
@@ -45,6 +46,8 @@ pub(super) enum Start {
     Snapshot,
     Now,
     Earliest,
+    /// After the last event that is not later.
+    Time(Timestamp),
     /// As sent: whether it is a cursor of ours is answered on the stream.
     Cursor(String),
 }
@@ -147,7 +150,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         }
     }
 
-    async fn begin(&mut self) -> Result<(), PoolError> {
+    async fn begin(&mut self) -> Result<(), FollowError> {
         let Phase::Start(start) = std::mem::replace(&mut self.phase, Phase::Ended) else {
             return Ok(());
         };
@@ -159,6 +162,11 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             Start::Now => {
                 self.bookmark(self.opened_at);
                 self.live(self.opened_at)
+            }
+            Start::Time(time) => {
+                let position = self.app.engine.position_at(time).await?;
+                self.bookmark(position);
+                self.live(position)
             }
             Start::Cursor(text) => match self.honour(&text) {
                 Ok(position) => self.live(position),
@@ -223,7 +231,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             let outcome = match &self.phase {
                 Phase::Ended => return None,
                 Phase::Live(_) => self.live_step().await,
-                Phase::Start(_) => self.begin().await.map_err(FollowError::from),
+                Phase::Start(_) => self.begin().await,
                 Phase::Snapshot { .. } => self.snapshot_rows().await.map_err(FollowError::from),
                 Phase::Leaving { .. } => self.leave().await,
                 Phase::Crossing { .. } => self.cross().await.map_err(FollowError::from),
