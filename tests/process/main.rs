@@ -13,6 +13,7 @@
 mod common;
 
 mod changes_contract;
+mod cors;
 mod deadlines;
 mod demo;
 mod github;

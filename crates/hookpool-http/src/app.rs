@@ -34,6 +34,8 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// How the server is reached from outside, without a slash at the end: for the URLs in answers.
     pub public_url: String,
+    /// Origins whose pages may read, each as browsers send it: `https://app.example.com`.
+    pub cors_origins: Vec<String>,
 }
 
 /// What every handler may use.
@@ -189,6 +191,7 @@ async fn answer<L: EventLog, P: PoolStore>(
     };
     app.metrics.count(response.status().as_u16());
     set(&mut response, X_REQUEST_ID, &request.id.to_string());
+    app.show_to_page(&request, &mut response);
     response
 }
 
@@ -198,6 +201,9 @@ async fn handle<L: EventLog, P: PoolStore>(
     body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
 ) -> Result<Response, Problem> {
     let route = Route::parse(&request.path).ok_or(Code::NotFound)?;
+    if let Some(answer) = app.preflight(request, &route) {
+        return Ok(answer);
+    }
     let allowed = route.methods();
     if !allowed.contains(&request.method.as_str()) {
         return Err(Problem::method_not_allowed(allowed));

@@ -8,6 +8,7 @@ mod admin;
 mod app;
 mod body;
 mod changes;
+mod cors;
 mod generations;
 mod history;
 mod ingest;
