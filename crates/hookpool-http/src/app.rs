@@ -14,7 +14,9 @@ use warp::{
 };
 
 use crate::{
-    admin, body, changes, generations, ingest,
+    admin, body, changes,
+    followers::Followers,
+    generations, ingest,
     metrics::Metrics,
     ops,
     pages::PageChains,
@@ -45,6 +47,7 @@ pub(crate) struct App<L, P: PoolStore> {
     pub(crate) pages: PageChains<P::Snapshot>,
     pub(crate) metrics: Metrics,
     pub(crate) tickets: Tickets,
+    pub(crate) followers: Arc<Followers>,
 }
 
 /// A request without its body.
@@ -146,6 +149,7 @@ pub fn routes<L: EventLog, P: PoolStore>(
         pages: PageChains::default(),
         metrics: Metrics::default(),
         tickets: Tickets::default(),
+        followers: Arc::default(),
     });
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()

@@ -9,6 +9,7 @@ mod app;
 mod body;
 mod changes;
 mod cors;
+mod followers;
 mod generations;
 mod history;
 mod ingest;

@@ -24,6 +24,7 @@ use crate::{
         selected::{Known, Wanted, Window, between},
         wire::Out,
     },
+    followers::Listed,
     metrics::FollowerGauge,
     render::{Nested, push_some_of_item},
     sse::{Facts, Frame, change_json},
@@ -88,6 +89,7 @@ pub(super) struct Session<L, P: PoolStore> {
     told_at: Instant,
     /// Up to where events were passed over since then.
     passed: Option<Position>,
+    listed: Listed,
     _open: FollowerGauge,
 }
 
@@ -132,6 +134,10 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     pub(super) fn new(app: &Arc<App<L, P>>, viewer: Viewer, mut ask: Ask) -> Self {
         let plan = app.engine.control().registry().plan(ask.stream.as_str());
         let start = std::mem::replace(&mut ask.start, Start::Snapshot);
+        let reader = viewer.reader(&app.engine);
+        let listed = app
+            .followers
+            .list(ask.stream.clone(), reader, app.engine.now());
         Self {
             ask,
             viewer,
@@ -145,6 +151,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             known: Known::default(),
             told_at: Instant::now(),
             passed: None,
+            listed,
             _open: app.metrics.follower(),
             app: Arc::clone(app),
         }
@@ -333,6 +340,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             return Ok(());
         };
         let after = follower.position();
+        self.listed.is_at(after);
         match self.woken().await {
             Woken::Step(step) => match step? {
                 Step::Encoded(bytes) => self.ready.push_back(Out::Shared(bytes)),
@@ -645,6 +653,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let data =
             serde_json::json!({ "reason": reason, "requested": requested, "earliest": earliest });
         self.known = Known::default();
+        self.listed.is_nowhere();
         self.push("reset", None, data.to_string());
         snapshot(pool)
     }
