@@ -15,3 +15,4 @@ pub(crate) mod rebuild;
 pub(crate) mod send;
 mod snippet;
 pub(crate) mod tail;
+pub(crate) mod top;

@@ -13,6 +13,7 @@
 mod common;
 
 mod changes_contract;
+mod consumers;
 mod cors;
 mod deadlines;
 mod demo;
