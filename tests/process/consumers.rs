@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Barrier, OnceLock};
 use std::time::Duration;
 
-use hookpool_client::{Backoff, Consumer, Dice, Follower, Secret, Server as Target, Start, State};
+use hookpool_client::{
+    Backoff, Consumer, Dice, Follower, ItemQuery, Secret, Server as Target, Start, State,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
@@ -12,6 +14,7 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use crate::common::fold::{Event, Field, Fields, Pool, as_served};
+use crate::common::http::Request;
 use crate::common::seeded;
 use crate::common::server::{Connector, Data, Server, position};
 use crate::selected::expected;
@@ -202,4 +205,59 @@ fn the_state_under_conditions_and_fields_is_what_they_select() {
 fn the_state_of_merged_changes_is_what_the_log_says() {
     let ask = |it: Follower| it.conflate(Duration::from_millis(5));
     hold_to_the_log("client-merged", ask, |_| true, None);
+}
+
+#[test]
+fn pages_show_what_is_asked_for_and_a_ticket_opens_one_stream_once() {
+    let mut random = seeded("client-pages");
+    let data = Data::new();
+    let server = data.serve();
+    let source = Source::new(&server, "alpha");
+    let mut last = 0;
+    for _ in 0..40 {
+        last = source.post(&mut random);
+    }
+    let at = server.log("alpha")[19].position;
+    let (_, all) = server.items("alpha", last);
+    let consumer = consumer(&server.url(), &server.add_reader("reader", &["alpha"]));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ids = |at: Option<u64>| {
+        let mut query = ItemQuery {
+            limit: Some(2),
+            at: at.map(|at| at.to_string()),
+            conditions: vec!["n>=4".to_owned()],
+            fields: vec!["n".to_owned()],
+            ..ItemQuery::default()
+        };
+        let mut ids = Vec::new();
+        loop {
+            let page = runtime.block_on(consumer.items("alpha", &query)).unwrap();
+            assert!(page.items.len() <= 2 && page.items.iter().all(|item| item.fields.len() == 1));
+            ids.extend(page.items.into_iter().map(|item| item.item_id));
+            query.after = page.next;
+            if query.after.is_none() {
+                return ids;
+            }
+        }
+    };
+    let selected = all.iter().filter(|(_, item)| wanted(item));
+    assert_eq!(
+        ids(None),
+        selected.map(|(id, _)| id.clone()).collect::<Vec<_>>()
+    );
+    let then = expected(&server.log("alpha"), at, wanted, Some(&["n"]));
+    assert_eq!(ids(Some(at)), then.into_keys().collect::<Vec<_>>());
+
+    let ticket = consumer.ticket(&["alpha"], Duration::from_secs(60));
+    let ticket = runtime.block_on(ticket).unwrap().ticket;
+    let target = format!(
+        "/api/streams/alpha/changes?after=earliest&until={last}&ticket={}",
+        ticket.expose()
+    );
+    let request = Request::get(&target);
+    assert!(server.call(&request).expect(200).text().contains("until"));
+    server.call(&request).expect(401);
+    let other = runtime.block_on(consumer.ticket(&["beta"], Duration::from_secs(60)));
+    assert_eq!(other.unwrap_err().problem().unwrap().status, 404);
+    server.stop();
 }
