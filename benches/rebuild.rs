@@ -17,7 +17,7 @@ use hookpool_core::{
     event::{Event, NewEvent, Op, RequestId},
     key::KeyId,
     name::{ConnectorName, ItemId, StreamName},
-    position::Epoch,
+    position::{Epoch, Generation},
     projection::{Change, Rules},
     seal::MasterKey,
     time::Timestamp,
@@ -50,23 +50,24 @@ async fn main() {
     let events = number("--events", if smoke { 20_000 } else { 1_000_000 });
     let items = number("--items", if smoke { 1_000 } else { 100_000 });
     let folder = tempfile::tempdir().unwrap();
-    let begun = Instant::now();
+    let begun = Begun::now();
     fill(&folder.path().join("log"), events, items).await;
-    say("log written", events, begun.elapsed());
+    begun.say("log written", events);
 
-    let begun = Instant::now();
+    let begun = Begun::now();
     let (engine, running) = start(folder.path()).await;
     assert!(
         engine
             .wait_applied(engine.head(), Duration::from_secs(3_600))
             .await
     );
-    say("empty pool", events, begun.elapsed());
+    begun.say("empty pool", events);
 
     for (name, rules) in [("same rules", "{}"), ("other rules", RULES)] {
-        let begun = Instant::now();
-        rebuild(&engine, rules).await;
-        say(name, events, begun.elapsed());
+        let begun = Begun::now();
+        let generation = rebuild(&engine, rules).await;
+        begun.say(name, events);
+        cancel(&engine, generation).await;
     }
     engine.status().stop();
     drop(engine);
@@ -75,16 +76,45 @@ async fn main() {
         .unwrap();
 }
 
-fn say(what: &str, events: u64, took: Duration) {
-    let rate = events as f64 / took.as_secs_f64();
-    println!(
-        "{what:<12} {events} events in {:.1} s: {rate:.0}/s, peak memory {} MiB",
-        took.as_secs_f64(),
-        peak_mib()
-    );
+/// When something began, and the processor time of the process by then.
+struct Begun {
+    at: Instant,
+    processor: f64,
 }
 
-/// Of the whole process so far.
+impl Begun {
+    fn now() -> Self {
+        // Linux begins a new peak.
+        std::fs::write("/proc/self/clear_refs", "5").unwrap_or_default();
+        Self {
+            at: Instant::now(),
+            processor: processor_seconds(),
+        }
+    }
+
+    fn say(&self, what: &str, events: u64) {
+        let seconds = self.at.elapsed().as_secs_f64();
+        let processor = (processor_seconds() - self.processor) * 1e6 / events as f64;
+        println!(
+            "{what:<12} {events} events in {seconds:.1} s: {:.0}/s, {processor:.2} us of processor each, peak memory {} MiB",
+            events as f64 / seconds,
+            peak_mib()
+        );
+    }
+}
+
+/// User and system, of all threads; Linux counts it in hundredths.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks = ticks.split(' ').skip(11).take(2);
+    ticks
+        .filter_map(|ticks| ticks.parse::<f64>().ok())
+        .sum::<f64>()
+        / 100.0
+}
+
+/// Of the whole process since [`Begun::now`].
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM"));
@@ -143,39 +173,55 @@ async fn start(dir: &Path) -> (Arc<Pipeline>, Running) {
 }
 
 /// From the start to a difference that is whole.
-async fn rebuild(engine: &Pipeline, rules: &str) {
+async fn rebuild(engine: &Pipeline, rules: &str) -> Generation {
     let stream = StreamName::new(STREAM).unwrap();
-    let author = KeyId::from_random([1; 6]);
-    let change = |change| engine.control().change(&author, STREAM, change);
     let rules: Rules = serde_json::from_str(rules).unwrap();
-    change(ControlChange::ProjectionSet {
+    let set = ControlChange::ProjectionSet {
         stream: stream.clone(),
         rules,
-    })
-    .await
-    .unwrap();
+    };
+    change(engine, set).await;
     let plan = engine.control().registry().plan(STREAM);
     let generation = plan.next_generation();
-    change(ControlChange::RebuildStarted {
+    let started = ControlChange::RebuildStarted {
         stream: stream.clone(),
         generation,
         projection: plan.newest().version,
         events_per_second: None,
-    })
-    .await
-    .unwrap();
+    };
+    change(engine, started).await;
     loop {
         let state = engine.pool().generation(&stream, generation).unwrap();
         if state
             .and_then(|state| state.difference)
             .is_some_and(|difference| difference.whole)
         {
-            break;
+            return generation;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    change(ControlChange::RebuildCancelled { stream, generation })
-        .await
-        .unwrap();
-    assert!(engine.wait_planned(Duration::from_secs(10)).await);
+}
+
+/// Returns when it is removed, so that the next one has the machine to itself.
+async fn cancel(engine: &Pipeline, generation: Generation) {
+    let stream = StreamName::new(STREAM).unwrap();
+    let cancelled = ControlChange::RebuildCancelled {
+        stream: stream.clone(),
+        generation,
+    };
+    change(engine, cancelled).await;
+    while engine
+        .pool()
+        .generation(&stream, generation)
+        .unwrap()
+        .is_some()
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn change(engine: &Pipeline, change: ControlChange) {
+    let author = KeyId::from_random([1; 6]);
+    let control = engine.control();
+    control.change(&author, STREAM, change).await.unwrap();
 }

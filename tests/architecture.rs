@@ -240,6 +240,18 @@ fn only_http_names_warp_and_only_the_fjall_package_names_fjall() {
 }
 
 #[test]
+fn only_retention_drops_events() {
+    let retention = |path: &Path| path.ends_with("crates/hookpool-engine/src/retention/drop.rs");
+    for folder in ["hookpool", "hookpool-engine/src", "hookpool-http/src"] {
+        assert_absent(
+            &format!("crates/{folder}"),
+            &["log.drop_events("],
+            retention,
+        );
+    }
+}
+
+#[test]
 fn the_engine_names_no_backend_and_a_backend_not_the_engine() {
     assert_absent("crates/hookpool-engine", &["fjall", "nats"], |_| false);
     assert_absent(

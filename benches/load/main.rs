@@ -1,7 +1,8 @@
 //! Signed ingest of the real server against a bare warp route that answers 202, under the same load in the same minutes.
 //!
 //! Closed loop over raw sockets: every connection sends its next request when it has its answer. Every request has a body and a
-//! signature of its own, made before the clock starts. Prints a table of medians. `cargo bench --bench load -- --seconds 5 --rounds 3`
+//! signature of its own, made before the clock starts. Prints a table of medians. `cargo bench --bench load -- --seconds 5 --rounds 3`;
+//! with `--beside-rebuild 200000` the server against itself while it rebuilds so many events a second.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,6 +11,7 @@
 )]
 
 mod bare;
+mod beside;
 mod client;
 mod servers;
 
@@ -33,7 +35,7 @@ fn main() {
     {
         return bare::serve();
     }
-    let number = |name: &str| {
+    let number = |name: &str| -> Option<u64> {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1)?.parse().ok()
     };
@@ -45,6 +47,18 @@ fn main() {
             usize::try_from(rounds).unwrap()
         }),
     };
+    let beside = beside::Plan {
+        seconds: plan.seconds,
+        rounds: plan.rounds,
+        per_second: u32::try_from(number("--beside-rebuild").unwrap_or(1_000)).unwrap(),
+        events: number("--events").unwrap_or(if smoke { 50_000 } else { 3_000_000 }),
+    };
+    if smoke || number("--beside-rebuild").is_some() {
+        beside::compare(&beside);
+    }
+    if number("--beside-rebuild").is_some() {
+        return;
+    }
     let levels = if smoke { &LEVELS[..1] } else { &LEVELS[..] };
     println!(
         "{} s a run, {} rounds, medians; body about 100 bytes",

@@ -47,21 +47,27 @@ impl Servers {
         let consumer = Consumer::new(server(self.hookpool), Secret::new(key.trim().to_owned()));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            for _ in 0..600 {
-                let ready = server(self.hookpool).ready().await.unwrap();
-                assert!(
-                    ready.position >= answers,
-                    "{} events of {answers}",
-                    ready.position
-                );
-                if ready.applied == ready.position {
-                    return assert_eq!(consumer.streams().await.unwrap().len(), 1);
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-            panic!("the pool did not catch up within a minute");
+            wait_applied(self.hookpool, answers).await;
+            assert_eq!(consumer.streams().await.unwrap().len(), 1);
         });
     }
+}
+
+/// Waits until the pool has all of a log that has at least so many events.
+pub(crate) async fn wait_applied(address: SocketAddr, events: u64) {
+    for _ in 0..600 {
+        let ready = server(address).ready().await.unwrap();
+        assert!(
+            ready.position >= events,
+            "{} events of {events}",
+            ready.position
+        );
+        if ready.applied == ready.position {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the pool did not catch up within a minute");
 }
 
 impl Drop for Servers {
@@ -73,7 +79,7 @@ impl Drop for Servers {
     }
 }
 
-fn listening(command: &mut Command) -> (Child, SocketAddr) {
+pub(crate) fn listening(command: &mut Command) -> (Child, SocketAddr) {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap())
@@ -88,11 +94,11 @@ fn listening(command: &mut Command) -> (Child, SocketAddr) {
     (child, address)
 }
 
-fn server(address: SocketAddr) -> Server {
+pub(crate) fn server(address: SocketAddr) -> Server {
     Server::new(&format!("http://{address}")).unwrap()
 }
 
-fn connector(address: SocketAddr, operator_key: Secret) -> Keys {
+pub(crate) fn connector(address: SocketAddr, operator_key: Secret) -> Keys {
     let operator = Operator::new(server(address), operator_key);
     let new = NewConnector {
         stream: "load".into(),

@@ -77,6 +77,9 @@ pub(crate) enum Command {
     /// Say who may read: read keys
     #[command(subcommand)]
     Reader(ReaderCommand),
+    /// Make an operator key where the last one was lost
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Send events, as a producer does
     Send(SendArgs),
     /// Follow streams live
@@ -95,6 +98,9 @@ pub(crate) enum Command {
     /// Apply other rules to all of history, look at the difference, then serve it
     #[command(subcommand)]
     Rebuild(RebuildCommand),
+    /// Say how much history of a stream is kept
+    #[command(subcommand)]
+    Retention(RetentionCommand),
     /// Look at events that fit the rules not at all
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
@@ -250,6 +256,19 @@ pub(crate) struct ReaderArgs {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperatorCommand {
+    /// Make another operator key on a stopped data folder and write it to operator.key there
+    #[command(after_help = "\
+Who may write to the data folder may do this: it is the second way in. The server must be stopped, and operator.key must
+not be there: a key is never overwritten. Keys that were made before work on.
+
+Examples:
+  hookpool operator add
+  hookpool operator add --data-dir /var/lib/hookpool")]
+    Add,
 }
 
 #[derive(Debug, Args)]
@@ -469,9 +488,9 @@ pub(crate) struct ItemsHistoryArgs {
     pub(crate) stream: String,
     /// Id of the item
     pub(crate) id: String,
-    /// Only events after this position
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
-    pub(crate) after: u64,
+    /// Only events after this position [default: all that are kept]
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<u64>,
     /// How many events at most
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) limit: u64,
@@ -513,7 +532,7 @@ pub(crate) struct ItemsGetArgs {
     pub(crate) stream: String,
     /// Id of the item
     pub(crate) id: String,
-    /// Also the position, time and connector of each field
+    /// Also the position, time, connector and request of each field
     #[arg(long)]
     pub(crate) meta: bool,
     /// As it was: position or RFC 3339 time
@@ -549,9 +568,9 @@ It commits to every event up to its position. Example:
 pub(crate) struct LogListArgs {
     /// Stream to read
     pub(crate) stream: String,
-    /// Only events after this position
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
-    pub(crate) after: u64,
+    /// Only events after this position [default: all that are kept]
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<u64>,
     /// How many events at most
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: u64,
@@ -601,6 +620,7 @@ The file is TOML, or JSON if its name ends in .json:
 Examples:
   hookpool projection set sales sales.toml --check
   hookpool projection set sales sales.toml --check-history
+  hookpool projection set sales sales.toml --check-item North
   hookpool projection set sales sales.toml && hookpool rebuild start sales")]
     Set(ProjectionSetArgs),
     /// Print the JSON Schema of rules, for editors
@@ -630,6 +650,9 @@ pub(crate) struct ProjectionSetArgs {
     /// Only say which events of the stream would not fit
     #[arg(long, conflicts_with = "check")]
     pub(crate) check_history: bool,
+    /// Only say how this item would differ from what is served
+    #[arg(long, value_name = "ITEM", conflicts_with_all = ["check", "check_history"])]
+    pub(crate) check_item: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -734,6 +757,62 @@ pub(crate) struct StreamArgs {
     pub(crate) stream: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RetentionCommand {
+    /// Show the limits, the earliest moment that can be read, and what is still to be dropped
+    #[command(after_help = "\
+Example:
+  hookpool retention show sales --output json | jq .earliest")]
+    Show(StreamArgs),
+    /// Keep only what is within these limits, from now on
+    #[command(after_help = "\
+Items keep their state, and with it the few events that it needs. Everything else
+that is older is dropped for good: reading it answers 410. It says first what that
+would be, and asks for --yes (exit 5) if it is anything.
+
+Examples:
+  hookpool retention set sales --max-age 30d
+  hookpool retention set sales --max-age 30d --max-positions 1000000 --yes")]
+    Set(RetentionSetArgs),
+    /// Keep all that is there, from now on
+    Clear(StreamArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetentionSetArgs {
+    /// The stream
+    pub(crate) stream: String,
+    /// Events that are at most this old: a number and s, m, h, d or w
+    #[arg(long, value_name = "TIME", value_parser = seconds, required_unless_present = "max_positions")]
+    pub(crate) max_age: Option<u64>,
+    /// This many positions before the head
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_positions: Option<u64>,
+    /// Also if that makes something unreadable at once
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `30d` as seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let units = [
+        ('s', 1),
+        ('m', 60),
+        ('h', 3_600),
+        ('d', 86_400),
+        ('w', 604_800),
+    ];
+    let seconds = units.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(*unit)?.parse().ok()?;
+        number.checked_mul(*seconds)
+    });
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(|| "a time is a number and s, m, h, d or w, like 30d".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

@@ -87,6 +87,9 @@ fn hint_of(problem: &Problem) -> Option<&'static str> {
         "NOT_FOUND" => "names are case-sensitive; `hookpool connector list` shows what there is",
         "CONFLICT" => "choose another name, or look at the one that is there with `list`",
         "INVALID_PAYLOAD" => "a body is exactly one JSON object in UTF-8",
+        "BEFORE_RETENTION" => {
+            "`hookpool retention show` says how far back the stream goes; without --after all of that is read"
+        }
         "PAGE_EXPIRED" => "run the command again",
         "UNAVAILABLE" => "try again in a moment; nothing that was accepted is lost",
         _ => return None,

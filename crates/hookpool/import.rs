@@ -30,7 +30,9 @@ pub(crate) async fn run(args: ImportArgs, settings: Settings) -> anyhow::Result<
     let imported = Imported {
         epoch: summary.header.epoch.to_string(),
         events: summary.events,
-        head: summary.last.0,
+        dropped: summary.dropped,
+        // It is chained, so all of the range is there.
+        head: summary.header.range.until.0,
         digest: output::or_dash(summary.digest),
     };
     if json {
@@ -39,6 +41,7 @@ pub(crate) async fn run(args: ImportArgs, settings: Settings) -> anyhow::Result<
         output::facts([
             ("epoch", imported.epoch),
             ("events", imported.events.to_string()),
+            ("dropped", imported.dropped.to_string()),
             ("head", imported.head.to_string()),
             ("digest", imported.digest),
         ])?;
@@ -62,7 +65,7 @@ fn import(file: &Path, log: &Path) -> anyhow::Result<Summary> {
         match reader.line(line)? {
             Piece::Header(header) => import.begin(&header)?,
             Piece::Block(block) => import.block(block)?,
-            Piece::Event(_) | Piece::Trailer => {}
+            Piece::Thinned(_) | Piece::Event(_) | Piece::Trailer => {}
         }
         lines.report(&mut progress);
     }
@@ -115,6 +118,7 @@ impl Import {
 struct Imported {
     epoch: String,
     events: u64,
+    dropped: u64,
     head: u64,
     digest: String,
 }

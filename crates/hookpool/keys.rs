@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
@@ -48,9 +48,14 @@ pub(crate) fn master_key(data_dir: &Path, new_folder: bool) -> anyhow::Result<Ma
     }
 }
 
-/// Keeps the operator key that the first start makes.
+/// Where an operator key is kept that was made here.
+pub(crate) fn operator_key_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("operator.key")
+}
+
+/// Keeps an operator key.
 pub(crate) fn write_operator_key(data_dir: &Path, key: &Secret) -> anyhow::Result<()> {
-    write_private(&data_dir.join("operator.key"), key.expose())
+    write_private(&operator_key_file(data_dir), key.expose())
 }
 
 fn parse(hex: &str) -> Option<MasterKey> {

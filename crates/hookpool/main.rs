@@ -10,6 +10,7 @@ mod files;
 mod import;
 mod keys;
 mod node;
+mod operator;
 mod output;
 mod progress;
 mod proof;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, OperatorCommand};
 use exit::Exit;
 
 /// Requests allocate and free small things on one thread and another; measured against the system's allocator in `docs/benchmarks.md`.
@@ -49,6 +50,9 @@ async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {
         Command::Demo(args) => demo::run(args).await,
         Command::Connector(command) => commands::connector::run(command, &globals).await,
         Command::Reader(command) => commands::reader::run(command, &globals).await,
+        Command::Operator(OperatorCommand::Add) => {
+            operator::add(globals.settings(&config::Flags::default())?).await
+        }
         Command::Send(args) => commands::send::run(args, &globals).await,
         Command::Tail(args) => commands::tail::run(args, &globals).await,
         Command::Top(args) => commands::top::run(args, &globals).await,
@@ -56,6 +60,7 @@ async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {
         Command::Log(command) => commands::log::run(command, &globals).await,
         Command::Projection(command) => commands::projection::run(command, &globals).await,
         Command::Rebuild(command) => commands::rebuild::run(command, &globals).await,
+        Command::Retention(command) => commands::retention::run(command, &globals).await,
         Command::Quarantine(command) => commands::quarantine::run(command, &globals).await,
         Command::Verify(args) => {
             verify::run(args, globals.settings(&config::Flags::default())?).await

@@ -72,6 +72,18 @@ impl Node {
         })
     }
 
+    /// Makes another operator key; the ones before it work on.
+    pub(crate) async fn add_operator(&self, dir: &Path) -> anyhow::Result<()> {
+        add_operator(&self.engine, dir).await.map(drop)
+    }
+
+    /// Ends in order without having served.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        self.engine.status().stop();
+        drop(self.engine);
+        join(self.running).await
+    }
+
     /// Serves until `stop` is done or the engine fails, then ends in order. Says how it ended.
     pub(crate) async fn serve(
         self,
@@ -113,11 +125,15 @@ impl Node {
         )
         .await;
         // The last handle of the engine is gone with the connections: what was queued is being written.
-        tokio::task::spawn_blocking(move || running.join())
-            .await
-            .context("the writers did not end in order")?;
+        join(running).await?;
         Ok(status.get())
     }
+}
+
+async fn join(running: Running) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(move || running.join())
+        .await
+        .context("the writers did not end in order")
 }
 
 /// Binds before anything is opened, so that a taken port costs nothing.
@@ -171,12 +187,16 @@ async fn first_operator(
     if engine.control().registry().has_operator() {
         return Ok(None);
     }
+    add_operator(engine, dir).await.map(Some)
+}
+
+async fn add_operator(engine: &Engine<FjallLog, FjallPool>, dir: &Path) -> anyhow::Result<Secret> {
     let (key, change) = engine.control().draw_operator();
-    // IMPORTANT: the file first. A crash in between leaves a key that does not work yet, and the next start makes another.
+    // IMPORTANT: the file first. A crash in between leaves a key that does not work yet, and another is made next time.
     keys::write_operator_key(dir, &key.secret)?;
     engine
         .control()
         .change(&key.key_id, "operator", change)
         .await?;
-    Ok(Some(key.secret))
+    Ok(key.secret)
 }

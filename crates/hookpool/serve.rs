@@ -1,5 +1,7 @@
 //! Runs the engine behind HTTP until it is told to stop.
 
+use std::io::IsTerminal;
+
 use anyhow::bail;
 use hookpool_engine::status::Status;
 use tracing_subscriber::EnvFilter;
@@ -49,6 +51,7 @@ fn start_logging(format: LogFormat) {
         .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
     let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logging.init(),

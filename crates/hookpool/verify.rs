@@ -96,7 +96,8 @@ fn read(dir: &Path, kept: Option<&Kept>) -> anyhow::Result<[Log; 2]> {
 
 fn print(logs: &[Log]) -> anyhow::Result<()> {
     let header = [
-        "LOG", "EVENTS", "BLOCKS", "BYTES", "HEAD", "EPOCH", "DIGEST", "RESULT",
+        "LOG", "EVENTS", "DROPPED", "BLOCKS", "THINNED", "BYTES", "HEAD", "EPOCH", "DIGEST",
+        "RESULT",
     ];
     let row = |log: &Log| {
         let report = &log.report;
@@ -108,7 +109,9 @@ fn print(logs: &[Log]) -> anyhow::Result<()> {
         [
             log.name.to_owned(),
             report.events.to_string(),
+            report.dropped.to_string(),
             report.blocks.to_string(),
+            report.thinned.to_string(),
             report.bytes.to_string(),
             report.head.to_string(),
             report.epoch.to_string(),
@@ -148,14 +151,19 @@ struct Verified<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct VerifiedLog<'a> {
     events: u64,
+    dropped: u64,
     blocks: u64,
+    thinned: u64,
     bytes: u64,
     head: u64,
     epoch: String,
     digest: String,
     ok: bool,
+    /// Where the problem is: everything up to here is intact.
+    intact_up_to: u64,
     problem: Option<&'a str>,
     accept: Option<&'a str>,
 }
@@ -165,12 +173,19 @@ impl<'a> From<&'a Log> for VerifiedLog<'a> {
         let report = &log.report;
         Self {
             events: report.events,
+            dropped: report.dropped,
             blocks: report.blocks,
+            thinned: report.thinned,
             bytes: report.bytes,
             head: report.head.0,
             epoch: report.epoch.to_string(),
             digest: report.digest.to_string(),
             ok: report.problem.is_none(),
+            intact_up_to: report
+                .problem
+                .as_ref()
+                .map_or(report.head, |problem| problem.after)
+                .0,
             problem: report.problem.as_ref().map(|problem| problem.what.as_str()),
             accept: report.accept.as_deref(),
         }

@@ -10,6 +10,7 @@ pub(crate) mod projection;
 pub(crate) mod server;
 pub(crate) mod shared;
 pub(crate) mod sse;
+pub(crate) mod terminal;
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -37,6 +37,7 @@ impl Data {
 pub(crate) struct Server {
     child: Child,
     stderr: Arc<Mutex<String>>,
+    talk: Option<JoinHandle<()>>,
     pub(crate) addr: SocketAddr,
     pub(crate) operator_key: String,
     data: PathBuf,
@@ -91,6 +92,7 @@ impl Server {
         Ok(Self {
             child,
             stderr,
+            talk: Some(talk),
             addr,
             operator_key,
             data: data.to_owned(),
@@ -109,6 +111,19 @@ impl Server {
     pub(crate) fn kill9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The same, and gives all that it wrote to stderr until then.
+    pub(crate) fn kill9_heard(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.talk.take().unwrap().join().unwrap();
+        self.said()
+    }
+
+    /// What it wrote to stderr so far.
+    pub(crate) fn said(&self) -> String {
+        self.stderr.lock().unwrap().clone()
     }
 
     /// SIGTERM; the server has to drain and end with 0.
@@ -216,23 +231,28 @@ impl Server {
         self.log_after(stream, 0)
     }
 
-    pub(crate) fn log_after(&self, stream: &str, mut after: u64) -> Vec<Event> {
+    pub(crate) fn log_after(&self, stream: &str, after: u64) -> Vec<Event> {
+        let mut events: Vec<Event> = Vec::new();
+        self.each_event(stream, after, |event| events.push(event));
+        assert!(events.is_sorted_by(|a, b| a.position < b.position));
+        events
+    }
+
+    /// The same one by one, for a log that does not fit into memory.
+    pub(crate) fn each_event(&self, stream: &str, mut after: u64, mut take: impl FnMut(Event)) {
         #[derive(Deserialize)]
         struct Page {
             events: Vec<Event>,
             next: Option<u64>,
         }
-        let mut events: Vec<Event> = Vec::new();
         loop {
             let target = format!("/api/streams/{stream}/log?after={after}&limit=1000&body=true");
             let page: Page = self.get(&target).expect(200).json();
-            events.extend(page.events);
+            page.events.into_iter().for_each(&mut take);
             let Some(next) = page.next else { break };
             assert!(next > after, "the chain of pages stands still at {after}");
             after = next;
         }
-        assert!(events.is_sorted_by(|a, b| a.position < b.position));
-        events
     }
 
     /// All items of a stream once `min_position` is applied, and the position they show.

@@ -43,7 +43,7 @@ impl Stream {
     }
 }
 
-fn frames_until(
+pub(crate) fn frames_until(
     server: &Server,
     stream: &str,
     query: &str,
@@ -69,7 +69,7 @@ fn frames_until(
     frames
 }
 
-fn named(name: &str) -> impl Fn(&Frame) -> bool {
+pub(crate) fn named(name: &str) -> impl Fn(&Frame) -> bool {
     move |frame| frame.event == name
 }
 
@@ -77,7 +77,7 @@ fn change_at(position: u64) -> impl Fn(&Frame) -> bool {
     move |frame| frame.event == "change" && frame.position() == position
 }
 
-fn names(frames: &[Frame]) -> Vec<&str> {
+pub(crate) fn names(frames: &[Frame]) -> Vec<&str> {
     frames.iter().map(|frame| &*frame.event).collect()
 }
 

@@ -7,6 +7,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hookpool_core::position::{Epoch, Position};
+use hookpool_fjall::{FjallLog, Options};
+use hookpool_store::EventLog as _;
 use rand::Rng;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -404,6 +407,82 @@ fn a_backup_made_under_load_holds_what_was_acknowledged_before_and_is_served_aga
     // The old connector and its keys still work.
     let next = position(&server.post(&connector, "{}").expect(202));
     assert_eq!(next, last + 1);
+}
+
+/// Drops two of three events of a folder that nobody serves, but for the last ones; how many.
+fn drop_most(data: &Data) -> u64 {
+    let log = FjallLog::open(&data.path().join("log"), Options::new(Epoch(0))).unwrap();
+    let dropped = (1..log.head().0 - 5).filter(|position| position % 3 > 0);
+    let dropped = log.drop_events(dropped.map(Position).collect());
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.build().unwrap().block_on(dropped).unwrap().events
+}
+
+#[test]
+fn a_history_that_lost_events_leaves_and_comes_back_as_it_is() {
+    let (data, desk) = (Data::new(), Desk::new());
+    let server = data.serve();
+    fill(&server);
+    let connector = server.add_connector("ledger", true);
+    let whole = desk.file("whole");
+    let early = write_while(&server, &connector, || {
+        std::thread::sleep(Duration::from_millis(300));
+        succeed(&mut backup(&server, &data, &whole));
+        desk.write("early.json", head(&server, &data).to_string())
+    });
+    let late = desk.write("late.json", head(&server, &data).to_string());
+    server.stop();
+    let dropped = drop_most(&data);
+    assert!(dropped > 100, "{dropped}");
+    // What was signed before holds, and what was dropped is counted.
+    let verify = |folder: &Path, head: &Path| -> u64 {
+        let mut command = offline(folder, &["verify", "--output", "json"]);
+        let verified: Value =
+            serde_json::from_str(&succeed(command.arg("--head").arg(head))).unwrap();
+        verified["log"]["dropped"].as_u64().unwrap()
+    };
+    for head in [&early, &late] {
+        assert_eq!(verify(data.path(), head), dropped);
+    }
+    let said = succeed(&mut offline(data.path(), &["verify"]));
+    assert!(
+        said.contains("DROPPED") && said.contains(&dropped.to_string()),
+        "{said}"
+    );
+
+    let server = data.serve();
+    server.post(&connector, "{}").expect(202);
+    let (stored, log) = (blocks(&server), server.log("ledger"));
+    let file = desk.file("history.ndjson");
+    succeed(ask(&server, &data).arg("export").arg(&file));
+    // A backup from before goes on, and keeps what it has; a new one has what the server has.
+    succeed(&mut backup(&server, &data, &whole));
+    let thinned = desk.file("thinned");
+    succeed(&mut backup(&server, &data, &thinned));
+    server.stop();
+    for head in [&early, &late] {
+        assert!(verify(&whole, head) < dropped);
+        assert_eq!(verify(&thinned, head), dropped);
+        let mut command = hookpool();
+        command
+            .args(["verify", "--output", "json", "--export"])
+            .arg(&file);
+        let verified: Value =
+            serde_json::from_str(&succeed(command.arg("--head").arg(head))).unwrap();
+        assert_eq!(verified["export"]["dropped"], dropped);
+    }
+    let [imported, restored] = [Data::new(), Data::new()];
+    succeed(offline(imported.path(), &["import"]).arg(&file));
+    succeed(offline(restored.path(), &["restore"]).arg(&thinned));
+    bring_keys(&data, &restored);
+    for copy in [&imported, &restored] {
+        let again = copy.serve();
+        assert_eq!(blocks(&again), stored);
+        again.stop();
+        assert_eq!(verify(copy.path(), &late), dropped);
+    }
+    let again = restored.serve();
+    assert_same(&again.log("ledger"), &log, "after a restore");
 }
 
 #[test]

@@ -352,7 +352,7 @@ fn verify(folder: &Path) -> Command {
 
 /// A copy with its holes: much of a database's files is set aside and empty. In memory where the system has a place for
 /// that: opening a copy syncs it, and here nothing depends on the disk.
-fn copy(folder: &Path) -> TempDir {
+pub(crate) fn copy(folder: &Path) -> TempDir {
     let memory = Path::new("/dev/shm");
     let parent = if memory.is_dir() {
         memory.to_owned()

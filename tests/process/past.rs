@@ -12,6 +12,7 @@ use crate::common::http::{Request, Response};
 use crate::common::seeded;
 use crate::common::server::{Connector, percent, position};
 use crate::common::shared::{Shared, shared};
+use crate::common::terminal::Terminal;
 
 /// More events for each item than the pool keeps in one stretch of its past.
 const EVENTS: usize = 400;
@@ -215,6 +216,45 @@ fn blame_names_the_request_of_each_field() {
                 .contains(&format!("\"{name}\""))
         );
     }
+}
+
+#[test]
+fn the_command_line_shows_the_past_and_who_set_what() {
+    let stream = Stream::filled("past-commands");
+    let terminal = Terminal::at(&stream.shared.server);
+    let item: Value = stream.get("items/North?meta=true").expect(200).json();
+    let (blame, _) = terminal.expect("hookpool items get past-commands North --meta", 0);
+    let history = "hookpool items history past-commands North --limit 1000";
+    let (history, _) = terminal.expect(history, 0);
+    for (name, origin) in item["meta"].as_object().unwrap() {
+        let named = ["position", "time", "connector", "requestId"].map(|fact| text(&origin[fact]));
+        let has_all = |line: &&str| named.iter().all(|fact| line.contains(fact));
+        let line = blame.lines().find(|line| line.starts_with(name));
+        assert!(line.filter(has_all).is_some(), "{name} {origin} in {blame}");
+        let line = history.lines().find(has_all);
+        // The same id comes with every event, and changes with the first only.
+        let changed = line.unwrap().contains(&format!("{name}="));
+        assert_eq!(changed, name != "id", "{history}");
+    }
+    let touched = stream.log.iter().filter(|event| event.item_id == "North");
+    let touched: Vec<&Event> = touched.collect();
+    assert_eq!(history.lines().count(), touched.len() + 1);
+
+    let at = touched[touched.len() / 2].position;
+    let command = format!("hookpool items get past-commands North --at {at} --output json");
+    let shown: Value = serde_json::from_str(&terminal.expect(&command, 0).0).unwrap();
+    let then: Value = stream
+        .get(&format!("items/North?at={at}"))
+        .expect(200)
+        .json();
+    assert_eq!(shown["fields"], then["fields"]);
+    assert_ne!(shown["fields"], item["fields"]);
+}
+
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[test]

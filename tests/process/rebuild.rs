@@ -3,6 +3,8 @@
 mod any_rules;
 mod guards;
 mod histories;
+mod kills;
+mod one_item;
 mod operating;
 mod passages;
 mod places;
@@ -62,7 +64,11 @@ impl Operated<'_> {
 
     /// Waits for the end of the comparison.
     fn ready(&self) -> Value {
-        eventually("the rebuild is ready", Duration::from_secs(60), || {
+        self.ready_within(Duration::from_secs(60))
+    }
+
+    fn ready_within(&self, limit: Duration) -> Value {
+        eventually("the rebuild is ready", limit, || {
             let status = self.status();
             assert_ne!(status["state"], "failed", "{status}");
             (status["state"] == "ready").then_some(status)

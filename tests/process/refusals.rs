@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::common::http::Request;
 use crate::common::program::{both, hookpool, output_within, serve};
 use crate::common::server::{Connector, Data};
 
@@ -101,7 +103,7 @@ fn a_data_folder_of_a_newer_format_is_refused_by_both_numbers() {
     let newer = text.replace("hookpool-log 1\n", "hookpool-log 907\n");
     assert_ne!(newer, text);
     fs::write(&file, newer).unwrap();
-    refused(&mut serve(data.path()), &["907", "format 1", "newer"]);
+    refused(&mut serve(data.path()), &["907", "knows format 2", "newer"]);
 }
 
 #[test]
@@ -120,7 +122,6 @@ fn a_port_in_use_is_refused_by_its_address() {
 
 #[test]
 fn only_the_owner_may_read_the_operator_key() {
-    use std::os::unix::fs::PermissionsExt;
     let data = Data::new();
     let _server = data.serve();
     let mode = fs::metadata(data.path().join("operator.key"))
@@ -128,6 +129,38 @@ fn only_the_owner_may_read_the_operator_key() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn an_operator_key_is_added_to_a_stopped_folder_without_one_and_nowhere_else() {
+    let add = |folder: &Path| {
+        let mut command = hookpool();
+        command.args(["operator", "add", "--data-dir"]).arg(folder);
+        command
+    };
+    let data = Data::new();
+    refused(&mut add(&data.path().join("nothing")), &["no data folder"]);
+    assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
+    let server = data.serve();
+    let connector = server.add_connector("sales", false);
+    let file = data.path().join("operator.key");
+    refused(&mut add(data.path()), &["operator.key is there already"]);
+    fs::rename(&file, data.path().join("lost")).unwrap();
+    refused(&mut add(data.path()), &["another process has it open"]);
+    assert!(!file.exists());
+    let old = server.operator_key.clone();
+    server.stop();
+
+    let output = output_within(Duration::from_secs(20), &mut add(data.path()));
+    assert!(output.status.success(), "{}", both(&output));
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let server = data.serve();
+    assert_ne!(server.operator_key, old);
+    server.get("/api/admin/connectors").expect(200);
+    server.post(&connector, "{}").expect(202);
+    let before = Request::get("/api/admin/connectors").bearer(&old);
+    server.call(&before).expect(200);
 }
 
 #[test]

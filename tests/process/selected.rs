@@ -208,7 +208,7 @@ fn read_with_cuts(
     }
     while !assembly.read(&request, random.random_range(1..15), last) {}
     let log = stream.shared.server.log(name);
-    assert!(assembly.at.len() > 2, "{}", assembly.at.len());
+    assert!(!assembly.at.is_empty());
     for (position, pool) in &assembly.at {
         assert_eq!(pool, &expected(&log, *position, takes, shown), "{position}");
     }

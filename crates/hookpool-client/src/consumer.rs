@@ -40,6 +40,9 @@ pub struct Stream {
     pub generation: u64,
     /// How many positions of the log the pool has not applied.
     pub lag: u64,
+    /// The earliest position that can be read; 0 if that is all of them.
+    #[serde(default)]
+    pub earliest: u64,
 }
 
 /// An item of the pool.
@@ -235,12 +238,12 @@ impl Consumer {
         &self,
         stream: &str,
         item_id: &str,
-        after: u64,
+        after: Option<u64>,
         limit: u64,
     ) -> Result<History, Error> {
         let request = self.get(stream, &["items", item_id, "history"])?;
-        let request = request.query(&[("after", after), ("limit", limit)]);
-        self.server.json(request).await
+        let request = request.query(&[("limit", limit)]);
+        self.server.json(since(request, after)).await
     }
 
     /// How the items of a stream differ between two moments, each a position or an RFC 3339 time, as lines of JSON.
@@ -253,20 +256,19 @@ impl Consumer {
         Ok(DiffLines(self.server.head(request).await?))
     }
 
-    /// A page of the log after a position (0 is the start), with bodies if `body`. `limit` is 1 to 1000.
+    /// A page of the log after a position, or from the earliest event that is kept, with bodies if `body`. `limit` is 1 to 1000.
     ///
     /// # Errors
     /// As every call: see [`Error`].
     pub async fn log(
         &self,
         stream: &str,
-        after: u64,
+        after: Option<u64>,
         limit: u64,
         body: bool,
     ) -> Result<EventPage, Error> {
-        let mut request = self
-            .get(stream, &["log"])?
-            .query(&[("after", after), ("limit", limit)]);
+        let request = self.get(stream, &["log"])?;
+        let mut request = since(request.query(&[("limit", limit)]), after);
         if body {
             request = request.query(&[("body", true)]);
         }
@@ -328,5 +330,12 @@ impl Consumer {
     fn get(&self, stream: &str, rest: &[&str]) -> Result<RequestBuilder, Error> {
         let path = [&["api", "streams", stream], rest].concat();
         self.server.get(&path, Some(&self.key))
+    }
+}
+
+fn since(request: RequestBuilder, after: Option<u64>) -> RequestBuilder {
+    match after {
+        Some(after) => request.query(&[("after", after)]),
+        None => request,
     }
 }

@@ -124,7 +124,7 @@ pub struct Reset {
     /// Its stream, on a connection of several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
-    /// The server's `malformed`, `other-epoch`, `other-generation`, `ahead-of-head`; or [`Reset::CUT`].
+    /// The server's `malformed`, `other-epoch`, `other-generation`, `ahead-of-head`, `before-retention`; or [`Reset::CUT`].
     pub reason: String,
     /// The cursor that can't be honoured.
     #[serde(default, skip_serializing_if = "Option::is_none")]

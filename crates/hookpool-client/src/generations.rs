@@ -152,6 +152,17 @@ pub struct Unfit {
     pub reason: String,
 }
 
+/// What rules are checked against.
+#[derive(Debug, Clone, Copy)]
+pub enum Check<'a> {
+    /// Nothing: whether they can be followed.
+    Rules,
+    /// Every event of the stream: which would not fit.
+    History,
+    /// The events of one item: how it would differ from what is served.
+    Item(&'a str),
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Start<'a> {
@@ -193,17 +204,21 @@ impl Operator {
         self.server.json(request.json(rules)).await
     }
 
-    /// Checks rules, also against every event of the stream if `history`; the answer is the server's JSON.
+    /// Checks rules; the answer is the server's JSON. Nothing is stored.
     pub async fn check_projection(
         &self,
         stream: &str,
         rules: &serde_json::Value,
-        history: bool,
+        check: Check<'_>,
     ) -> Result<serde_json::Value, Error> {
         let path = admin(&["streams", stream, "projection"]);
-        let check = if history { "history" } else { "true" };
         let request = self.server.request(Method::PUT, &path, Some(&self.key))?;
-        let request = request.query(&[("check", check)]).json(rules);
+        let request = match check {
+            Check::Rules => request.query(&[("check", "true")]),
+            Check::History => request.query(&[("check", "history")]),
+            Check::Item(id) => request.query(&[("check", "item"), ("item", id)]),
+        };
+        let request = request.json(rules);
         self.server.json_without_limit(request).await
     }
 

@@ -40,6 +40,7 @@ mod history;
 mod operator;
 mod problem;
 mod producer;
+mod retention;
 mod secret;
 mod server;
 pub mod sse;
@@ -56,7 +57,7 @@ pub use error::Error;
 pub use follower::{Follower, Interruption};
 pub use frame::{Bookmark, Change, Frame, Generation, Goodbye, Op, Reset, Row, SnapshotEnd};
 pub use generations::{
-    DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
+    Check, DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
 };
 pub use history::{Download, ExportQuery};
 pub use hookpool_core::key::Secret;
@@ -66,6 +67,7 @@ pub use operator::{
 };
 pub use problem::Problem;
 pub use producer::{Accepted, Producer, Retries};
+pub use retention::{Expiring, Floor, Limits, Retention};
 pub use server::{Ready, Server};
 pub use state::State;
 pub use value::{Fields, Value};

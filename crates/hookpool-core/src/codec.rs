@@ -9,7 +9,8 @@ mod note;
 
 pub use block::{
     Block, BlockError, BlockHeader, Digest, EncodedBlock, FORMAT_VERSION, HEADER_BYTES, MAGIC,
-    encode_block, event_crc, find_blocks, find_damage,
+    THINNED_HEADER_BYTES, THINNED_VERSION, Thinned, Thinning, encode_block, encode_thinned,
+    event_crc, find_blocks, find_damage, thinned_crc,
 };
 pub use item::{ItemError, decode_history, decode_item, encode_history, encode_item};
 pub use note::{decode_note, encode_note};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     key::{KeyId, SecretHash},
     name::{ConnectorName, StreamName},
-    position::Generation,
+    position::{Generation, Position},
     projection::Rules,
     registry::Replay,
     time::Timestamp,
@@ -144,6 +144,24 @@ pub enum ControlChange {
         /// Of which stream.
         stream: StreamName,
     },
+    /// How much history of a stream is kept from now on; without any limit, all that is there.
+    RetentionSet {
+        /// Of which stream.
+        stream: StreamName,
+        /// Only events that are at most this old.
+        max_age_seconds: Option<u64>,
+        /// Only this many positions before the head.
+        max_positions: Option<u64>,
+    },
+    /// History that can't be read any more, recorded before the first of its events is dropped.
+    HistoryDropped {
+        /// Of which stream.
+        stream: StreamName,
+        /// The last event of it.
+        through: Position,
+        /// The time of that event.
+        time: Timestamp,
+    },
 }
 
 /// What is kept of a key.
@@ -199,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_texts_of_projections_and_generations_still_read() {
+    fn golden_texts_of_plans_still_read() {
         for text in [
             r#"{"change":"projection-set","stream":"sales","rules":{"id":"/a","merge":"merge","nulls":"store","unknown":"drop","fields":{"b":{"type":"number"}}}}"#,
             r#"{"change":"rebuild-started","stream":"sales","generation":2,"projection":1,"eventsPerSecond":null}"#,
@@ -208,6 +226,8 @@ mod tests {
             r#"{"change":"generation-promoted","stream":"sales","generation":2,"digest":"ab"}"#,
             r#"{"change":"generation-rolled-back","stream":"sales"}"#,
             r#"{"change":"generation-released","stream":"sales"}"#,
+            r#"{"change":"retention-set","stream":"sales","maxAgeSeconds":2592000,"maxPositions":null}"#,
+            r#"{"change":"history-dropped","stream":"sales","through":42,"time":1700000000123456}"#,
         ] {
             let change: ControlChange = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&change).unwrap(), text);

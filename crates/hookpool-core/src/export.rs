@@ -21,7 +21,9 @@ use crate::{
 };
 
 /// The format that is written. Every format ever written stays readable.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The first one that has blocks that lost events.
+const FORMAT_OF_THINNED: u32 = 2;
 
 /// The positions after one and up to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

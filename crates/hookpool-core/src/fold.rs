@@ -1,7 +1,7 @@
 //! The state of an item as a fold of its events under a projection. A pure function of the events' bytes and the rules: every replay
 //! gives the same item.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     event::{Event, Op, RequestId},
@@ -60,6 +60,15 @@ impl Field {
         }
     }
 
+    /// Takes another value, or the same from another event: then the text is kept.
+    fn set(&mut self, value: Value<'_>, source: &Arc<Source>) {
+        self.kind = value.kind;
+        if *self.text != *value.text {
+            self.text = value.text.into();
+        }
+        self.source = Arc::clone(source);
+    }
+
     /// The value to show.
     #[must_use]
     pub fn value(&self) -> Value<'_> {
@@ -79,8 +88,8 @@ pub struct Item {
     pub order: Option<Order>,
     /// Positions of the events that touched it since its last [`History`], oldest first.
     pub recent: Vec<Position>,
-    /// By name, in byte order.
-    fields: BTreeMap<Box<str>, Field>,
+    /// By name, in byte order: a list, since most items are small and there are many.
+    fields: Vec<(Box<str>, Field)>,
     /// Bytes of all names and values.
     text_bytes: usize,
 }
@@ -106,7 +115,7 @@ pub enum Note {
 /// of less than [`HISTORY_EVENTS`] events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
-    /// [`HISTORY_EVENTS`] events, oldest first.
+    /// [`HISTORY_EVENTS`] events, oldest first; where history was dropped, the first stretch has those that survive.
     pub positions: Vec<Position>,
     /// The item after the last of them.
     pub after: Item,
@@ -124,14 +133,15 @@ impl History {
 pub const HISTORY_EVENTS: usize = 64;
 
 impl Item {
-    /// An item as it was stored.
+    /// An item as it was stored, with its fields by name, in byte order.
     #[must_use]
     pub fn new(
         position: Position,
         order: Option<Order>,
         recent: Vec<Position>,
-        fields: BTreeMap<Box<str>, Field>,
+        fields: Vec<(Box<str>, Field)>,
     ) -> Self {
+        debug_assert!(fields.is_sorted_by(|(one, _), (next, _)| one < next));
         let text_bytes = fields
             .iter()
             .map(|(name, field)| size(name, &field.text))
@@ -147,8 +157,21 @@ impl Item {
 
     /// By name, in byte order.
     #[must_use]
-    pub fn fields(&self) -> &BTreeMap<Box<str>, Field> {
+    pub fn fields(&self) -> &[(Box<str>, Field)] {
         &self.fields
+    }
+
+    /// A field by its name.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        let place = self.place(name).ok()?;
+        self.fields.get(place).map(|(_, field)| field)
+    }
+
+    /// Where a field is, or where it would be.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.fields
+            .binary_search_by(|(field, _)| field.as_ref().cmp(name))
     }
 
     /// Bytes of all names and values: about what the item takes on the wire.
@@ -160,7 +183,7 @@ impl Item {
     /// About what the item takes in memory: names, values, and what holds them.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        512 + self.text_bytes + self.fields.len() * 128 + self.recent.capacity() * 8
+        256 + self.text_bytes + self.fields.capacity() * 96 + self.recent.capacity() * 8
     }
 
     /// Takes the next event of this item, which [`Projection::read`] read, and says what the event alone does not.
@@ -235,7 +258,7 @@ impl Item {
         }
         let taken = change
             .set()
-            .filter_map(|(name, _)| Some((name, self.fields.get(name)?)));
+            .filter_map(|(name, _)| Some((name, self.field(name)?)));
         let taken: usize = taken.map(|(name, field)| size(name, &field.text)).sum();
         before + added - taken
     }
@@ -248,61 +271,67 @@ impl Item {
     ) -> Option<Note> {
         let mut unset = Vec::new();
         if projection.replaces() {
-            unset = self.keep_only(change);
+            unset = self.remove(|name| !change.sets(name));
         }
-        for name in &change.unset {
-            self.unset(name);
+        if !change.unset.is_empty() {
+            self.remove(|name| change.unset.contains(name));
         }
-        for (name, value) in change.set() {
-            self.set(name, value, source);
-        }
+        self.set_all(change, source);
         let defaulted = self.set_defaults(source, projection);
         // What a default brought back did not go away.
-        unset.retain(|name| !self.fields.contains_key(name));
+        unset.retain(|name| self.place(name).is_err());
         (!defaulted.is_empty() || !unset.is_empty()).then_some(Note::Adjusted { defaulted, unset })
     }
 
-    /// Drops the fields that the event does not set, and says which.
-    fn keep_only(&mut self, change: &Change<'_>) -> Vec<Box<str>> {
-        let gone: Vec<_> = self
-            .fields
-            .keys()
-            .filter(|name| !change.sets(name))
-            .cloned()
-            .collect();
-        for name in &gone {
-            self.unset(name);
-        }
-        gone
+    /// Takes fields away, and says which.
+    fn remove(&mut self, goes: impl Fn(&str) -> bool) -> Vec<Box<str>> {
+        let gone = self.fields.extract_if(.., |(name, _)| goes(name));
+        let of = |(name, field): (Box<str>, Field)| {
+            self.text_bytes -= size(&name, &field.text);
+            name
+        };
+        gone.map(of).collect()
     }
 
-    fn set(&mut self, name: &str, value: Value<'_>, source: &Arc<Source>) {
-        let source = Arc::clone(source);
-        match self.fields.get_mut(name) {
-            Some(old) if old.kind == value.kind && *old.text == *value.text => old.source = source,
-            Some(old) => {
-                self.text_bytes -= old.text.len();
-                self.text_bytes += value.text.len();
-                *old = Field::new(value, source);
+    /// Both the fields and what is set are in the order of their names, and walked together.
+    fn set_all(&mut self, change: &Change<'_>, source: &Arc<Source>) {
+        let mut new = Vec::new();
+        let mut at = 0;
+        for (name, value) in change.set() {
+            let rest = self.fields.get_mut(at..).unwrap_or_default();
+            // Most events name what the item has: then nothing is looked for.
+            let place = match rest.first() {
+                Some((next, _)) if **next == *name => Ok(0),
+                _ => rest.binary_search_by(|(field, _)| field.as_ref().cmp(name)),
+            };
+            match place.map(|place| (place, rest.get_mut(place))) {
+                Ok((place, Some((_, field)))) => {
+                    self.text_bytes -= field.text.len();
+                    field.set(value, source);
+                    at += place + 1;
+                }
+                Ok((place, None)) | Err(place) => {
+                    self.text_bytes += name.len();
+                    new.push((Box::from(name), Field::new(value, Arc::clone(source))));
+                    at += place;
+                }
             }
-            None => {
-                self.text_bytes += size(name, value.text);
-                self.fields.insert(name.into(), Field::new(value, source));
-            }
+            self.text_bytes += value.text.len();
         }
-    }
-
-    fn unset(&mut self, name: &str) {
-        if let Some(field) = self.fields.remove(name) {
-            self.text_bytes -= size(name, &field.text);
+        if !new.is_empty() {
+            self.fields.append(&mut new);
+            // Two sorted runs are merged.
+            self.fields.sort_by(|(one, _), (other, _)| one.cmp(other));
         }
     }
 
     fn set_defaults(&mut self, source: &Arc<Source>, projection: &Projection) -> Vec<Box<str>> {
         let mut defaulted = Vec::new();
         for (name, value) in projection.defaults() {
-            if !self.fields.contains_key(name) {
-                self.set(name, value, source);
+            if let Err(place) = self.place(name) {
+                self.text_bytes += size(name, value.text);
+                let field = Field::new(value, Arc::clone(source));
+                self.fields.insert(place, (name.into(), field));
                 defaulted.push(name.into());
             }
         }
@@ -337,6 +366,8 @@ pub fn effect<'a>(
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use bytes::Bytes;
 
     use super::*;

@@ -3,12 +3,13 @@
 //! `serde_json`'s `RawValue` keeps the sender's text but lets 100,000 levels and lone surrogates through; its `Value` rounds
 //! numbers. This pass keeps the text *and* checks it. It knows nothing of streams or events.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, btree_map::Entry},
-};
+mod fields;
+
+use std::borrow::Cow;
 
 use thiserror::Error;
+
+pub use fields::Fields;
 
 /// Deepest nesting that is accepted; the body's own braces are level 1 (`api.md` section 1).
 pub const DEPTH_MAX: u32 = 128;
@@ -59,9 +60,6 @@ impl<'a> Value<'a> {
         }
     }
 }
-
-/// Top-level properties by decoded name, in byte order.
-pub type Fields<'a> = BTreeMap<Cow<'a, str>, Value<'a>>;
 
 /// A body that passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +161,9 @@ pub fn value(text: &str) -> Option<Value<'_>> {
     (scanner.at == text.len()).then_some(value)
 }
 
+/// Room for the properties of most objects.
+const PROPERTIES: usize = 8;
+
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
@@ -171,25 +172,17 @@ struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     fn top_level(&mut self) -> Result<Object<'a>, JsonError> {
         self.expect(b'{', "expected a JSON object")?;
-        let mut object = Object {
-            fields: Fields::new(),
-            duplicate_keys: false,
-        };
+        let mut properties = Vec::with_capacity(PROPERTIES);
         self.members(b'}', |scanner| {
             let name = scanner.name()?;
-            let value = scanner.field_value()?;
-            match object.fields.entry(name) {
-                Entry::Vacant(free) => {
-                    free.insert(value);
-                }
-                Entry::Occupied(mut taken) => {
-                    taken.insert(value);
-                    object.duplicate_keys = true;
-                }
-            }
+            properties.push((name, scanner.field_value()?));
             Ok(())
         })?;
-        Ok(object)
+        let (fields, duplicate_keys) = Fields::of(properties);
+        Ok(Object {
+            fields,
+            duplicate_keys,
+        })
     }
 
     fn name(&mut self) -> Result<Cow<'a, str>, JsonError> {
@@ -272,14 +265,16 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Result<(), JsonError> {
         self.at += 1;
         loop {
+            let rest = self.bytes().get(self.at..).unwrap_or_default();
+            let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+            self.at += rest.iter().position(special).unwrap_or(rest.len());
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
                     return Ok(());
                 }
                 Some(b'\\') => self.escape()?,
-                Some(0..=0x1f) => return self.fail("control character in a string"),
-                Some(_) => self.at += 1,
+                Some(_) => return self.fail("control character in a string"),
                 None => return self.fail("unfinished string"),
             }
         }
@@ -427,6 +422,8 @@ fn unescape(inner: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use proptest::prelude::*;
 

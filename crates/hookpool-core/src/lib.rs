@@ -30,6 +30,7 @@ pub mod position;
 pub mod projection;
 pub mod proof;
 pub mod registry;
+pub mod retention;
 pub mod seal;
 pub mod selection;
 pub mod shape;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::{
-    position::Generation,
+    position::{Generation, Position},
     projection::{Projection, Rules, RulesError},
+    retention::{Floor, Retention},
     time::Timestamp,
 };
 
@@ -72,6 +73,9 @@ pub enum PlanError {
     /// The rules contradict themselves.
     #[error("take the rules: {0}")]
     Rules(#[from] RulesError),
+    /// What was dropped does not come back.
+    #[error("drop history: all up to {0} is dropped already")]
+    Dropped(Position),
 }
 
 /// What is to be materialised of a stream.
@@ -85,6 +89,10 @@ pub struct Plan {
     pub previous: Option<Ruled>,
     /// Oldest first.
     pub ended: Vec<Ended>,
+    /// How much history is kept.
+    pub retention: Retention,
+    /// Where the history that can be read begins; `None` if nothing was ever dropped.
+    pub floor: Option<Floor>,
     /// Version n at n - 1.
     projections: Vec<Arc<Projection>>,
     last: Generation,
@@ -100,6 +108,8 @@ impl Default for Plan {
             next: None,
             previous: None,
             ended: Vec::new(),
+            retention: Retention::default(),
+            floor: None,
             projections: Vec::new(),
             last: Generation::FIRST,
         }
@@ -126,6 +136,12 @@ impl Plan {
     #[must_use]
     pub fn next_generation(&self) -> Generation {
         Generation(self.last.0 + 1)
+    }
+
+    /// The last expired event: the earliest moment that can be read.
+    #[must_use]
+    pub fn earliest(&self) -> Position {
+        self.floor.map_or(Position::ZERO, |floor| floor.position)
     }
 
     /// Every generation that is to be there.
@@ -219,6 +235,18 @@ impl Plan {
         self.previous.take().map(drop).ok_or(PlanError::NoPrevious)
     }
 
+    pub(crate) fn raise_floor(
+        &mut self,
+        position: Position,
+        time: Timestamp,
+    ) -> Result<(), PlanError> {
+        if position <= self.earliest() {
+            return Err(PlanError::Dropped(self.earliest()));
+        }
+        self.floor = Some(Floor { position, time });
+        Ok(())
+    }
+
     fn end(
         &mut self,
         generation: Generation,
@@ -276,6 +304,21 @@ mod tests {
         plan.release().unwrap();
         assert_eq!(plan.roll_back(), Err(PlanError::NoPrevious));
         assert_eq!(plan.next_generation(), Generation(3));
+    }
+
+    #[test]
+    fn the_floor_only_rises() {
+        let mut plan = Plan::default();
+        assert_eq!(plan.earliest(), Position::ZERO);
+        plan.raise_floor(Position(7), AT).unwrap();
+        for not_higher in [0, 6, 7] {
+            assert_eq!(
+                plan.raise_floor(Position(not_higher), AT),
+                Err(PlanError::Dropped(Position(7)))
+            );
+        }
+        plan.raise_floor(Position(8), AT).unwrap();
+        assert_eq!(plan.earliest(), Position(8));
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl<'a> Change<'a> {
             Set::Whole(fields) => (Some(fields), None),
             Set::Ruled(fields) => (None, Some(fields)),
         };
-        let whole = whole.into_iter().flatten();
+        let whole = whole.into_iter().flat_map(Fields::iter);
         let ruled = ruled.into_iter().flatten();
         whole
             .map(|(name, value)| (name.as_ref(), *value))
@@ -190,6 +190,14 @@ impl Projection {
         self.rules.merge == Merge::Replace
     }
 
+    /// Whether events are applied in log order and no event takes a field away: then what set the fields of an item is all that it needs.
+    #[must_use]
+    pub fn only_adds(&self) -> bool {
+        self.rules.merge == Merge::Merge
+            && self.rules.nulls == Nulls::Store
+            && self.rules.order_by.is_none()
+    }
+
     /// What an event does to which item; `fields` are those of its body.
     ///
     /// # Errors
@@ -204,7 +212,7 @@ impl Projection {
             item_id,
             unset: BTreeSet::new(),
             order,
-            set: Set::Whole(Fields::new()),
+            set: Set::Whole(Fields::default()),
         };
         if self.is_plain() {
             change.set = Set::Whole(fields);

@@ -10,6 +10,7 @@ use crate::{
     key::{KeyId, KeyKind, PresentedKey, SecretHash},
     name::{ConnectorName, StreamName},
     plan::{Plan, PlanError},
+    retention::Retention,
     seal::{MasterKey, SealError},
     sign::SigningKey,
     time::Timestamp,
@@ -360,6 +361,22 @@ impl Registry {
                 self.replan(stream, Plan::roll_back)?;
             }
             ControlChange::GenerationReleased { stream } => self.replan(stream, Plan::release)?,
+            ControlChange::RetentionSet {
+                stream,
+                max_age_seconds,
+                max_positions,
+            } => self.replan(stream, |plan| {
+                plan.retention = Retention {
+                    max_age_seconds,
+                    max_positions,
+                };
+                Ok(())
+            })?,
+            ControlChange::HistoryDropped {
+                stream,
+                through,
+                time,
+            } => self.replan(stream, |plan| plan.raise_floor(through, time))?,
         }
         Ok(())
     }

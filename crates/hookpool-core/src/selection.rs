@@ -163,7 +163,7 @@ impl Condition {
     /// Whether it holds of an item.
     #[must_use]
     pub fn holds(&self, item: &Item) -> bool {
-        let field = item.fields().get(&self.field);
+        let field = item.field(&self.field);
         match &self.test {
             Test::Present => field.is_some(),
             Test::Absent => field.is_none(),

@@ -286,7 +286,26 @@ impl<L: EventLog> Control<L> {
         subject: &str,
         change: ControlChange,
     ) -> Result<(), ControlError> {
+        self.change_if(author, subject, change, |_| true)
+            .await
+            .map(drop)
+    }
+
+    /// The same, if what it was decided by still holds when it is recorded; whether it did.
+    ///
+    /// # Errors
+    /// [`ControlError`], as for [`Self::change`].
+    pub(crate) async fn change_if(
+        &self,
+        author: &KeyId,
+        subject: &str,
+        change: ControlChange,
+        holds: impl FnOnce(&Registry) -> bool + Send,
+    ) -> Result<bool, ControlError> {
         let _changing = self.changing.lock().await;
+        if !holds(&self.registry()) {
+            return Ok(false);
+        }
         let now = self.clock.now();
         self.registry()
             .as_ref()
@@ -297,7 +316,8 @@ impl<L: EventLog> Control<L> {
         self.catch_up().await.map_err(|error| {
             tracing::error!(%error, "a recorded change is not in force here");
             ControlError::Queue(QueueError::Refused("the control log can't be read"))
-        })
+        })?;
+        Ok(true)
     }
 
     fn event(

@@ -7,6 +7,7 @@ use std::{sync::Arc, thread::JoinHandle, time::Duration};
 use bytes::Bytes;
 pub use history::LogName;
 use hookpool_core::{
+    control::ControlChange,
     cursor::Cursor,
     event::{NewEvent, RequestId},
     fold::Item,
@@ -16,6 +17,7 @@ use hookpool_core::{
     position::{Generation, Position},
     proof::HeadKey,
     registry::Access,
+    retention::Retention,
     seal::MasterKey,
     shape::{ShapeError, Stamp, shape},
     time::Timestamp,
@@ -34,15 +36,16 @@ use tokio::{
 use crate::{
     appender::{Appender, AppenderStats, Limits, QueueError},
     clock::Clock,
-    control::{Control, ControlReadError},
+    control::{Control, ControlError, ControlReadError},
     entropy::Entropy,
     follow::{
         EncodeChange, FollowError, Follower, Form, Rings, Told, blocking, follows_checkpoint,
-        read_page, told,
+        must_reach, read_page, told,
     },
-    past::{Stretch, Touch, View, Walk, fill},
+    past::{Past, Stretch, Touch, View, position_at},
     projector::{Command, Projector, PromoteError},
     rebuild::{Rebuilder, Rebuilds},
+    retention::{Expiring, Floors, Retainer, Retentions},
     status::StatusCell,
 };
 
@@ -151,6 +154,7 @@ pub struct Engine<L, P: PoolStore> {
     planned: watch::Receiver<Position>,
     projector: mpsc::UnboundedSender<Command<P::Snapshot>>,
     rebuilds: Arc<Rebuilds>,
+    retentions: Arc<Retentions>,
     status: StatusCell,
     clock: Clock,
     entropy: Entropy,
@@ -164,6 +168,7 @@ pub struct Running {
     writers: Vec<JoinHandle<()>>,
     registry: TaskHandle<()>,
     rebuilder: TaskHandle<()>,
+    retainer: TaskHandle<()>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -172,6 +177,7 @@ impl Running {
     pub fn join(self) {
         // Its panic has been reported as a failure of the engine.
         let _panicked = self.runtime.block_on(self.rebuilder);
+        let _panicked = self.runtime.block_on(self.retainer);
         self.registry.abort();
         self.projector.join();
         for writer in self.writers {
@@ -227,6 +233,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             status.clone(),
         );
         let rebuilds = Arc::new(Rebuilds::default());
+        let retentions = Arc::new(Retentions::default());
         let rebuilder = Rebuilder {
             log: Arc::clone(&log),
             pool: Arc::clone(&pool),
@@ -234,9 +241,20 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             projector: command.clone(),
             planned: projector.planned(),
             rebuilds: Arc::clone(&rebuilds),
+            retentions: Arc::clone(&retentions),
             status: status.clone(),
         };
         let rebuilder = tokio::spawn(rebuilder.run());
+        let retainer = Retainer {
+            log: Arc::clone(&log),
+            pool: Arc::clone(&pool),
+            control: Arc::clone(&control),
+            projector: command.clone(),
+            retentions: Arc::clone(&retentions),
+            clock: clock.clone(),
+            status: status.clone(),
+        };
+        let retainer = tokio::spawn(retainer.run());
         let registry = {
             let (control, status) = (Arc::clone(&control), status.clone());
             tokio::spawn(async move { control.follow(&status).await })
@@ -251,6 +269,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             planned: projector.planned(),
             projector: command,
             rebuilds,
+            retentions,
             status,
             clock,
             entropy,
@@ -263,6 +282,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
                 writers: vec![writer, control_writer],
                 registry,
                 rebuilder,
+                retainer,
                 runtime: tokio::runtime::Handle::current(),
             },
         ))
@@ -439,8 +459,11 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         after: Position,
     ) -> Follower<L, P> {
         Follower::new(
-            Arc::clone(&self.log),
-            Arc::clone(&self.pool),
+            (
+                Arc::clone(&self.log),
+                Arc::clone(&self.pool),
+                Arc::clone(&self.control),
+            ),
             &self.rings,
             stream,
             ruled,
@@ -461,7 +484,9 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         generation: Generation,
         after: Position,
     ) -> Result<Option<(Vec<Told>, Position)>, FollowError> {
-        told(&self.log, pool, stream, generation, after).await
+        let page = told(&self.log, pool, stream.clone(), generation, after).await;
+        self.must_reach(&stream, after)?;
+        page
     }
 
     /// An item as it was at a position, under the rules of a generation; `None` if it was not there yet.
@@ -474,12 +499,10 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         id: ItemId,
         at: Position,
     ) -> Result<Option<Item>, FollowError> {
-        let (log, runtime) = (Arc::clone(&self.log), tokio::runtime::Handle::current());
-        blocking(move || {
-            let walk = Walk::from(&*log, &view, &id, at);
-            Ok(runtime.block_on(walk)?.item().cloned())
-        })
-        .await
+        let (stream, mut past) = (view.stream.clone(), self.past(view));
+        let item = blocking(move || past.item_at(&id, at)).await;
+        self.must_reach(&stream, at)?;
+        item
     }
 
     /// Items as they were at a position, in byte order of their ids, after one of them; at most `limit`, and no further one once they have
@@ -495,8 +518,8 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         limit: usize,
         bytes_max: usize,
     ) -> Result<ItemPage, FollowError> {
-        let (log, runtime) = (Arc::clone(&self.log), tokio::runtime::Handle::current());
-        blocking(move || {
+        let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
+        let read = blocking(move || -> Result<_, FollowError> {
             let (mut page, mut bytes) = (ItemPage::default(), 0);
             loop {
                 let now = view.items(after.as_ref(), limit, bytes_max)?;
@@ -507,10 +530,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
                     }
                     let then = match item.position <= at {
                         true => Some(item),
-                        false => {
-                            let walk = Walk::from(&*log, &view, &id, at);
-                            runtime.block_on(walk)?.item().cloned()
-                        }
+                        false => past.item_at(&id, at)?,
                     };
                     after = Some(id.clone());
                     if let Some(then) = then {
@@ -523,10 +543,13 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
                 }
             }
         })
-        .await
+        .await;
+        self.must_reach(&stream, at)?;
+        read
     }
 
-    /// The events after a position that touched an item, oldest first, and what they did to it; and whether more follow.
+    /// The events after a position that touched an item, oldest first, and what they did to it; and whether more follow. Without a position, from
+    /// the earliest one that is kept.
     ///
     /// # Errors
     /// [`FollowError`]
@@ -534,24 +557,66 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         &self,
         view: View<P::Snapshot>,
         id: ItemId,
-        after: Position,
+        after: Option<Position>,
         limit: usize,
     ) -> Result<(Vec<Touch>, bool), FollowError> {
-        let (log, runtime) = (Arc::clone(&self.log), tokio::runtime::Handle::current());
-        blocking(move || {
-            runtime.block_on(async {
-                let mut walk = Walk::from(&*log, &view, &id, after).await?;
-                let mut touches = Vec::new();
-                while let Some(touch) = walk.next().await? {
-                    if touches.len() == limit {
-                        return Ok((touches, true));
-                    }
-                    touches.push(touch);
-                }
-                Ok((touches, false))
-            })
-        })
-        .await
+        let stream = view.stream.clone();
+        loop {
+            let (id, mut past) = (id.clone(), self.past(view.clone()));
+            let from = after.unwrap_or_else(|| self.earliest(&stream));
+            let touches = blocking(move || past.touches(&id, from, limit)).await;
+            match self.must_reach(&stream, from) {
+                Ok(()) => return touches,
+                // The floor rose meanwhile.
+                Err(FollowError::BeforeRetention(_)) if after.is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A page of a stream; without `after`, from the earliest event that is kept.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn stream_page(
+        &self,
+        stream: &StreamName,
+        after: Option<Position>,
+        request: impl Fn(PageRequest) -> PageRequest,
+    ) -> Result<Page, FollowError> {
+        loop {
+            let from = after.unwrap_or_else(|| self.earliest(stream));
+            let page = request(PageRequest::of_stream(stream.clone(), from));
+            let page = self.log_page(page).await;
+            match self.must_reach(stream, from) {
+                Ok(()) => return Ok(page?),
+                Err(FollowError::BeforeRetention(_)) if after.is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn past(&self, view: View<P::Snapshot>) -> Past<L, P> {
+        Past {
+            log: Arc::clone(&self.log),
+            pool: Arc::clone(&self.pool),
+            view,
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
+    /// The earliest moment of a stream that can be read: its last expired event.
+    #[must_use]
+    pub fn earliest(&self, stream: &StreamName) -> Position {
+        self.control.registry().plan(stream.as_str()).earliest()
+    }
+
+    /// That all of a stream after a position can be read.
+    ///
+    /// # Errors
+    /// [`FollowError::BeforeRetention`]
+    pub fn must_reach(&self, stream: &StreamName, after: Position) -> Result<(), FollowError> {
+        must_reach(&self.control, stream, after)
     }
 
     /// What the events after a position and up to another, which the view has, did to some items. `None` if the view does not have the
@@ -566,37 +631,33 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         after: Position,
         until: Position,
     ) -> Result<Option<Vec<Stretch>>, FollowError> {
-        let (log, runtime) = (Arc::clone(&self.log), tokio::runtime::Handle::current());
-        blocking(move || {
+        let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
+        let filled = blocking(move || {
             if !follows_checkpoint(&*view.pool, &view.stream, view.ruled.generation)? {
                 return Ok(None);
             }
-            runtime.block_on(fill(&*log, &view, &mut stretches, after, until))?;
+            past.fill(&mut stretches, after, until)?;
             Ok(Some(stretches))
         })
-        .await
+        .await;
+        self.must_reach(&stream, after)?;
+        filled
     }
 
     /// The position of the last event before the first one that is later than a time; the log's times are those of the server's clock, and
-    /// where that was set back, the earlier events decide.
+    /// where that was set back, the earlier events decide. What was dropped at the floor of the stream still counts there.
     ///
     /// # Errors
     /// [`ReadError`]
-    pub async fn position_at(&self, time: Timestamp) -> Result<Position, ReadError> {
-        // Everything up to `before` is not later; what follows `later` is.
-        let (mut before, mut later) = (Position::ZERO, self.head());
-        while before < later {
-            let middle = Position(before.0 + (later.0 - before.0) / 2);
-            let request = PageRequest {
-                events_max: 1,
-                ..PageRequest::after(middle)
-            };
-            match self.log_page(request).await?.events.first() {
-                Some(next) if next.event.time <= time => before = next.position,
-                _ => later = middle,
-            }
-        }
-        Ok(before)
+    pub async fn position_at(
+        &self,
+        stream: &StreamName,
+        time: Timestamp,
+    ) -> Result<Position, ReadError> {
+        let position = position_at(&self.log, time).await?;
+        let floor = self.control.registry().plan(stream.as_str()).floor;
+        let floor = floor.filter(|floor| floor.time <= time);
+        Ok(floor.map_or(position, |floor| floor.position.max(position)))
     }
 
     /// Serves a rebuilt generation, if its difference to the served one is as expected; `None` takes whatever it is. Returns when readers
@@ -638,6 +699,51 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     #[must_use]
     pub fn rebuilds(&self) -> &Rebuilds {
         &self.rebuilds
+    }
+
+    /// Sets how much history of a stream is kept; what expires by that is dropped from then on.
+    ///
+    /// # Errors
+    /// [`ControlError`]
+    pub async fn set_retention(
+        &self,
+        author: &KeyId,
+        stream: StreamName,
+        limits: Retention,
+    ) -> Result<(), ControlError> {
+        let subject = stream.to_string();
+        let change = ControlChange::RetentionSet {
+            stream,
+            max_age_seconds: limits.max_age_seconds,
+            max_positions: limits.max_positions,
+        };
+        self.control.change(author, &subject, change).await?;
+        self.retentions.look();
+        Ok(())
+    }
+
+    /// What these limits would make unreadable now.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn expiring(
+        &self,
+        stream: &StreamName,
+        limits: Retention,
+    ) -> Result<Expiring, ReadError> {
+        let plan = self.control.registry().plan(stream.as_str());
+        let floors = Floors {
+            log: Arc::clone(&self.log),
+            pool: Arc::clone(&self.pool),
+            clock: self.clock.clone(),
+        };
+        floors.expiring(stream, &plan, limits).await
+    }
+
+    /// How far retention is.
+    #[must_use]
+    pub fn retentions(&self) -> &Retentions {
+        &self.retentions
     }
 
     /// Whether it takes deliveries.

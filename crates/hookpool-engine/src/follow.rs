@@ -24,6 +24,8 @@ use hookpool_store::{EventLog, Page, PageRequest, PoolError, PoolSnapshot, PoolS
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::control::Control;
+
 /// Writes one change as it goes out to followers.
 pub type EncodeChange = fn(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, change: &Change<'_>);
 
@@ -42,6 +44,9 @@ pub enum FollowError {
     /// An event that fits its projection not at all, and was not noted as such.
     #[error("read the event at position {0}: {1}, and the pool does not say so")]
     Unfit(Position, Unfit),
+    /// What is asked for is older than what the retention of the stream keeps.
+    #[error("read what was before position {0}: the retention of the stream keeps it no longer")]
+    BeforeRetention(Position),
 }
 
 /// Bytes of encoded frames that a ring keeps.
@@ -364,6 +369,7 @@ pub enum Form {
 pub struct Follower<L, P> {
     log: Arc<L>,
     pool: Arc<P>,
+    control: Arc<Control<L>>,
     stream: StreamName,
     ruled: Ruled,
     form: Form,
@@ -374,8 +380,7 @@ pub struct Follower<L, P> {
 
 impl<L: EventLog, P: PoolStore> Follower<L, P> {
     pub(crate) fn new(
-        log: Arc<L>,
-        pool: Arc<P>,
+        (log, pool, control): (Arc<L>, Arc<P>, Arc<Control<L>>),
         rings: &Rings,
         stream: StreamName,
         ruled: Ruled,
@@ -387,6 +392,7 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
         Self {
             log,
             pool,
+            control,
             stream,
             ruled,
             form,
@@ -451,6 +457,8 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
         let pool = self.pool.snapshot();
         let (stream, generation) = (self.stream.clone(), self.ruled.generation);
         let page = told(&self.log, pool, stream, generation, self.position).await?;
+        // IMPORTANT: after the page was read, so that nothing of it was dropped meanwhile.
+        must_reach(&self.control, &self.stream, self.position)?;
         Ok(Some(match page {
             Some((told, through)) => {
                 self.position = through.max(self.position);
@@ -497,6 +505,23 @@ pub(crate) async fn told<L: EventLog, S: PoolSnapshot>(
         Ok(Some((told, page.through)))
     })
     .await
+}
+
+/// That all of a stream after a position can be read. Whoever asks after reading knows it of what was read: the floor rises before anything is
+/// dropped.
+///
+/// # Errors
+/// [`FollowError::BeforeRetention`]
+pub(crate) fn must_reach<L: EventLog>(
+    control: &Control<L>,
+    stream: &StreamName,
+    after: Position,
+) -> Result<(), FollowError> {
+    let earliest = control.registry().plan(stream.as_str()).earliest();
+    if after < earliest {
+        return Err(FollowError::BeforeRetention(earliest));
+    }
+    Ok(())
 }
 
 /// Whether all of a generation is in the pool, up to its checkpoint; so it is where the pool has nothing of the stream yet.

@@ -15,6 +15,8 @@ mod material;
 pub mod past;
 pub mod projector;
 pub mod rebuild;
+pub mod retention;
 pub mod status;
+mod worker;
 
 pub use engine::{AcceptError, Engine, LogName, Options, Receipt, StartError};

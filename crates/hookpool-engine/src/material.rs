@@ -1,4 +1,4 @@
-//! A generation in the hands of its writer: what was touched lately, as of the last event, and what is to be committed of it.
+//! A generation in the hands of its writer: what was touched since it was last let go, as of the last event, and what is to be committed of it.
 //!
 //! Each generation has one writer, so what it wrote need not be read back. A busy item is then decoded once, not once per page.
 
@@ -16,6 +16,8 @@ use hookpool_core::{
 use hookpool_store::{GenerationChanges, GenerationState, PoolError, PoolSnapshot};
 use thiserror::Error;
 
+use crate::retention::Trim;
+
 /// Items and checkpoint are written as one, so only damage can part them.
 #[derive(Debug, Clone, Copy, Error)]
 #[error("an item is ahead of the checkpoint")]
@@ -31,11 +33,11 @@ pub(crate) struct Material {
     stream: StreamName,
     ruled: Ruled,
     pub(crate) state: GenerationState,
-    young: HashMap<ItemId, Held>,
-    old: HashMap<ItemId, Held>,
-    /// About the memory that these take.
-    young_bytes: usize,
-    old_bytes: usize,
+    /// Whether the pool may have an item of it.
+    stored: bool,
+    held: HashMap<ItemId, Held>,
+    /// About the memory that they take.
+    held_bytes: usize,
     changed: Vec<ItemId>,
     /// About the memory of what waits to be committed beside the items.
     pending_bytes: usize,
@@ -74,16 +76,32 @@ impl Material {
         Ok(Self {
             stream: stream.clone(),
             ruled: ruled.clone(),
+            stored: state.items > 0,
             state,
-            young: HashMap::new(),
-            old: HashMap::new(),
-            young_bytes: 0,
-            old_bytes: 0,
+            held: HashMap::new(),
+            held_bytes: 0,
             pending_bytes: 0,
             changed: Vec::new(),
             histories: Vec::new(),
             notes: Vec::new(),
         })
+    }
+
+    /// Another one of the same generation, for items that the first never sees. What it counts and changes is committed with the first, by
+    /// [`Self::changes_with`].
+    pub(crate) fn part(&self) -> Self {
+        Self {
+            stream: self.stream.clone(),
+            ruled: self.ruled.clone(),
+            stored: self.stored,
+            state: GenerationState::default(),
+            held: HashMap::new(),
+            held_bytes: 0,
+            pending_bytes: 0,
+            changed: Vec::new(),
+            histories: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     pub(crate) fn ruled(&self) -> &Ruled {
@@ -138,7 +156,7 @@ impl Material {
             let grown = item.memory_bytes().saturating_sub(before);
             let (history, first) = (item.take_history(), !held.changed);
             held.changed = true;
-            self.young_bytes += grown;
+            self.held_bytes += grown;
             if let Some(history) = &history {
                 self.pending_bytes += history.after.memory_bytes();
             }
@@ -162,22 +180,21 @@ impl Material {
         Ok((item.position > Position::ZERO).then_some(item))
     }
 
-    /// From where it is nearest.
+    /// In hand, or else from the pool.
     fn held(&mut self, pool: &impl PoolSnapshot, id: &ItemId) -> Result<&mut Held, PoolError> {
-        Ok(match self.young.entry_ref(id) {
+        Ok(match self.held.entry_ref(id) {
             EntryRef::Occupied(held) => held.into_mut(),
             EntryRef::Vacant(place) => {
-                let held = match self.old.remove(id) {
-                    Some(held) => {
-                        self.old_bytes = self.old_bytes.saturating_sub(held.item.memory_bytes());
-                        held
-                    }
-                    None => Held {
-                        item: Arc::new(stored(pool, &self.stream, &self.ruled, self.state, id)?),
-                        changed: false,
-                    },
+                // Where nothing is stored, nothing need be looked for.
+                let stored = match self.stored {
+                    true => pool.item(&self.stream, self.ruled.generation, id)?,
+                    false => None,
                 };
-                self.young_bytes += held.item.memory_bytes();
+                let held = Held {
+                    item: Arc::new(stored.unwrap_or_default()),
+                    changed: false,
+                };
+                self.held_bytes += held.item.memory_bytes();
                 place.insert(held)
             }
         })
@@ -185,19 +202,27 @@ impl Material {
 
     /// About the memory of all that is in hand.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.young_bytes + self.old_bytes + self.pending_bytes
+        self.held_bytes + self.pending_bytes
+    }
+
+    /// About the memory of what waits to be committed beside the items.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending_bytes
     }
 
     /// What a commit has to write; from then on it counts as written.
     pub(crate) fn changes(&mut self) -> GenerationChanges {
         let mut items = Vec::with_capacity(self.changed.len());
         for id in self.changed.drain(..) {
-            if let Some(held) = self.young.get_mut(&id) {
+            if let Some(held) = self.held.get_mut(&id) {
                 held.changed = false;
                 items.push((id, Arc::clone(&held.item)));
             }
         }
+        // A sorted list is written quicker.
+        items.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         self.pending_bytes = 0;
+        self.stored |= self.state.items > 0;
         GenerationChanges {
             stream: self.stream.clone(),
             generation: self.ruled.generation,
@@ -205,31 +230,50 @@ impl Material {
             items,
             histories: std::mem::take(&mut self.histories),
             notes: std::mem::take(&mut self.notes),
+            dropped_histories: Vec::new(),
+            dropped_notes: Vec::new(),
         }
     }
 
-    /// Lets go of what was not touched since the last time. Everything must be committed.
-    pub(crate) fn forget_old(&mut self) {
+    /// What a commit has to write where history is let go of; the items stay as they are.
+    pub(crate) fn trimmed(&mut self, trim: Trim) -> GenerationChanges {
+        let state = &mut self.state;
+        state.events = state.events.saturating_sub(trim.events);
+        state.superseded = state.superseded.saturating_sub(trim.superseded);
+        state.quarantined = state.quarantined.saturating_sub(trim.quarantined);
+        let mut changes = self.changes();
+        let begins = trim.histories.iter();
+        changes.dropped_histories = begins
+            .map(|(id, history)| (id.clone(), history.last()))
+            .collect();
+        changes.dropped_notes = trim.notes;
+        changes.histories.extend(trim.histories);
+        changes
+    }
+
+    /// The same with those of a part.
+    pub(crate) fn changes_with(&mut self, part: &mut Self) -> GenerationChanges {
+        let counted = std::mem::take(&mut part.state);
+        self.state.position = self.state.position.max(counted.position);
+        self.state.events += counted.events;
+        self.state.items += counted.items;
+        self.state.quarantined += counted.quarantined;
+        self.state.superseded += counted.superseded;
+        let (mut changes, others) = (self.changes(), part.changes());
+        part.stored = self.stored;
+        changes.items.extend(others.items);
+        changes.histories.extend(others.histories);
+        changes.notes.extend(others.notes);
+        changes
+    }
+
+    /// Lets go of everything, which must be committed.
+    pub(crate) fn forget(&mut self) {
         debug_assert!(
             self.changed.is_empty(),
             "what is not committed is not forgotten"
         );
-        self.old_bytes = std::mem::take(&mut self.young_bytes);
-        self.old = std::mem::take(&mut self.young);
+        self.held_bytes = 0;
+        self.held = HashMap::new();
     }
-}
-
-/// An item as it was committed; in a generation without items nothing need be looked for.
-fn stored(
-    pool: &impl PoolSnapshot,
-    stream: &StreamName,
-    ruled: &Ruled,
-    state: GenerationState,
-    id: &ItemId,
-) -> Result<Item, PoolError> {
-    let item = match state.items {
-        0 => None,
-        _ => pool.item(stream, ruled.generation, id)?,
-    };
-    Ok(item.unwrap_or_default())
 }

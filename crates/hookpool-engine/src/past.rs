@@ -12,11 +12,15 @@ use hookpool_core::{
     name::{ItemId, StreamName},
     plan::Ruled,
     position::Position,
+    time::Timestamp,
 };
-use hookpool_store::{Cause, EventLog, ItemPage, PageRequest, PoolError, PoolSnapshot, ReadError};
+use hookpool_store::{
+    Cause, EventLog, ItemPage, PageRequest, PoolError, PoolSnapshot, PoolStore, ReadError,
+};
 use thiserror::Error;
+use tokio::runtime::Handle;
 
-use crate::follow::FollowError;
+use crate::follow::{FollowError, read_page};
 
 /// A generation of a stream, with its rules, in one view of the pool.
 #[derive(Debug)]
@@ -56,6 +60,92 @@ impl<S: PoolSnapshot> View<S> {
     }
 }
 
+/// The past of a stream, to be read on a thread that may block.
+///
+/// A view may name events that were dropped after it was made. A newer one does not need them, and says the same of every moment that can still
+/// be read.
+pub(crate) struct Past<L, P: PoolStore> {
+    pub(crate) log: Arc<L>,
+    pub(crate) pool: Arc<P>,
+    pub(crate) view: View<P::Snapshot>,
+    pub(crate) runtime: Handle,
+}
+
+/// Newer views that are tried before what is missing counts as damage.
+const RENEWALS_MAX: usize = 3;
+
+impl<L: EventLog, P: PoolStore> Past<L, P> {
+    /// An item as it was at a position.
+    pub(crate) fn item_at(
+        &mut self,
+        id: &ItemId,
+        at: Position,
+    ) -> Result<Option<Item>, FollowError> {
+        self.read(|log, view, runtime| {
+            let walk = runtime.block_on(Walk::from(log, view, id, at))?;
+            Ok(walk.item().cloned())
+        })
+    }
+
+    /// The events after a position that touched an item, at most `limit`, and whether more follow.
+    pub(crate) fn touches(
+        &mut self,
+        id: &ItemId,
+        after: Position,
+        limit: usize,
+    ) -> Result<(Vec<Touch>, bool), FollowError> {
+        self.read(|log, view, runtime| {
+            runtime.block_on(async {
+                let mut walk = Walk::from(log, view, id, after).await?;
+                let mut touches = Vec::new();
+                while let Some(touch) = walk.next().await? {
+                    if touches.len() == limit {
+                        return Ok((touches, true));
+                    }
+                    touches.push(touch);
+                }
+                Ok((touches, false))
+            })
+        })
+    }
+
+    /// What the events after a position and up to another did to items.
+    pub(crate) fn fill(
+        &mut self,
+        stretches: &mut [Stretch],
+        after: Position,
+        until: Position,
+    ) -> Result<(), FollowError> {
+        self.read(|log, view, runtime| runtime.block_on(fill(log, view, stretches, after, until)))
+    }
+
+    fn read<T>(
+        &mut self,
+        mut read: impl FnMut(&L, &View<P::Snapshot>, &Handle) -> Result<T, FollowError>,
+    ) -> Result<T, FollowError> {
+        for _ in 0..RENEWALS_MAX {
+            match read(&self.log, &self.view, &self.runtime) {
+                Err(FollowError::Read(ReadError::Damaged { .. })) if self.renew()? => {}
+                outcome => return outcome,
+            }
+        }
+        read(&self.log, &self.view, &self.runtime)
+    }
+
+    /// Takes the newest view, if it is another one and still has the generation.
+    fn renew(&mut self) -> Result<bool, PoolError> {
+        let (newest, view) = (self.pool.snapshot(), &mut self.view);
+        let newer = !Arc::ptr_eq(&newest, &view.pool)
+            && newest
+                .generation(&view.stream, view.ruled.generation)?
+                .is_some();
+        if newer {
+            view.pool = newest;
+        }
+        Ok(newer)
+    }
+}
+
 /// An event that touched an item, and the item before and after it.
 #[derive(Debug, Clone)]
 pub struct Touch {
@@ -81,7 +171,7 @@ pub struct Stretch {
 }
 
 /// Fills in what the events after a position and up to another did to items. Blocks for the time of some disk accesses.
-pub(crate) async fn fill<L: EventLog, S: PoolSnapshot>(
+async fn fill<L: EventLog, S: PoolSnapshot>(
     log: &L,
     view: &View<S>,
     stretches: &mut [Stretch],
@@ -102,6 +192,11 @@ pub(crate) async fn fill<L: EventLog, S: PoolSnapshot>(
 #[derive(Debug, Clone, Copy, Error)]
 #[error("the event at position {0} is not there")]
 struct Missing(Position);
+
+/// An event of an item is in the log, and the pool does not know of it.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("the event at position {0} is in no item")]
+struct Unknown(Position);
 
 /// Walks through the past of an item, oldest event first. Calls may block for the time of some disk accesses.
 pub(crate) struct Walk<'a, L, S> {
@@ -226,16 +321,93 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
     }
 
     async fn event(&self, position: Position) -> Result<Event, FollowError> {
-        let request = PageRequest {
-            until: position,
-            events_max: 1,
-            ..PageRequest::of_stream(self.view.stream.clone(), Position(position.0 - 1))
-        };
-        let mut page = self.log.page(request).await?;
-        let damaged = || ReadError::Damaged {
-            after: Position(position.0 - 1),
-            cause: Arc::new(Missing(position)) as Cause,
-        };
-        Ok(page.events.pop().ok_or_else(damaged)?)
+        event_at(self.log, &self.view.stream, position).await
     }
+}
+
+/// An event that the pool names.
+pub(crate) async fn event_at(
+    log: &impl EventLog,
+    stream: &StreamName,
+    position: Position,
+) -> Result<Event, FollowError> {
+    let before = Position(position.0 - 1);
+    let request = PageRequest {
+        until: position,
+        events_max: 1,
+        ..PageRequest::of_stream(stream.clone(), before)
+    };
+    let mut page = log.page(request).await?;
+    let damaged = || ReadError::Damaged {
+        after: before,
+        cause: Arc::new(Missing(position)) as Cause,
+    };
+    Ok(page.events.pop().ok_or_else(damaged)?)
+}
+
+/// The events of an item up to a position that the pool names: all that touched it, but for those that were dropped.
+pub(crate) fn named_until(
+    view: &View<impl PoolSnapshot>,
+    id: &ItemId,
+    until: Position,
+) -> Result<Vec<Position>, PoolError> {
+    let (View { pool, stream, .. }, generation) = (view, view.ruled.generation);
+    let (mut named, mut known) = (Vec::new(), Position::ZERO);
+    while known < until {
+        let history = pool.history_after(stream, generation, id, known)?;
+        let (positions, last) = match history {
+            Some(history) => {
+                let last = history.last();
+                (history.positions, last)
+            }
+            None => {
+                let item = pool.item(stream, generation, id)?;
+                (item.map(|item| item.recent).unwrap_or_default(), until)
+            }
+        };
+        // A stretch may name again what was before the floor.
+        let new = positions.into_iter();
+        named.extend(new.filter(|position| *position > known && *position <= until));
+        known = last;
+    }
+    Ok(named)
+}
+
+/// Whether the pool names an event of an item.
+pub(crate) fn is_named(
+    view: &View<impl PoolSnapshot>,
+    id: &ItemId,
+    position: Position,
+) -> Result<bool, PoolError> {
+    let (View { pool, stream, .. }, generation) = (view, view.ruled.generation);
+    let before = Position(position.0 - 1);
+    if let Some(history) = pool.history_after(stream, generation, id, before)? {
+        return Ok(history.positions.contains(&position));
+    }
+    match pool.item(stream, generation, id)? {
+        Some(item) if item.position >= position => Ok(item.recent.contains(&position)),
+        // What is to be decided by the pool must be in it.
+        _ => Err(PoolError::Damaged(Arc::new(Unknown(position)))),
+    }
+}
+
+/// The position of the last event before the first one that is later than a time.
+pub(crate) async fn position_at<L: EventLog>(
+    log: &Arc<L>,
+    time: Timestamp,
+) -> Result<Position, ReadError> {
+    // Everything up to `before` is not later; what follows `later` is.
+    let (mut before, mut later) = (Position::ZERO, log.head());
+    while before < later {
+        let middle = Position(before.0 + (later.0 - before.0) / 2);
+        let request = PageRequest {
+            events_max: 1,
+            ..PageRequest::after(middle)
+        };
+        match read_page(log, request).await?.events.first() {
+            Some(next) if next.event.time <= time => before = next.position,
+            _ => later = middle,
+        }
+    }
+    Ok(before)
 }

@@ -5,7 +5,11 @@
 
 mod materials;
 
-use std::{sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use hookpool_core::{
     control::ControlChange,
@@ -17,10 +21,12 @@ use hookpool_core::{
     position::{Generation, Position},
 };
 use hookpool_store::{
-    Checkpoint, EventLog, PageRequest, PoolChanges, PoolError, PoolSnapshot, PoolStore, ReadError,
+    Checkpoint, EventLog, Page, PageRequest, PoolChanges, PoolError, PoolSnapshot, PoolStore,
+    ReadError,
 };
 use thiserror::Error;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
@@ -30,7 +36,9 @@ use materials::Materials;
 use crate::{
     control::{Control, ControlError},
     follow::{Frames, Rings},
+    retention::Trim,
     status::{FailOnPanic, StatusCell},
+    worker::Worker,
 };
 
 /// Why the pool can't keep up with the log. Each is final.
@@ -80,6 +88,13 @@ pub(crate) enum Command<S> {
         sum: DifferenceSum,
         answer: oneshot::Sender<()>,
     },
+    /// Lets go of history of a generation, if it is the one that is served; answers whether it was.
+    Trim {
+        stream: StreamName,
+        generation: Generation,
+        trim: Trim,
+        answer: oneshot::Sender<bool>,
+    },
     /// Serves a generation, if its difference is the expected one.
     Promote {
         stream: StreamName,
@@ -94,6 +109,12 @@ pub(crate) enum Command<S> {
 const FAR_BEHIND: u64 = 16_384;
 /// How often then; readers see the pool move as often.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// Where commits take long, more is folded between them, so that they are no more than this part of the work; but a kill must not cost much.
+const COMMITTING_PART: u32 = 8;
+const COMMIT_LATEST: Duration = Duration::from_secs(5);
+/// Events and bytes of a page then.
+const PAGE_EVENTS: usize = 8_192;
+const PAGE_BYTES: usize = 4 << 20;
 /// How long a log that does not answer is left alone at first; doubled each time.
 const RETRY_MIN: Duration = Duration::from_millis(2);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -125,7 +146,7 @@ impl Projector {
             .map_or(Position::ZERO, |checkpoint| checkpoint.position);
         let (applied, seen) = watch::channel(checkpoint);
         let (planned, replanned) = watch::channel(Position::ZERO);
-        let runtime = tokio::runtime::Handle::current();
+        let runtime = Handle::current();
         let run = move || {
             let _failing = FailOnPanic::new("the projector", &status);
             let mut projection = Projection {
@@ -135,6 +156,7 @@ impl Projector {
                 rings,
                 control,
                 at: checkpoint,
+                committing: Duration::ZERO,
                 applied,
                 planned,
             };
@@ -142,7 +164,7 @@ impl Projector {
                 status.fail(error.to_string());
             }
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("projector".into())
             .spawn(run)
             .expect("a thread for the projector");
@@ -172,6 +194,11 @@ impl Projector {
     }
 }
 
+/// A page may show what the head does not yet.
+fn is_far_behind(log: &impl EventLog, at: Position) -> bool {
+    log.head().0.saturating_sub(at.0) > FAR_BEHIND
+}
+
 struct Projection<L, P> {
     log: Arc<L>,
     pool: Arc<P>,
@@ -179,6 +206,8 @@ struct Projection<L, P> {
     control: Arc<Control<L>>,
     materials: Materials,
     at: Position,
+    /// What the last commit took.
+    committing: Duration,
     applied: watch::Sender<Position>,
     planned: watch::Sender<Position>,
 }
@@ -217,39 +246,69 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
 
     /// One page and its commit; many pages and one commit while the pool is far behind, where a commit for each would be most of the work.
     async fn apply_pages(&mut self) -> Result<(), ProjectError> {
-        // A page may show what the head does not yet.
-        let far_behind = |log: &L, at: Position| log.head().0.saturating_sub(at.0) > FAR_BEHIND;
-        let behind = far_behind(&self.log, self.at);
+        let behind = is_far_behind(&*self.log, self.at);
         let rings = Arc::clone(&self.rings);
         let mut frames = rings.frames(behind);
-        let begun = Instant::now();
-        let mut through = self.at;
-        loop {
-            let read = self.log.page(PageRequest::after(through)).await;
-            let page = match read {
-                Ok(page) => page,
-                // What is folded must be committed, or it would be folded again.
-                Err(error) if through == self.at => return Err(error.into()),
-                Err(_) => break,
-            };
+        let through = if behind {
+            self.fold_many(&mut frames)?
+        } else {
+            let page = self.log.page(PageRequest::after(self.at)).await?;
             self.fold(&page.events, &mut frames)?;
-            through = page.through;
-            let more = behind && far_behind(&self.log, through);
-            if !more || self.materials.is_full() || begun.elapsed() > COMMIT_EVERY {
-                break;
-            }
-        }
+            page.through
+        };
+        let begun = Instant::now();
         let mut changes = self.materials.changes(&*self.pool.snapshot())?;
         changes.checkpoint = Some(Checkpoint {
             epoch: self.log.epoch(),
             position: through,
         });
         self.pool.commit(changes)?;
+        self.committing = begun.elapsed();
         self.at = through;
         // IMPORTANT: after the commit, so that nobody sees a change before the pool has it.
         rings.publish(frames, through);
         self.applied.send_replace(self.at);
         Ok(())
+    }
+
+    /// Folds pages, each while the next one is read, until a commit is due; answers up to where.
+    fn fold_many(&mut self, frames: &mut Frames<'_>) -> Result<Position, ProjectError> {
+        let (log, runtime) = (Arc::clone(&self.log), Handle::current());
+        let every = (self.committing * COMMITTING_PART).clamp(COMMIT_EVERY, COMMIT_LATEST);
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            // What a page took is freed by the thread that took it: that is cheaper.
+            let reader = Worker::start(scope, |(after, used): (Position, Option<Page>)| {
+                drop(used);
+                let request = PageRequest {
+                    events_max: PAGE_EVENTS,
+                    bytes_max: PAGE_BYTES,
+                    ..PageRequest::after(after)
+                };
+                runtime.block_on(log.page(request))
+            });
+            let mut through = self.at;
+            let mut used = None;
+            reader.begin((through, None));
+            loop {
+                let page = match reader.finish() {
+                    Ok(page) => page,
+                    // What is folded must be committed, or it would be folded again.
+                    Err(error) if through == self.at => return Err(error.into()),
+                    Err(_) => return Ok(through),
+                };
+                through = page.through;
+                let more = is_far_behind(&*log, through) && begun.elapsed() < every;
+                if more {
+                    reader.begin((through, used.take()));
+                }
+                self.fold(&page.events, frames)?;
+                if !more || self.materials.is_full() {
+                    return Ok(through);
+                }
+                used = Some(page);
+            }
+        })
     }
 
     fn fold(&mut self, events: &[Event], frames: &mut Frames<'_>) -> Result<(), ProjectError> {
@@ -305,6 +364,20 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
                 let changes = self.materials.compared(&stream, generation, to, &sum);
                 self.commit_beside(changes)?;
                 let _gone = answer.send(());
+            }
+            Command::Trim {
+                stream,
+                generation,
+                trim,
+                answer,
+            } => {
+                let snapshot = self.pool.snapshot();
+                let changes = self
+                    .materials
+                    .trimmed(&*snapshot, &stream, generation, trim)?;
+                let served = changes.is_some();
+                self.commit_beside(changes)?;
+                let _gone = answer.send(served);
             }
             Command::Promote {
                 stream,

@@ -4,6 +4,7 @@
 //! rebuild that was broken off goes on from its last commit. When it has caught up, the projector takes its generation over, and every
 //! item is compared with the served one.
 
+mod halves;
 mod job;
 
 use std::{
@@ -28,6 +29,7 @@ use crate::{
     control::Control,
     follow::blocking,
     projector::Command,
+    retention::Retentions,
     status::{FailOnPanic, StatusCell},
 };
 use job::Job;
@@ -135,6 +137,7 @@ pub(crate) struct Rebuilder<L, P: PoolStore> {
     /// Up to where the projector follows the plans.
     pub(crate) planned: watch::Receiver<Position>,
     pub(crate) rebuilds: Arc<Rebuilds>,
+    pub(crate) retentions: Arc<Retentions>,
     pub(crate) status: StatusCell,
 }
 
@@ -182,7 +185,9 @@ impl<L: EventLog, P: PoolStore> Rebuilder<L, P> {
             };
             let generation = rebuild.made.generation;
             let free = self.rebuilds.running() < JOBS_MAX;
-            let busy = self.rebuilds.is_running(stream, generation);
+            // A log that is being thinned would be read half before and half after.
+            let thinning = self.retentions.is_thinning(stream);
+            let busy = thinning || self.rebuilds.is_running(stream, generation);
             if free && !busy && !self.rebuilds.has_failed(stream, generation) {
                 self.start(stream, plan, rebuild);
             }
@@ -217,7 +222,7 @@ impl<L: EventLog, P: PoolStore> Rebuilder<L, P> {
         let runtime = tokio::runtime::Handle::current();
         let run = move || {
             // A panic of a job is a failure of the job: what is served does not depend on it, and what it had in hand is dropped.
-            let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(job.run())));
+            let outcome = catch_unwind(AssertUnwindSafe(|| job.run(&runtime)));
             rebuilds.finish(&name, generation, outcome);
         };
         let thread = std::thread::Builder::new()

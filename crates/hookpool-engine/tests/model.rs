@@ -1,15 +1,20 @@
-//! Random operations on the engine against a naive model: events, rules, rebuilds, promotions, rollbacks, kills, lost pools.
+//! Random operations on the engine against a naive model: events, rules, rebuilds, promotions, rollbacks, retention, kills, lost pools.
 //!
-//! After each sequence every generation must be the fold that the model makes of all events under its rules, the difference must be
-//! the one between them, and what a follower is told from the start on must add up to what is served.
+//! After each sequence every generation must be the fold that the model makes of all events under its rules, dropped or not, at every moment
+//! from the floor on; the difference must be the one between them; and what a follower is told from the floor on must add up to what is
+//! served. A generation that was begun after history was dropped is the fold of what was left then, and of everything since.
 //!
-//! `HOOKPOOL_SEQUENCES=10000` runs that many, `HOOKPOOL_SEED=42` repeats one.
+//! `HOOKPOOL_SEQUENCES=10000` runs that many, `HOOKPOOL_SEED=42` repeats one. A sequence is some 10 ms of work in the profile `checked`, ten times
+//! that in a debug build.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,12 +24,14 @@ use hookpool_core::{
     cursor::Cursor,
     difference::{Difference, DifferenceSum},
     event::Event,
+    fold::Item,
     key::KeyId,
-    name::{ConnectorName, StreamName},
+    name::{ConnectorName, ItemId, StreamName},
     plan::{Plan, Ruled},
     position::{Epoch, Generation, Position},
     projection::{Change, Rules},
     registry::Replay,
+    retention::Retention,
     seal::MasterKey,
     verify::{Header, Proof},
 };
@@ -35,12 +42,13 @@ use hookpool_engine::{
     control::{ConnectorSpec, ControlError},
     engine::Running,
     entropy::Entropy,
+    follow::FollowError,
     past::View,
     projector::PromoteError,
 };
 use hookpool_store::{
-    EventLog, PoolSnapshot,
-    memory::{MemoryLog, MemoryPool},
+    EventLog, PageRequest, PoolSnapshot,
+    memory::{MemoryLog, MemoryPool, MemorySnapshot},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Map, Value, json};
@@ -81,7 +89,7 @@ fn every_generation_is_the_fold_of_all_events_under_its_rules() {
     }
     println!("{done:?}");
     assert!(
-        done.events > 0 && done.promoted > 0,
+        done.events > 0 && done.promoted > 0 && done.dropped > 0,
         "nothing was tried: {done:?}"
     );
 }
@@ -101,6 +109,7 @@ struct Done {
     refused: u64,
     kills: u64,
     lost_pools: u64,
+    dropped: u64,
 }
 
 impl Done {
@@ -112,6 +121,7 @@ impl Done {
         self.refused += other.refused;
         self.kills += other.kills;
         self.lost_pools += other.lost_pools;
+        self.dropped += other.dropped;
     }
 }
 
@@ -121,6 +131,44 @@ struct Disk {
     control: Arc<MemoryLog>,
     pool: Arc<MemoryPool>,
     key: String,
+    clock: Arc<AtomicU64>,
+}
+
+/// What was posted, and what of it a generation never saw since it had been dropped when the generation was begun.
+#[derive(Default)]
+struct Posted {
+    bodies: Vec<(Position, String)>,
+    missed: BTreeMap<Generation, BTreeSet<Position>>,
+}
+
+impl Posted {
+    /// What a generation is the fold of, up to a position.
+    fn seen_by(&self, generation: Generation, until: Position) -> Vec<(Position, String)> {
+        let missed = self.missed.get(&generation);
+        let seen = self.bodies.iter().filter(|(position, _)| {
+            *position <= until && !missed.is_some_and(|missed| missed.contains(position))
+        });
+        seen.cloned().collect()
+    }
+
+    /// The same without what the log does not have any more.
+    async fn left(&self, log: &MemoryLog) -> Vec<(Position, String)> {
+        let there = there(log).await;
+        let left = self.bodies.iter();
+        left.filter(|(position, _)| there.contains(position))
+            .cloned()
+            .collect()
+    }
+}
+
+async fn there(log: &MemoryLog) -> BTreeSet<Position> {
+    let request = PageRequest {
+        events_max: usize::MAX,
+        bytes_max: usize::MAX,
+        ..PageRequest::after(Position::ZERO)
+    };
+    let page = log.page(request).await.unwrap();
+    page.events.iter().map(|event| event.position).collect()
 }
 
 struct Life {
@@ -135,18 +183,21 @@ async fn sequence(seed: u64) -> Done {
         control: Arc::new(MemoryLog::new(Epoch(seed + 2))),
         pool: Arc::new(MemoryPool::default()),
         key: String::new(),
+        clock: Arc::new(AtomicU64::new(1_700_000_000_000_000)),
     };
     let mut life = start(&disk, seed).await;
     disk.key = connector(&life.engine).await;
-    let (mut bodies, mut done) = (Vec::new(), Done::default());
+    let (mut posted, mut done) = (Posted::default(), Done::default());
     for n in 0..OPERATIONS {
         match random.random_range(0..100) {
-            0..70 => {
+            0..66 => {
                 let body = body(&mut random);
                 let position = post(&life.engine, &disk.key, &body).await;
-                bodies.push((position, body));
+                posted.bodies.push((position, body));
+                disk.clock.fetch_add(10_000_000, Ordering::Relaxed);
                 done.events += 1;
             }
+            66..70 => retain(&life.engine, &mut random).await,
             70..76 => {
                 let change = ControlChange::ProjectionSet {
                     stream: stream(),
@@ -154,7 +205,10 @@ async fn sequence(seed: u64) -> Done {
                 };
                 control(&life.engine, change).await.unwrap();
             }
-            76..84 => done.rebuilds += u64::from(rebuild(&life.engine, &mut random).await),
+            76..84 => {
+                let begun = rebuild(&life.engine, &disk, &mut posted, &mut random).await;
+                done.rebuilds += u64::from(begun);
+            }
             84..86 => drop(cancel(&life.engine).await),
             86..92 => match promote(&life.engine, &mut random).await {
                 Some(true) => done.promoted += 1,
@@ -178,11 +232,12 @@ async fn sequence(seed: u64) -> Done {
                 life = start(&disk, seed * 1_000 + n as u64).await;
                 done.kills += 1;
             }
-            _ => check(&life.engine, &disk, &bodies).await,
+            _ => check(&life.engine, &disk, &posted).await,
         }
     }
-    check(&life.engine, &disk, &bodies).await;
+    check(&life.engine, &disk, &posted).await;
     stop(life).await;
+    done.dropped = (posted.bodies.len() - posted.left(&disk.log).await.len()) as u64;
     done
 }
 
@@ -199,7 +254,7 @@ async fn start(disk: &Disk, seed: u64) -> Life {
         master: MasterKey::new(&[7; 32]),
         encode: |_: &mut Vec<u8>, _: &Cursor, _: &Event, _: &Change<'_>| {},
         limits: Limits::default(),
-        clock: Clock::Manual(Arc::new(AtomicU64::new(1_700_000_000_000_000))),
+        clock: Clock::Manual(Arc::clone(&disk.clock)),
         entropy: Entropy::seeded(seed),
     };
     let (log, control, pool) = (&disk.log, &disk.control, &disk.pool);
@@ -262,15 +317,66 @@ fn plan(engine: &Pipeline) -> Arc<Plan> {
     engine.control().registry().plan(STREAM)
 }
 
-async fn rebuild(engine: &Pipeline, random: &mut StdRng) -> bool {
+async fn rebuild(engine: &Pipeline, disk: &Disk, posted: &mut Posted, random: &mut StdRng) -> bool {
     let plan = plan(engine);
+    let generation = plan.next_generation();
     let change = ControlChange::RebuildStarted {
         stream: stream(),
-        generation: plan.next_generation(),
+        generation,
         projection: random.random_range(0..=plan.newest().version),
         events_per_second: None,
     };
-    control(engine, change).await.is_ok()
+    let begun = control(engine, change).await.is_ok();
+    if begun {
+        // What is being dropped now may go, what is not stays until this is over.
+        settle(engine).await;
+        let there = there(&disk.log).await;
+        let all = posted.bodies.iter().map(|(position, _)| *position);
+        let missed = all.filter(|position| !there.contains(position)).collect();
+        posted.missed.insert(generation, missed);
+    }
+    begun
+}
+
+/// Another retention; sometimes what follows from it is awaited.
+async fn retain(engine: &Pipeline, random: &mut StdRng) {
+    let mut limit = |most: u64| {
+        let some = random.random_bool(0.6);
+        some.then(|| random.random_range(0..most))
+    };
+    let limits = Retention {
+        max_age_seconds: limit(1_000),
+        max_positions: limit(100),
+    };
+    let author = author();
+    let set = engine.set_retention(&author, stream(), limits);
+    set.await.unwrap();
+    if random.random_bool(0.5) {
+        settle(engine).await;
+    }
+}
+
+/// Waits until the retention has nothing to do, or waits itself.
+async fn settle(engine: &Pipeline) {
+    for _ in 0..2 {
+        let plan = plan(engine);
+        if plan.retention.is_unlimited() && plan.floor.is_none() {
+            return;
+        }
+        let before = engine.retentions().state(&stream()).looks;
+        engine.retentions().look();
+        let told = || format!("retention: {:?}", engine.retentions().state(&stream()));
+        until(&told, || {
+            engine.retentions().state(&stream()).looks > before
+        })
+        .await;
+    }
+    let state = engine.retentions().state(&stream());
+    assert_eq!((state.failed, state.whole_items), (None, 0));
+    assert!(
+        state.waiting.is_some() || state.done == Some(plan(engine).earliest()),
+        "it rests where it should not"
+    );
 }
 
 async fn cancel(engine: &Pipeline) -> Option<()> {
@@ -341,7 +447,7 @@ async fn until(what: &impl Fn() -> String, mut reached: impl FnMut() -> bool) {
 }
 
 /// Everything that can be read is what the model makes of the same events.
-async fn check(engine: &Pipeline, disk: &Disk, bodies: &[(Position, String)]) {
+async fn check(engine: &Pipeline, disk: &Disk, posted: &Posted) {
     assert!(engine.wait_applied(disk.log.head(), PATIENCE).await);
     assert!(engine.wait_planned(PATIENCE).await);
     let plan = plan(engine);
@@ -356,61 +462,55 @@ async fn check(engine: &Pipeline, disk: &Disk, bodies: &[(Position, String)]) {
             .all(|(_, generation)| wanted.contains(generation))
     })
     .await;
-    let pool = engine.pool();
-    if bodies.is_empty() {
+    settle(engine).await;
+    let plan = engine.control().registry().plan(STREAM);
+    let (pool, head, floor) = (engine.pool(), disk.log.head(), plan.earliest());
+    if posted.bodies.is_empty() {
         return;
     }
     assert_eq!(pool.served(&stream()).unwrap(), Some(plan.live.generation));
+    let left = posted.left(&disk.log).await;
+    let waiting = engine.retentions().state(&stream()).waiting.is_some();
     let mut folds = BTreeMap::new();
     for ruled in plan.generations() {
+        let generation = ruled.generation;
         let rules = serde_json::to_value(ruled.projection.rules()).unwrap();
-        let fold = model::fold(&rules, bodies);
+        let fold = model::fold(&rules, &posted.seen_by(generation, head));
         let items = pool
-            .items(&stream(), ruled.generation, None, usize::MAX, usize::MAX)
+            .items(&stream(), generation, None, usize::MAX, usize::MAX)
             .unwrap()
             .items;
-        let shown: BTreeMap<_, _> = items
-            .iter()
-            .map(|(id, item)| {
-                let fields = item.fields().iter();
-                let fields = fields.map(|(name, field)| (name.to_string(), field.text.to_string()));
-                (id.to_string(), fields.collect::<model::Fields>())
-            })
-            .collect();
-        assert_eq!(
-            shown, fold.items,
-            "generation {} under {rules}",
-            ruled.generation
-        );
-        let state = pool
-            .generation(&stream(), ruled.generation)
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (
-                state.events,
-                state.items,
-                state.quarantined,
-                state.superseded
-            ),
-            (
-                bodies.len() as u64,
-                items.len() as u64,
-                fold.quarantined,
-                fold.superseded
-            )
-        );
-        folds.insert(ruled.generation, items);
-        let before = bodies.len() * 2 / 3;
-        let at = bodies[before].0;
-        let past = model::fold(&rules, &bodies[..=before]).items;
-        assert_eq!(at_position(engine, ruled, at).await, past, "at {at}");
-        let told = told(engine, ruled.generation).await;
+        let shown: BTreeMap<_, _> = items.iter().map(shown).collect();
+        assert_eq!(shown, fold.items, "generation {generation} under {rules}");
+        let state = pool.generation(&stream(), generation).unwrap().unwrap();
+        assert_eq!(state.items, items.len() as u64);
+        // What waits to be dropped may be in the log and not count any more.
+        if !waiting || plan.floor.is_none() {
+            let fold = model::fold(&rules, &left);
+            assert_eq!(
+                (state.events, state.quarantined, state.superseded),
+                (left.len() as u64, fold.quarantined, fold.superseded),
+                "what counts is what is left"
+            );
+            assert_eq!(shown, fold.items, "the fold of what is left");
+        }
+        folds.insert(generation, items);
+        let middle = posted.bodies[posted.bodies.len() * 2 / 3].0;
+        for at in [floor, middle.max(floor), floor.plus(1).min(head)] {
+            let past = model::fold(&rules, &posted.seen_by(generation, at)).items;
+            let then = at_position(engine, ruled, at).await.unwrap();
+            assert_eq!(then, past, "at {at} of {floor} to {head} under {rules}");
+        }
+        if floor > Position::ZERO {
+            let before = at_position(engine, ruled, Position(floor.0 - 1)).await;
+            assert!(matches!(before, Err(FollowError::BeforeRetention(at)) if at == floor));
+        }
+        let told = told(engine, ruled, floor).await;
         assert_eq!(
             told, fold.items,
-            "what a follower of generation {} is told",
-            ruled.generation
+            "what a follower of generation {generation} is told"
         );
+        histories(engine, ruled, floor).await;
     }
     if let Some(next) = &plan.next {
         let (old, new) = (&folds[&plan.live.generation], &folds[&next.made.generation]);
@@ -434,40 +534,63 @@ async fn check(engine: &Pipeline, disk: &Disk, bodies: &[(Position, String)]) {
     }
 }
 
+fn shown((id, item): &(ItemId, Item)) -> (String, model::Fields) {
+    let fields = item.fields().iter();
+    let fields = fields.map(|(name, field)| (name.to_string(), field.text.to_string()));
+    (id.to_string(), fields.collect())
+}
+
+fn view(engine: &Pipeline, ruled: &Ruled) -> View<MemorySnapshot> {
+    View {
+        pool: engine.pool(),
+        stream: stream(),
+        ruled: ruled.clone(),
+    }
+}
+
 /// The items of a moment of the past.
 async fn at_position(
     engine: &Pipeline,
     ruled: &Ruled,
     at: Position,
-) -> BTreeMap<String, model::Fields> {
-    let view = View {
-        pool: engine.pool(),
-        stream: stream(),
-        ruled: ruled.clone(),
-    };
-    let page = engine.items_at(view, at, None, usize::MAX, usize::MAX);
-    let items = page.await.unwrap().items;
-    let shown = items.iter().map(|(id, item)| {
-        let fields = item.fields().iter();
-        let fields = fields.map(|(name, field)| (name.to_string(), field.text.to_string()));
-        (id.to_string(), fields.collect())
-    });
-    shown.collect()
+) -> Result<BTreeMap<String, model::Fields>, FollowError> {
+    let page = engine.items_at(view(engine, ruled), at, None, usize::MAX, usize::MAX);
+    Ok(page.await?.items.iter().map(shown).collect())
 }
 
-/// What a follower holds who applied every change of a generation from the start on.
-async fn told(engine: &Pipeline, generation: Generation) -> BTreeMap<String, model::Fields> {
-    let plan = plan(engine);
-    let projection = Arc::clone(&plan.ruled(generation).unwrap().projection);
-    let (pool, mut at) = (engine.pool(), Position::ZERO);
-    let mut items: BTreeMap<String, model::Fields> = BTreeMap::new();
+/// The history of every item can be read from the floor on, and ends with the item.
+async fn histories(engine: &Pipeline, ruled: &Ruled, floor: Position) {
+    let items = view(engine, ruled).items(None, usize::MAX, usize::MAX);
+    for (id, item) in items.unwrap().items {
+        let read = engine.history(view(engine, ruled), id, None, usize::MAX);
+        let (touches, _) = read.await.unwrap();
+        assert!(touches.iter().all(|touch| touch.event.position > floor));
+        match touches.last() {
+            Some(last) => assert_eq!(last.after.fields(), item.fields()),
+            None => assert!(item.position <= floor),
+        }
+    }
+}
+
+/// What a follower holds who began with the items at the floor, and applied every change of a generation since.
+async fn told(
+    engine: &Pipeline,
+    ruled: &Ruled,
+    floor: Position,
+) -> BTreeMap<String, model::Fields> {
+    let (pool, mut at) = (engine.pool(), floor);
+    let mut items = at_position(engine, ruled, floor).await.unwrap();
+    if let Some(before) = floor.0.checked_sub(1) {
+        let before = engine.told(engine.pool(), stream(), ruled.generation, Position(before));
+        assert!(matches!(before.await, Err(FollowError::BeforeRetention(_))));
+    }
     while at < pool.checkpoint().unwrap().position {
         let page = engine
-            .told(Arc::clone(&pool), stream(), generation, at)
+            .told(Arc::clone(&pool), stream(), ruled.generation, at)
             .await;
         let (told, through) = page.unwrap().unwrap();
         for told in &told {
-            let Some(change) = told.change(&projection).unwrap() else {
+            let Some(change) = told.change(&ruled.projection).unwrap() else {
                 continue;
             };
             let fields = items.entry(change.item_id.to_string()).or_default();

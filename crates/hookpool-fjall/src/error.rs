@@ -2,11 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use hookpool_core::{
-    codec::Block,
-    position::{Epoch, Position},
-};
-use hookpool_store::Cause;
+use hookpool_core::position::{Epoch, Position};
+use hookpool_store::{Cause, LogEnd};
 use thiserror::Error;
 
 use crate::{journal::JournalError, witness::Witness};
@@ -120,37 +117,50 @@ impl OpenError {
     }
 }
 
-/// A refusal, and the end of what can be kept if the rest is given up.
+/// A refusal, up to where everything is intact, and the end of what can be kept if the rest is given up.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) error: OpenError,
-    pub(crate) keep: Option<Witness>,
+    pub(crate) after: Position,
+    pub(crate) keep: Option<Box<Witness>>,
 }
 
 impl From<OpenError> for Refusal {
     fn from(error: OpenError) -> Self {
-        Self { error, keep: None }
+        Self {
+            error,
+            after: Position::ZERO,
+            keep: None,
+        }
     }
 }
 
 impl Refusal {
     pub(crate) fn of_journals(dir: &Path, epoch: Epoch, error: JournalError) -> Self {
-        let end = |block: Block| Witness {
-            epoch,
-            head: block.header().last(),
-            digest: block.digest(),
+        let end = |LogEnd { head, digest }| {
+            Box::new(Witness {
+                epoch,
+                head,
+                digest,
+            })
         };
         match error {
-            JournalError::Damaged { what, readable } => Self {
+            JournalError::Damaged {
+                what,
+                after,
+                readable,
+            } => Self {
                 error: OpenError::damaged(dir, what),
+                after,
                 keep: readable.map(end),
             },
-            JournalError::Shorter { last, durable } => Self {
+            JournalError::Shorter { end: last, durable } => Self {
                 error: OpenError::Shorter {
                     dir: dir.into(),
-                    head: last.header().last(),
+                    head: last.head,
                     durable,
                 },
+                after: last.head,
                 keep: Some(end(last)),
             },
             JournalError::Io(error) => OpenError::unusable(dir, error).into(),

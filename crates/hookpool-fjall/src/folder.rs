@@ -1,4 +1,4 @@
-//! The folder of one log: `format`, `witness`, `lock`, `db/`, and sometimes `accept` and `torn`. Not what is inside `db/`.
+//! The folder of one log: `format`, `witness`, `lock`, `db/`, and sometimes `accept`, `torn` and `dropped`. Not what is inside `db/`.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -13,12 +13,22 @@ use hookpool_core::{
 
 use crate::{error::OpenError, witness::Witness};
 
-/// The layout that is written. Every layout ever written stays readable.
-const FORMAT: u64 = 1;
+/// What a folder may hold, by the number in its file `format`. Every layout ever written stays readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Layout {
+    /// Blocks as they were committed.
+    Whole = 1,
+    /// Also blocks that lost events. A program that does not know them must not look for the end of a journal that holds some.
+    Thinned = 2,
+}
+
+/// The last layout that is known.
+const FORMAT: u64 = Layout::Thinned as u64;
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const ACCEPT_FILE: &str = "accept";
 const TORN_FILE: &str = "torn";
+const DROPPED_FILE: &str = "dropped";
 
 /// The database.
 pub(crate) fn db(dir: &Path) -> PathBuf {
@@ -60,19 +70,19 @@ pub(crate) fn sync(dir: &Path) -> std::io::Result<()> {
 }
 
 /// Writes which format this is and which log.
-pub(crate) fn write_format(dir: &Path, epoch: Epoch) -> std::io::Result<()> {
-    write_atomic(dir, FORMAT_FILE, format_text(epoch).as_bytes())
+pub(crate) fn write_format(dir: &Path, layout: Layout, epoch: Epoch) -> std::io::Result<()> {
+    write_atomic(dir, FORMAT_FILE, format_text(layout, epoch).as_bytes())
 }
 
 /// Two lines for a person, one against damage.
-fn format_text(epoch: Epoch) -> String {
-    let text = format!("hookpool-log {FORMAT}\nepoch {epoch}\n");
+fn format_text(layout: Layout, epoch: Epoch) -> String {
+    let text = format!("hookpool-log {}\nepoch {epoch}\n", layout as u64);
     let crc = crc32fast::hash(text.as_bytes());
     format!("{text}crc {crc:08x}\n")
 }
 
-/// Which log this is.
-pub(crate) fn read_format(dir: &Path) -> Result<Epoch, OpenError> {
+/// Which format this is and which log.
+pub(crate) fn read_format(dir: &Path) -> Result<(Layout, Epoch), OpenError> {
     let damaged = || OpenError::damaged(dir, "the file `format` is missing or damaged");
     let text = match fs::read(dir.join(FORMAT_FILE)) {
         Ok(bytes) => String::from_utf8(bytes).map_err(|_| damaged())?,
@@ -95,11 +105,11 @@ pub(crate) fn read_format(dir: &Path) -> Result<Epoch, OpenError> {
         .and_then(|hex| u64::from_str_radix(hex, 16).ok())
         .map(Epoch)
         .ok_or_else(damaged)?;
-    if text == format_text(epoch) {
-        Ok(epoch)
-    } else {
-        Err(damaged())
-    }
+    [Layout::Whole, Layout::Thinned]
+        .into_iter()
+        .find(|layout| text == format_text(*layout, epoch))
+        .map(|layout| (layout, epoch))
+        .ok_or_else(damaged)
 }
 
 /// The line that accepts a log as it is, for the file `accept`.
@@ -134,6 +144,17 @@ pub(crate) fn save_torn(dir: &Path, bytes: &[u8]) -> std::io::Result<()> {
     write_atomic(dir, TORN_FILE, bytes)
 }
 
+/// How many dropped bytes still lie in tables, as far as that was noted; only that they are given back soon enough hangs on it.
+pub(crate) fn read_dropped(dir: &Path) -> u64 {
+    let text = fs::read_to_string(dir.join(DROPPED_FILE)).unwrap_or_default();
+    text.trim().parse().unwrap_or_default()
+}
+
+/// Notes it for the next start.
+pub(crate) fn write_dropped(dir: &Path, bytes: u64) -> std::io::Result<()> {
+    write_atomic(dir, DROPPED_FILE, format!("{bytes}\n").as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,14 +162,16 @@ mod tests {
     #[test]
     fn the_format_is_read_back_and_every_flipped_bit_is_found() {
         let dir = tempfile::tempdir().unwrap();
-        write_format(dir.path(), Epoch(7)).unwrap();
-        assert_eq!(read_format(dir.path()).unwrap(), Epoch(7));
-        let good = fs::read(dir.path().join(FORMAT_FILE)).unwrap();
-        for bit in 0..good.len() * 8 {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            fs::write(dir.path().join(FORMAT_FILE), bytes).unwrap();
-            assert!(read_format(dir.path()).is_err(), "bit {bit}");
+        for layout in [Layout::Whole, Layout::Thinned] {
+            write_format(dir.path(), layout, Epoch(7)).unwrap();
+            assert_eq!(read_format(dir.path()).unwrap(), (layout, Epoch(7)));
+            let good = fs::read(dir.path().join(FORMAT_FILE)).unwrap();
+            for bit in 0..good.len() * 8 {
+                let mut bytes = good.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                fs::write(dir.path().join(FORMAT_FILE), bytes).unwrap();
+                assert!(read_format(dir.path()).is_err(), "bit {bit}");
+            }
         }
     }
 
@@ -157,12 +180,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(
             dir.path().join(FORMAT_FILE),
-            "hookpool-log 2\nwhatever else\n",
+            "hookpool-log 3\nwhatever else\n",
         )
         .unwrap();
         let error = read_format(dir.path()).unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerFormat { found: 2, .. }),
+            matches!(error, OpenError::NewerFormat { found: 3, .. }),
             "{error}"
         );
     }

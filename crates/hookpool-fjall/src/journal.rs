@@ -3,6 +3,9 @@
 //! fjall 3.1.13 takes the first thing it can't read for the torn end of the last batch, cuts the file there, and starts. Then a
 //! flipped bit has silently dropped every later event. Here the end of what can be read must be proved to be a torn, never
 //! acknowledged batch before anything is cut, and what is cut is saved first.
+//!
+//! A batch of the appender begins with its block. One that writes a block again without dropped events ends with it; that moves no head,
+//! and when it is torn, nobody was told that the events are gone. `docs/storage.md` has why what is cut holds no other event.
 
 use std::{
     fs::{self, OpenOptions},
@@ -11,32 +14,43 @@ use std::{
 
 use bytes::Bytes;
 use hookpool_core::{
-    codec::{Block, HEADER_BYTES, MAGIC, find_blocks},
+    codec::{Block, BlockHeader, MAGIC, THINNED_HEADER_BYTES, find_blocks},
     position::{Epoch, Position},
 };
+use hookpool_store::LogEnd;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{folder, tables::Finding, witness::Witness};
+use crate::{folder, keys, log::TURN_BLOCKS, tables::Finding, witness::Witness};
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const END_MAGIC: [u8; 4] = *b"FJL\x03";
+/// Bytes of the key of a block.
+const KEY_BYTES: usize = 8;
 /// Bytes of an item before its key: tag, kind, compression, keyspace(8), lengths of key(2) and value(4) and stored value(4).
 const ITEM_HEADER_BYTES: usize = 21;
+/// Bytes of a batch before its first item.
+const BATCH_START_BYTES: usize = 13;
+/// Bytes of a batch before its first key.
+const FIRST_KEY_AT: usize = BATCH_START_BYTES + ITEM_HEADER_BYTES;
+/// fjall's number of `streams`, the second keyspace that a log makes; that of `blocks` is 1, two flipped bits away.
+const STREAMS_KEYSPACE: u64 = 2;
 /// A block is a batch of the appender, far smaller; bounds what a damaged length can make us allocate.
 const BLOCK_BYTES_MAX: usize = 1 << 28;
 
 /// Why the journals can't be used.
 #[derive(Debug)]
 pub(crate) enum JournalError {
-    /// Bytes before the end are damaged; `readable` is the last block that can be kept if the rest is given up.
+    /// Bytes before the end are damaged; `readable` is the end that can be kept if the rest is given up.
     Damaged {
         what: Finding,
-        readable: Option<Block>,
+        /// Everything in the journals up to here is intact, and what is in the tables is before it.
+        after: Position,
+        readable: Option<LogEnd>,
     },
     /// Their last block ends before what was durable.
-    Shorter { last: Block, durable: Position },
+    Shorter { end: LogEnd, durable: Position },
     /// The system failed.
     Io(std::io::Error),
 }
@@ -106,6 +120,7 @@ fn journals(db: &Path) -> Result<Vec<PathBuf>, JournalError> {
 fn lost(what: Finding) -> JournalError {
     JournalError::Damaged {
         what,
+        after: Position::ZERO,
         readable: None,
     }
 }
@@ -132,7 +147,7 @@ struct Reader {
     epoch: Epoch,
     durable: Position,
     accepted: Option<Position>,
-    /// The last one in an intact batch.
+    /// The last one that was appended in an intact batch.
     last: Option<Block>,
 }
 
@@ -140,7 +155,14 @@ struct Reader {
 struct Batch {
     sequence_number: u64,
     end: usize,
-    last: Option<Block>,
+    appended: Option<Block>,
+}
+
+/// A block as a torn end has it: appended, or written again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TornBlock {
+    Appended(BlockHeader),
+    WrittenAgain(BlockHeader),
 }
 
 impl Reader {
@@ -157,7 +179,7 @@ impl Reader {
         {
             at = batch.end;
             sequence_number = Some(batch.sequence_number);
-            self.last = batch.last.or_else(|| self.last.take());
+            self.last = batch.appended.or_else(|| self.last.take());
         }
         let end = at + used_bytes(raw.get(at..).unwrap_or_default());
         let torn = end > at;
@@ -166,13 +188,20 @@ impl Reader {
                 "`{}` is damaged at byte {at}, before events that were durable",
                 path.display()
             );
-            let readable = self.last.take().filter(|_| active);
-            return Err(JournalError::Damaged { what, readable });
+            let first = || first_position(&raw.slice(at..end));
+            let before = || first().map(|first| Position(first.0.saturating_sub(1)));
+            let after = self.head().or_else(before).unwrap_or_default();
+            let readable = self.last.as_ref().filter(|_| active).map(end_of);
+            return Err(JournalError::Damaged {
+                what,
+                after,
+                readable,
+            });
         }
         match &self.last {
             Some(last) if active && last.header().last() < self.durable => {
                 Err(JournalError::Shorter {
-                    last: last.clone(),
+                    end: end_of(last),
                     durable: self.durable,
                 })
             }
@@ -188,21 +217,48 @@ impl Reader {
         self.accepted.is_some() && self.accepted == self.head()
     }
 
-    /// Whether this can be the end of a commit that nobody was told of: at most one block, the next one, not yet witnessed.
+    /// Whether this can be the end of what nobody was told of: at most one appended block, the next one, not yet witnessed; or blocks
+    /// that were being written again, no more than are synced at once.
     fn may_be_dropped(&self, torn: &Bytes) -> bool {
         let (block, rest) = torn_block(torn);
-        let mut others = find_blocks(&torn.slice(rest..))
+        let rest = torn.slice(rest..);
+        let others = find_blocks(&rest)
             .filter(|header| header.epoch == self.epoch)
-            .map(|header| header.first)
-            .collect::<Vec<_>>();
-        others.extend(block);
-        match others.as_slice() {
-            [] => true,
-            [first] => {
-                *first > self.durable && self.head().is_none_or(|head| *first == head.plus(1))
+            // Only its batch says more of a block that lost events.
+            .map(|header| match header.thinned {
+                None => TornBlock::Appended(header),
+                Some(_) => TornBlock::WrittenAgain(header),
+            });
+        let blocks: Vec<_> = block.into_iter().chain(others).collect();
+        match blocks.as_slice() {
+            [TornBlock::Appended(block)] => self.may_be_next(block),
+            // Perhaps appended to a copy.
+            [TornBlock::WrittenAgain(block)] if self.may_be_next(block) => true,
+            blocks => {
+                let lies_in_the_log = |block: &TornBlock| match block {
+                    TornBlock::Appended(_) => false,
+                    TornBlock::WrittenAgain(block) => self.may_hold(block),
+                };
+                let one_turn = blocks.len() <= TURN_BLOCKS && blocks.iter().all(lies_in_the_log);
+                one_turn && (blocks.is_empty() || begins_without_block(torn))
             }
-            _ => false,
         }
+    }
+
+    fn may_be_next(&self, block: &BlockHeader) -> bool {
+        block.first > self.durable && self.head().is_none_or(|head| block.first == head.plus(1))
+    }
+
+    /// Whether the log without the torn end has a block there.
+    fn may_hold(&self, block: &BlockHeader) -> bool {
+        self.head().is_none_or(|head| block.last() <= head)
+    }
+}
+
+fn end_of(block: &Block) -> LogEnd {
+    LogEnd {
+        head: block.header().last(),
+        digest: block.digest(),
     }
 }
 
@@ -210,21 +266,65 @@ impl Reader {
 ///
 /// Two witnesses of that length are needed: a flipped length must not hide the blocks behind it, and a body that holds the bytes
 /// of a block must not be taken for one.
-fn torn_block(torn: &Bytes) -> (Option<Position>, usize) {
+fn torn_block(torn: &Bytes) -> (Option<TornBlock>, usize) {
     let framed = || {
         let mut at = 0;
-        let _start = start(torn, &mut at)?;
-        let item = item_header(torn, &mut at)?;
-        let length = Some(item.value_bytes).filter(|bytes| *bytes <= BLOCK_BYTES_MAX)?;
-        let header = torn.get(at..at + HEADER_BYTES)?;
-        let mut bytes = vec![0; length.max(HEADER_BYTES)];
-        bytes.get_mut(..HEADER_BYTES)?.copy_from_slice(header);
-        let block = Block::parse(bytes.into()).ok()?;
-        Some((block.header().first, at + length))
+        let (items, _) = start(torn, &mut at)?;
+        for item in 0..items {
+            let length = item_header(torn, &mut at)?.value_bytes;
+            if torn.get(at..)?.starts_with(&MAGIC) {
+                let header = torn_header(torn.get(at..)?, length)?;
+                let block = match item {
+                    0 => TornBlock::Appended(header),
+                    _ => TornBlock::WrittenAgain(header),
+                };
+                return Some((block, at + length));
+            }
+            at = at.checked_add(length)?;
+        }
+        None
     };
     match framed() {
-        Some((first, end)) => (Some(first), end.min(torn.len())),
+        Some((block, end)) => (Some(block), end.min(torn.len())),
         None => (None, 0),
+    }
+}
+
+/// Whether a torn end begins with a batch that was not appended, or its beginning was lost with the sector it was in.
+///
+/// A commit that a flipped bit damaged begins otherwise, and must not be cut with the blocks that were written again behind it.
+fn begins_without_block(torn: &Bytes) -> bool {
+    let mut at = 0;
+    let framed = start(torn, &mut at).and_then(|_| item_header(torn, &mut at));
+    if framed.is_some_and(|item| item.keyspace == STREAMS_KEYSPACE) {
+        return true;
+    }
+    // No beginning of a commit has so many zeros in a row.
+    let lost = |from: usize| {
+        let rest = torn.get(from..).unwrap_or_default();
+        rest.iter().take(FIRST_KEY_AT).all(|byte| *byte == 0)
+    };
+    (0..FIRST_KEY_AT).any(lost)
+}
+
+/// The header of a block of this length that begins here, whatever became of its entries.
+fn torn_header(torn: &[u8], length: usize) -> Option<BlockHeader> {
+    let length = Some(length).filter(|bytes| *bytes <= BLOCK_BYTES_MAX)?;
+    let header = torn.get(..THINNED_HEADER_BYTES.min(torn.len()).min(length))?;
+    let mut bytes = vec![0; length];
+    bytes.get_mut(..header.len())?.copy_from_slice(header);
+    Block::parse(bytes.into()).ok().map(|block| *block.header())
+}
+
+/// Where the block of the commit begins that begins here, by its header or by its key: one flipped byte leaves one of them.
+fn first_position(torn: &Bytes) -> Option<Position> {
+    if begins_without_block(torn) {
+        return None;
+    }
+    let (before, block) = torn.split_at_checked(FIRST_KEY_AT + KEY_BYTES)?;
+    match BlockHeader::of(block) {
+        Ok(header) => Some(header.first),
+        Err(_) => keys::block_of(before.get(before.len() - KEY_BYTES..)?),
     }
 }
 
@@ -232,8 +332,8 @@ fn torn_block(torn: &Bytes) -> (Option<Position>, usize) {
 fn batch(raw: &Bytes, mut at: usize, epoch: Epoch) -> Option<Batch> {
     let (items, sequence_number) = start(raw, &mut at)?;
     let items_at = at;
-    let mut last = None;
-    for _ in 0..items {
+    let mut appended = None;
+    for item_at in 0..items {
         let item = item_header(raw, &mut at)?;
         let value = raw.get(at..at.checked_add(item.value_bytes)?)?;
         if value.starts_with(&MAGIC) {
@@ -241,7 +341,7 @@ fn batch(raw: &Bytes, mut at: usize, epoch: Epoch) -> Option<Batch> {
             if block.header().epoch != epoch {
                 return None;
             }
-            last = Some(block);
+            appended = Some(block).filter(|_| item_at == 0);
         }
         at += item.value_bytes;
     }
@@ -252,15 +352,15 @@ fn batch(raw: &Bytes, mut at: usize, epoch: Epoch) -> Option<Batch> {
     intact.then_some(Batch {
         sequence_number,
         end: at + 13,
-        last,
+        appended,
     })
 }
 
 /// Number of items and sequence number.
 fn start(raw: &Bytes, at: &mut usize) -> Option<(u32, u64)> {
-    let (&tag, fields) = raw.get(*at..*at + 13)?.split_first()?;
+    let (&tag, fields) = raw.get(*at..*at + BATCH_START_BYTES)?.split_first()?;
     let (items, sequence_number) = fields.split_first_chunk()?;
-    *at += 13;
+    *at += BATCH_START_BYTES;
     let sequence_number = u64::from_le_bytes(sequence_number.try_into().ok()?);
     (tag == START).then_some((u32::from_le_bytes(*items), sequence_number))
 }
@@ -276,6 +376,7 @@ fn used_bytes(raw: &[u8]) -> usize {
 }
 
 struct ItemHeader {
+    keyspace: u64,
     value_bytes: usize,
 }
 
@@ -288,7 +389,9 @@ fn item_header(raw: &Bytes, at: &mut usize) -> Option<ItemHeader> {
     let plain = value_bytes == stored_bytes && start.get(2) == Some(&0);
     let key_bytes = usize::from(u16::from_le_bytes(*key_bytes));
     *at = at.checked_add(ITEM_HEADER_BYTES + key_bytes)?;
+    let (_, keyspace) = start.split_last_chunk()?;
     (plain && start.first() == Some(&ITEM)).then_some(ItemHeader {
+        keyspace: u64::from_le_bytes(*keyspace),
         value_bytes: usize::try_from(u32::from_le_bytes(*value_bytes)).ok()?,
     })
 }

@@ -20,11 +20,11 @@ const END: u8 = 0;
 pub(crate) enum Key<'a> {
     /// In `blocks`: `position(8, BE)` of the block's first event.
     ///
-    /// Value: the block, as `hookpool_core::codec` writes it. Written once by the commit, never changed, never removed.
+    /// Value: the block, as `hookpool_core::codec` writes it. Written by the commit, again when it loses events, never removed.
     Block(Position),
     /// In `streams`: `name 00 position(8, BE)` of the first event of a block that holds events of this stream.
     ///
-    /// Value: [`crate::rows::Ordinals`]. Written with its block, never changed, never removed.
+    /// Value: [`crate::rows::Ordinals`]. Written with its block, each time; removed when the block has no event of the stream any more.
     Stream(&'a StreamName, Position),
     /// In `pool`: `c`.
     ///
@@ -44,11 +44,12 @@ pub(crate) enum Key<'a> {
     Item(&'a StreamName, Generation, &'a ItemId),
     /// In `pool`: `h name 00 generation(4, BE) item-id 00 position(8, BE)` of the last event of the history.
     ///
-    /// Value: the history, as `hookpool_core::codec` writes it. Written once; removed with its generation.
+    /// Value: the history, as `hookpool_core::codec` writes it. Written once, and once more where history is dropped, which removes those before it;
+    /// removed with its generation.
     History(&'a StreamName, Generation, &'a ItemId, Position),
     /// In `pool`: `n name 00 generation(4, BE) position(8, BE)`.
     ///
-    /// Value: [`crate::rows::note`]. Written once; removed with its generation.
+    /// Value: [`crate::rows::note`]. Written once; removed with its event or its generation.
     Note(&'a StreamName, Generation, Position),
     /// In `pool`: `q name 00 generation(4, BE) position(8, BE)`: the same for events that fit the projection not at all.
     Quarantined(&'a StreamName, Generation, Position),

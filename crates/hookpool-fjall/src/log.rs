@@ -1,6 +1,7 @@
 //! A log in a folder: one block per commit, synced before anybody is told.
 
 mod copy;
+mod thin;
 
 use std::{
     collections::HashMap,
@@ -15,22 +16,25 @@ use bytes::Bytes;
 pub use copy::CopyError;
 use fjall::{Database, Keyspace, PersistMode};
 use hookpool_core::{
-    codec::{Block, Digest, encode_block},
+    codec::{Block, BlockHeader, Digest, encode_block},
     event::{DedupeKey, Event, NewEvent},
     name::StreamName,
     position::{Epoch, Position},
 };
 use hookpool_store::{
-    AppendError, Appended, Cause, EventLog, LogEnd, Page, PageRequest, ReadError,
+    AppendError, Appended, Cause, Dropped, EventLog, LogEnd, Page, PageRequest, ReadError,
     dedupe::DedupeWindow, wait_past,
 };
+pub(crate) use thin::TURN_BLOCKS;
+use thin::Thinner;
 use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::{
     database,
     error::{OpenError, Refusal},
-    folder, journal,
+    folder::{self, Layout},
+    journal,
     keys::{BLOCKS, Key, STREAMS, stream_of, stream_prefix},
     rows::Ordinals,
     tables,
@@ -67,6 +71,11 @@ impl Options {
 pub struct FjallLog {
     epoch: Epoch,
     writer: Mutex<Writer>,
+    /// Held by who drops events: nobody else changes a block that is there.
+    thinner: Mutex<Thinner>,
+    dir: PathBuf,
+    /// What the file `format` says.
+    layout: Mutex<Layout>,
     published: ArcSwap<Published>,
     head: watch::Sender<Position>,
     keeper: Keeper,
@@ -132,6 +141,7 @@ impl FjallLog {
         }
         let first = writer.head.plus(1);
         let block = encode_block(self.epoch, first, writer.digest, new.iter().copied());
+        let new: Vec<_> = (first.0..).map(Position).zip(new).collect();
         let end = Witness {
             epoch: self.epoch,
             head: block.last,
@@ -156,34 +166,31 @@ impl FjallLog {
         writer: &mut Writer,
         end: Witness,
         block: Bytes,
-        events: &[&NewEvent],
+        events: &[(Position, &NewEvent)],
     ) -> Result<(), AppendError> {
-        // A panic in here leaves it set.
-        writer.failed = Some(Arc::new(Unfinished));
-        if let Err(error) = self.write(writer.head.plus(1), block, events) {
-            let cause = database::cause(error);
-            writer.failed = Some(Arc::clone(&cause));
-            return Err(AppendError::Final(cause));
-        }
+        writer.attempt(|writer| self.write((writer.head.plus(1), end.head), block, events))?;
         writer.advance(&end, events);
-        writer.failed = None;
         self.publish(&end);
         Ok(())
     }
 
-    /// IMPORTANT: one batch, synced; the block and its index are both there or both absent.
+    /// IMPORTANT: one batch, synced; the block and its index are both there or both absent. The block is its first item: a journal tells by
+    /// that whether a block was appended or written again (`journal`).
     fn write(
         &self,
-        first: Position,
+        (first, last): (Position, Position),
         block: Bytes,
-        events: &[&NewEvent],
+        events: &[(Position, &NewEvent)],
     ) -> Result<(), fjall::Error> {
+        // A block has fewer events than that.
+        let count = u32::try_from(last.0 - first.0 + 1).unwrap_or(u32::MAX);
+        let streams = events.iter().map(|(at, event)| (*at, &event.stream));
         let mut batch = self
             .database
             .batch()
             .durability(Some(PersistMode::SyncData));
         batch.insert(&self.blocks, Key::Block(first).encode(), block);
-        for (stream, ordinals) in index(events.iter().map(|event| &event.stream)) {
+        for (stream, ordinals) in index((first, count), streams) {
             let key = Key::Stream(stream, first).encode();
             batch.insert(&self.streams, key, ordinals.encode());
         }
@@ -192,17 +199,19 @@ impl FjallLog {
 
     /// IMPORTANT: the snapshot before the head, so that whoever sees the head can read up to it.
     fn publish(&self, end: &Witness) {
+        self.publish_view(end.log_end());
+        self.head.send_replace(end.head);
+        self.keeper.moved(*end);
+    }
+
+    /// Shows readers what was written, with a log that ends there.
+    fn publish_view(&self, end: LogEnd) {
         let view = View {
             blocks: self.blocks.clone(),
             streams: self.streams.clone(),
             snapshot: self.database.snapshot(),
         };
-        self.published.store(Arc::new(Published {
-            view,
-            end: end.log_end(),
-        }));
-        self.head.send_replace(end.head);
-        self.keeper.moved(*end);
+        self.published.store(Arc::new(Published { view, end }));
     }
 }
 
@@ -224,6 +233,10 @@ impl EventLog for FjallLog {
                 after: reader.seen,
                 cause: Arc::new(Damage(what)),
             })
+    }
+
+    async fn drop_events(&self, positions: Vec<Position>) -> Result<Dropped, AppendError> {
+        self.thin(&positions.into_iter().collect())
     }
 
     fn head(&self) -> Position {
@@ -266,11 +279,33 @@ impl Writer {
         (outcomes, new)
     }
 
-    fn advance(&mut self, end: &Witness, events: &[&NewEvent]) {
-        for (event, offset) in events.iter().zip(1..) {
+    fn end(&self) -> LogEnd {
+        LogEnd {
+            head: self.head,
+            digest: self.digest,
+        }
+    }
+
+    /// Writes; the first failure is the last thing that is written.
+    fn attempt(
+        &mut self,
+        write: impl FnOnce(&Self) -> Result<(), fjall::Error>,
+    ) -> Result<(), AppendError> {
+        // A panic in here leaves it set.
+        self.failed = Some(Arc::new(Unfinished));
+        if let Err(error) = write(self) {
+            let cause = database::cause(error);
+            self.failed = Some(Arc::clone(&cause));
+            return Err(AppendError::Final(cause));
+        }
+        self.failed = None;
+        Ok(())
+    }
+
+    fn advance(&mut self, end: &Witness, events: &[(Position, &NewEvent)]) {
+        for (position, event) in events {
             if let Some(key) = event.dedupe {
-                let position = self.head.plus(offset);
-                self.dedupe.remember(key, event.time, position);
+                self.dedupe.remember(key, event.time, *position);
             }
         }
         (self.head, self.digest) = (end.head, end.digest);
@@ -289,6 +324,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Opened {
     pub(crate) dir: PathBuf,
     pub(crate) epoch: Epoch,
+    layout: Layout,
     witness: Found,
     accepted: Option<Witness>,
     database: Database,
@@ -305,9 +341,10 @@ impl Opened {
         let witness = Witness::read(dir).map_err(unusable)?;
         if !folder::db(dir).try_exists().map_err(unusable)? {
             create(dir, options.epoch_if_new, witness)?;
-            return Ok(Self::open_database(dir, options.epoch_if_new, None, lock)?);
+            let format = (Layout::Whole, options.epoch_if_new);
+            return Ok(Self::open_database(dir, format, None, lock)?);
         }
-        let epoch = folder::read_format(dir)?;
+        let (layout, epoch) = folder::read_format(dir)?;
         let accepted =
             folder::read_accept(dir).filter(|end| end.epoch == epoch && purpose == Purpose::Use);
         let durable = match (accepted, witness) {
@@ -318,12 +355,12 @@ impl Opened {
             .map_err(|what| OpenError::damaged(dir, what))?;
         journal::check(dir, epoch, durable, accepted.as_ref())
             .map_err(|error| Refusal::of_journals(dir, epoch, error))?;
-        Ok(Self::open_database(dir, epoch, accepted, lock)?)
+        Ok(Self::open_database(dir, (layout, epoch), accepted, lock)?)
     }
 
     fn open_database(
         dir: &Path,
-        epoch: Epoch,
+        (layout, epoch): (Layout, Epoch),
         accepted: Option<Witness>,
         lock: File,
     ) -> Result<Self, OpenError> {
@@ -333,6 +370,7 @@ impl Opened {
         Ok(Self {
             dir: dir.into(),
             epoch,
+            layout,
             witness,
             accepted,
             database,
@@ -427,6 +465,9 @@ impl Opened {
         Ok(FjallLog {
             epoch: self.epoch,
             writer: Mutex::new(writer),
+            thinner: Mutex::new(Thinner::of(&self.dir)),
+            dir: self.dir,
+            layout: Mutex::new(self.layout),
             published: ArcSwap::from_pointee(Published {
                 view,
                 end: end.log_end(),
@@ -466,7 +507,7 @@ fn create(dir: &Path, epoch: Epoch, witness: Found) -> Result<(), OpenError> {
         digest: Digest::default(),
     };
     empty.write(dir).map_err(unusable)?;
-    folder::write_format(dir, epoch).map_err(unusable)?;
+    folder::write_format(dir, Layout::Whole, epoch).map_err(unusable)?;
     std::fs::rename(&unfinished, folder::db(dir)).map_err(unusable)?;
     folder::sync(dir).map_err(unusable)?;
     // The folder's own name.
@@ -592,8 +633,10 @@ impl<'a> PageReader<'a> {
         for row in self.rows(from..=key(self.until)) {
             let (first, row) = row?;
             let block = view.block(first)?.ok_or_else(|| tail::missing(first))?;
-            let count = block.header().count;
+            let BlockHeader { count, thinned, .. } = *block.header();
             let ordinals = Ordinals::decode(&row, count)
+                // A block that lost events belongs to no stream as a whole.
+                .filter(|ordinals| thinned.is_none() || *ordinals != Ordinals::All)
                 .ok_or_else(|| format!("the index of stream {stream} is damaged at {first}"))?;
             for stretch in ordinals.stretches(count) {
                 if !self.take_stretch(stream, &block, &ordinals, stretch)? {
@@ -612,27 +655,36 @@ impl<'a> PageReader<'a> {
         ordinals: &Ordinals,
         (ordinal, length): (u32, u32),
     ) -> Result<bool, String> {
-        let first = block.header().first.plus(ordinal.into());
+        let start = block.header().first;
+        let first = start.plus(ordinal.into());
         let end = first.plus(length.into()).min(self.until.plus(1));
         let from = first.max(self.seen.plus(1));
         if from >= end {
             return Ok(true);
         }
-        let length = usize::try_from(end.0 - from.0).unwrap_or(usize::MAX);
-        let start = from.0 - block.header().first.0;
-        let start = u32::try_from(start).unwrap_or(u32::MAX);
-        for (ordinal, event) in (start..).zip(block.events_from(from).take(length)) {
+        let ordinal_of =
+            |position: Position| u32::try_from(position.0 - start.0).unwrap_or(u32::MAX);
+        let mut missing = ordinals.count_in(ordinal_of(from)..ordinal_of(end));
+        for event in block.events_within(from..end) {
             let event = event.map_err(|error| error.to_string())?;
             let is_of_stream = event.event.stream == *stream;
-            if is_of_stream != ordinals.hold(ordinal) {
+            if is_of_stream != ordinals.hold(ordinal_of(event.position)) {
                 return Err(format!(
                     "the index of stream {stream} is wrong about position {}",
                     event.position
                 ));
             }
-            if is_of_stream && !self.take(event) {
-                return Ok(false);
+            if is_of_stream {
+                if !self.take(event) {
+                    return Ok(false);
+                }
+                missing -= 1;
             }
+        }
+        if missing > 0 {
+            return Err(format!(
+                "the index of stream {stream} names {missing} events that are not in the block at position {start}"
+            ));
         }
         Ok(true)
     }

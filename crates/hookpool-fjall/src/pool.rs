@@ -1,4 +1,4 @@
-//! A pool in a folder: derived from the log, never synced, deleted when in doubt.
+//! A pool in a folder: derived from the log, synced only before the log drops what it was derived from, deleted when in doubt.
 
 use std::{
     fmt,
@@ -117,6 +117,7 @@ impl FjallPool {
         }
         for changes in &changes.generations {
             self.write_generation(&mut batch, changes);
+            self.drop_history(&mut batch, changes)?;
         }
         if let Some(checkpoint) = changes.checkpoint {
             let key = Key::Checkpoint.encode();
@@ -150,6 +151,31 @@ impl FjallPool {
         let key = Key::Generation(stream, generation).encode();
         let row = rows::generation_state(&key, changes.state);
         batch.insert(&self.rows, key, row);
+    }
+
+    /// Takes away what the retention of the stream no longer keeps.
+    fn drop_history(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        changes: &GenerationChanges,
+    ) -> Result<(), fjall::Error> {
+        let (stream, generation) = (&changes.stream, changes.generation);
+        let snapshot = self.database.snapshot();
+        for (id, before) in &changes.dropped_histories {
+            let key = |position| Key::History(stream, generation, id, position).encode();
+            for row in snapshot.range(&self.rows, key(Position::ZERO)..key(*before)) {
+                batch.remove(&self.rows, row.key()?);
+            }
+        }
+        for position in &changes.dropped_notes {
+            for key in [Key::Note, Key::Quarantined] {
+                let key = key(stream, generation, *position).encode();
+                if snapshot.contains_key(&self.rows, &key)? {
+                    batch.remove(&self.rows, key);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Removes rows in batches; a batch is what others wait for.
@@ -207,6 +233,12 @@ impl PoolStore for FjallPool {
             checkpoint,
         }));
         Ok(())
+    }
+
+    fn sync(&self) -> Result<(), PoolError> {
+        self.database
+            .persist(PersistMode::SyncAll)
+            .map_err(|error| PoolError::Backend(database::cause(error)))
     }
 
     fn remove(&self, stream: &StreamName, generation: Generation) -> Result<(), PoolError> {

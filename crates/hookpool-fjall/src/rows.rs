@@ -1,5 +1,7 @@
 //! Values that are not blocks or items: fixed layouts, little endian. What a checksum covers begins with the key.
 
+use std::ops::Range;
+
 use hookpool_core::{
     codec::{decode_note, encode_note},
     difference::DifferenceSum,
@@ -18,9 +20,9 @@ pub(crate) enum Ordinals {
 }
 
 impl Ordinals {
-    /// Of the ordinals of one stream in a block of `count` events.
-    pub(crate) fn of(ordinals: Vec<u32>, count: usize) -> Self {
-        if ordinals.len() == count {
+    /// Of the ordinals of one stream in a block that was committed with `count` events.
+    pub(crate) fn of(ordinals: Vec<u32>, count: u32) -> Self {
+        if u32::try_from(ordinals.len()) == Ok(count) {
             Self::All
         } else {
             Self::Some(ordinals)
@@ -49,6 +51,17 @@ impl Ordinals {
         } else {
             Self::Some(ordinals)
         })
+    }
+
+    /// How many of them are in a range.
+    pub(crate) fn count_in(&self, range: Range<u32>) -> usize {
+        match self {
+            Self::All => range.len(),
+            Self::Some(ordinals) => {
+                let before = |end| ordinals.partition_point(|ordinal| *ordinal < end);
+                before(range.end) - before(range.start)
+            }
+        }
     }
 
     /// Whether this event of the block is one of them.
@@ -306,6 +319,8 @@ mod tests {
         let some = Ordinals::of(ordinals, 200);
         assert_eq!(some.stretches(200), [(3, 97)]);
         assert!(some.hold(99) && !some.hold(98) && !some.hold(101));
+        assert_eq!((some.count_in(0..200), some.count_in(4..8)), (49, 2));
+        assert_eq!(Ordinals::All.count_in(3..10), 7);
     }
 
     #[test]

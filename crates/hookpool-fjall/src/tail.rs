@@ -99,7 +99,7 @@ impl View {
     /// Whether the index names this block for exactly the streams that it holds.
     pub(crate) fn check_index(&self, block: &Block, events: &[Event]) -> Result<(), Finding> {
         let first = block.header().first;
-        for (stream, ordinals) in index(events.iter().map(|event| &event.event.stream)) {
+        for (stream, ordinals) in index_of(block, events) {
             let row = self
                 .snapshot
                 .get(&self.streams, Key::Stream(stream, first).encode())
@@ -204,20 +204,34 @@ pub(crate) fn missing(position: Position) -> Finding {
     format!("the block of position {position} is missing")
 }
 
-/// Which events of a block belong to which stream.
+/// Which events of a block belong to which stream. They are told by their positions; it had `count` when it was committed.
 pub(crate) fn index<'a>(
-    streams: impl Iterator<Item = &'a StreamName>,
-) -> Vec<(&'a StreamName, Ordinals)> {
+    (first, count): (Position, u32),
+    streams: impl Iterator<Item = (Position, &'a StreamName)>,
+) -> BTreeMap<&'a StreamName, Ordinals> {
     let mut index = BTreeMap::<_, Vec<u32>>::new();
-    let mut count = 0;
-    for (ordinal, stream) in (0..).zip(streams) {
+    for (position, stream) in streams {
+        // As many as `count`, which is one.
+        let ordinal = u32::try_from(position.0 - first.0).unwrap_or(u32::MAX);
         index.entry(stream).or_default().push(ordinal);
-        count += 1;
     }
     index
         .into_iter()
         .map(|(stream, ordinals)| (stream, Ordinals::of(ordinals, count)))
         .collect()
+}
+
+/// The same of a block that has these events.
+pub(crate) fn index_of<'a>(
+    block: &Block,
+    events: &'a [Event],
+) -> BTreeMap<&'a StreamName, Ordinals> {
+    let BlockHeader { first, count, .. } = *block.header();
+    let streams = events.iter();
+    index(
+        (first, count),
+        streams.map(|event| (event.position, &event.event.stream)),
+    )
 }
 
 fn read(guard: fjall::Guard) -> Result<Block, Finding> {
@@ -244,8 +258,8 @@ struct Checked {
     header: BlockHeader,
     digest: Digest,
     bytes: u64,
-    oldest: Timestamp,
-    newest: Timestamp,
+    /// The oldest and the newest; of no events, none.
+    times: Option<(Timestamp, Timestamp)>,
     keys: Vec<(DedupeKey, Timestamp, Position)>,
 }
 
@@ -260,8 +274,7 @@ impl Checked {
             header: *block.header(),
             digest: block.digest(),
             bytes: block.len_bytes() as u64,
-            oldest: times().min().unwrap_or_default(),
-            newest: times().max().unwrap_or_default(),
+            times: times().min().zip(times().max()),
             keys: keys.collect(),
         }
     }
@@ -305,7 +318,7 @@ impl Chain {
 /// Dedupe keys of the end of a log, met from its last block backwards.
 #[derive(Default)]
 struct Window {
-    /// Newest time in the last block.
+    /// Newest time in the last block that has events.
     last: Option<Timestamp>,
     /// Newest block first; within a block in order.
     blocks: Vec<Vec<(DedupeKey, Timestamp, Position)>>,
@@ -317,10 +330,14 @@ impl Window {
     /// A clock that stepped for a while leaves a stretch of such blocks, with others that matter before them; so this alone is
     /// no reason to stop.
     fn take(&mut self, block: Checked) -> bool {
-        let last = *self.last.get_or_insert(block.newest);
+        let Some((oldest, newest)) = block.times else {
+            // Whoever dropped all of its events knew that they were out of the window.
+            return true;
+        };
+        let last = *self.last.get_or_insert(newest);
         self.blocks.push(block.keys);
-        let before = block.newest.plus_seconds(WINDOW_SECONDS) < last;
-        let after = block.oldest > last.plus_seconds(WINDOW_SECONDS);
+        let before = newest.plus_seconds(WINDOW_SECONDS) < last;
+        let after = oldest > last.plus_seconds(WINDOW_SECONDS);
         before || after
     }
 

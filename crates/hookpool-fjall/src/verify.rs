@@ -12,7 +12,7 @@ use crate::{
     folder,
     log::{Opened, Options, Purpose},
     tables::Finding,
-    tail::{View, check_block, index},
+    tail::{View, check_block, index_of},
     witness::Witness,
 };
 
@@ -43,6 +43,10 @@ pub struct Report {
     pub events: u64,
     /// Intact blocks.
     pub blocks: u64,
+    /// Those of them that lost events.
+    pub thinned: u64,
+    /// Events that were dropped from them.
+    pub dropped: u64,
     /// Bytes of intact blocks.
     pub bytes: u64,
     /// Where the intact log ends.
@@ -79,7 +83,7 @@ pub fn verify(dir: &Path, progress: impl FnMut(Progress)) -> Result<Report, Open
 
 /// What can be said of a log whose database must not be opened.
 fn unopened(dir: &Path, refusal: Refusal) -> Result<Report, OpenError> {
-    let Refusal { error, keep } = refusal;
+    let Refusal { error, after, keep } = refusal;
     let found = matches!(
         error,
         OpenError::Damaged { .. } | OpenError::Shorter { .. } | OpenError::Witness { .. }
@@ -87,19 +91,21 @@ fn unopened(dir: &Path, refusal: Refusal) -> Result<Report, OpenError> {
     if !found {
         return Err(error);
     }
-    let head = keep.map_or(Position::ZERO, |end| end.head);
+    let head = keep.as_ref().map_or(Position::ZERO, |end| end.head);
     Ok(Report {
         events: 0,
         blocks: 0,
+        thinned: 0,
+        dropped: 0,
         bytes: 0,
         head,
-        epoch: folder::read_format(dir).unwrap_or(Epoch(0)),
-        digest: keep.map_or_else(Digest::default, |end| end.digest),
+        epoch: folder::read_format(dir).map_or(Epoch(0), |(_, epoch)| epoch),
+        digest: keep.as_ref().map_or_else(Digest::default, |end| end.digest),
         problem: Some(Problem {
-            after: head,
+            after,
             what: error.to_string(),
         }),
-        accept: keep.as_ref().map(folder::accept_line),
+        accept: keep.as_deref().map(folder::accept_line),
     })
 }
 
@@ -118,6 +124,8 @@ impl<'a> Verification<'a> {
         let report = Report {
             events: 0,
             blocks: 0,
+            thinned: 0,
+            dropped: 0,
             bytes: 0,
             head: Position::ZERO,
             epoch: opened.epoch,
@@ -176,10 +184,12 @@ impl<'a> Verification<'a> {
                 ));
             }
         }
-        self.index_rows += index(events.iter().map(|event| &event.event.stream)).len() as u64;
+        self.index_rows += index_of(block, &events).len() as u64;
         self.view.check_index(block, &events)?;
-        self.report.events += u64::from(header.count);
+        self.report.events += events.len() as u64;
         self.report.blocks += 1;
+        self.report.thinned += u64::from(header.thinned.is_some());
+        self.report.dropped += u64::from(header.count - block.events_kept());
         self.report.bytes += block.len_bytes() as u64;
         self.report.head = header.last();
         self.report.digest = block.digest();

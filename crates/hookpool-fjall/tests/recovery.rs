@@ -317,7 +317,7 @@ fn a_log_whose_database_is_gone_is_not_created_anew() {
 fn a_newer_layout_is_refused_by_name() {
     let dir = TempDir::new().unwrap();
     log_of(dir.path(), 1);
-    fs::write(dir.path().join("format"), "hookpool-log 2\nanything\n").unwrap();
+    fs::write(dir.path().join("format"), "hookpool-log 3\nanything\n").unwrap();
     let error = open(dir.path()).unwrap_err();
     assert!(error.to_string().contains("start that version"), "{error}");
 }

@@ -1,4 +1,7 @@
-//! `/api/admin/streams/{s}`: projections, rebuilds, their differences, and which generation is served. Under an operator key.
+//! `/api/admin/streams/{s}`: projections, rebuilds, their differences, and which generation is served; what else there is of a stream is handed on. Under an
+//! operator key.
+
+mod check;
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -35,6 +38,7 @@ use crate::{
     problem::{Code, Problem},
     query::Query,
     render::{Nested, json_response, push_difference},
+    retention,
     route::{GenerationsRoute, RebuildAct},
     sse::Framing,
 };
@@ -75,7 +79,7 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         request,
         stream,
     };
-    let read = request.method != Method::POST && request.method != Method::PUT;
+    let read = matches!(request.method, Method::GET | Method::HEAD);
     match route {
         GenerationsRoute::Projection if read => of.projection(),
         GenerationsRoute::Projection => of.set_projection(&body).await,
@@ -87,6 +91,18 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         GenerationsRoute::Rollback => of.roll_back().await,
         GenerationsRoute::Release => of.release().await,
         GenerationsRoute::Quarantine => of.quarantine().await,
+        GenerationsRoute::Retention if read => {
+            Query::only(&request.query, &[])?;
+            Ok(retention::show(app, &of.stream))
+        }
+        GenerationsRoute::Retention if request.method == Method::DELETE => {
+            Query::only(&request.query, &[])?;
+            retention::clear(app, &of.author, of.stream).await
+        }
+        GenerationsRoute::Retention => {
+            let body = parse_or_default(&body)?;
+            retention::set(app, request, &of.author, of.stream, body).await
+        }
     }
 }
 
@@ -147,14 +163,16 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     }
 
     async fn set_projection(&self, body: &[u8]) -> Result<Response, Problem> {
-        let query = Query::only(&self.request.query, &["check"])?;
+        let query = Query::only(&self.request.query, &["check", "item"])?;
         let rules: Rules = parse_rules(body)?;
-        match query.text("check")?.as_deref() {
-            None => {}
-            Some("true") => return self.checked(rules),
-            Some("history") => return self.check_history(rules).await,
-            Some(_) => {
-                let known = "check is true or history";
+        let item = query.text("item")?;
+        match (query.text("check")?.as_deref(), item) {
+            (None, None) => {}
+            (Some("true"), None) => return self.checked(rules),
+            (Some("history"), None) => return self.check_history(rules).await,
+            (Some("item"), Some(id)) => return self.check_item(rules, id).await,
+            _ => {
+                let known = "check is true, history, or item with the id as item";
                 return Err(Problem::with(Code::InvalidParameter, known));
             }
         }

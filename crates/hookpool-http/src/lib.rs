@@ -21,6 +21,7 @@ mod problem;
 mod query;
 mod read;
 mod render;
+mod retention;
 mod route;
 pub mod server;
 mod sse;

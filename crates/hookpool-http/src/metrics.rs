@@ -27,6 +27,9 @@ pub(crate) struct Metrics {
     queue_bytes: Gauge,
     head: Gauge,
     applied: Gauge,
+    dropped_events: Counter,
+    dropped_bytes: Counter,
+    retention_failures: Counter,
 }
 
 impl Default for Metrics {
@@ -42,6 +45,9 @@ impl Default for Metrics {
             queue_bytes: Gauge::default(),
             head: Gauge::default(),
             applied: Gauge::default(),
+            dropped_events: Counter::default(),
+            dropped_bytes: Counter::default(),
+            retention_failures: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -89,6 +95,21 @@ impl Default for Metrics {
             "Last position in the pool",
             metrics.applied.clone(),
         );
+        registry.register(
+            "retention_dropped_events",
+            "Expired events dropped since the start",
+            metrics.dropped_events.clone(),
+        );
+        registry.register(
+            "retention_dropped_bytes",
+            "Bytes of these events",
+            metrics.dropped_bytes.clone(),
+        );
+        registry.register(
+            "retention_failures",
+            "Attempts to drop history that failed since the start",
+            metrics.retention_failures.clone(),
+        );
         metrics
     }
 }
@@ -120,6 +141,10 @@ impl Metrics {
         copy(&self.duplicates, &stats.duplicates);
         copy(&self.commits, &stats.commits);
         copy(&self.commit_micros, &stats.commit_micros);
+        let dropped = engine.retentions().stats();
+        copy(&self.dropped_events, &dropped.events);
+        copy(&self.dropped_bytes, &dropped.bytes);
+        copy(&self.retention_failures, &dropped.failures);
         self.queue_bytes
             .set(gauge(stats.queued_bytes.load(Ordering::Relaxed) as u64));
         self.head.set(gauge(engine.head().0));

@@ -15,7 +15,7 @@ use hookpool_engine::{
     follow::{FollowError, blocking},
     past::{Touch, View},
 };
-use hookpool_store::{EventLog, PoolError, PoolStore};
+use hookpool_store::{EventLog, PoolError, PoolSnapshot, PoolStore};
 use warp::{Reply, http::header, reply::Response};
 
 use crate::{
@@ -33,6 +33,7 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
     /// The position that `at=` names, as a position or a time.
     pub(crate) async fn moment(
         &self,
+        stream: &StreamName,
         query: &Query<'_>,
         name: &str,
     ) -> Result<Option<Position>, Problem> {
@@ -41,7 +42,7 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
         };
         let position = match (text.parse(), text.parse::<Timestamp>()) {
             (Ok(position), _) => Position(position),
-            (Err(_), Ok(time)) => self.engine.position_at(time).await?,
+            (Err(_), Ok(time)) => self.engine.position_at(stream, time).await?,
             (Err(_), Err(_)) => {
                 let known = format!("{name} is a position or an RFC 3339 time");
                 return Err(Problem::with(Code::InvalidParameter, known));
@@ -54,6 +55,7 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
         if position > self.engine.applied() {
             return Err(Code::NotYetApplied.into());
         }
+        self.engine.must_reach(stream, position)?;
         Ok(Some(position))
     }
 
@@ -96,13 +98,17 @@ pub(crate) async fn history<L: EventLog, P: PoolStore>(
     let id = decode(id, false)
         .and_then(|id| ItemId::new(id).ok())
         .ok_or(Code::NotFound)?;
-    let after = Position(query.number("after", 0..=u64::MAX - 1)?.unwrap_or(0));
+    let after = query.number("after", 0..=u64::MAX - 1)?.map(Position);
     let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
     app.wait_for(request, &query).await?;
     let view = app.view(&stream).await?;
-    let (touches, more) = app.engine.history(view, id, after, limit).await?;
-    if touches.is_empty() && after == Position::ZERO {
-        return Err(Code::NotFound.into());
+    let (generation, pool) = (view.ruled.generation, Arc::clone(&view.pool));
+    let read = app.engine.history(view, id.clone(), after, limit);
+    let (touches, more) = read.await?;
+    if touches.is_empty() && after.unwrap_or_default() == Position::ZERO {
+        // It may be there, and all that touched it expired.
+        let item = blocking(move || pool.item(&stream, generation, &id)).await?;
+        item.ok_or(Code::NotFound)?;
     }
     let mut json = String::from(r#"{"events":["#);
     for (n, touch) in touches.iter().enumerate() {
@@ -137,8 +143,9 @@ pub(crate) async fn diff<L: EventLog, P: PoolStore>(
     let stream = app.visible(request, stream)?;
     let query = Query::only(&request.query, &["from", "to"])?;
     let missing = || Problem::with(Code::InvalidParameter, "from and to are positions or times");
-    let from = app.moment(&query, "from").await?.ok_or_else(missing)?;
-    let to = app.moment(&query, "to").await?.ok_or_else(missing)?;
+    let from = app.moment(&stream, &query, "from").await?;
+    let to = app.moment(&stream, &query, "to").await?;
+    let (from, to) = (from.ok_or_else(missing)?, to.ok_or_else(missing)?);
     let lines = Lines {
         app: Arc::clone(app),
         view: app.view(&stream).await?,

@@ -32,6 +32,7 @@ pub(crate) enum Code {
     Conflict,
     NotReady,
     PageExpired,
+    BeforeRetention,
     PreconditionFailed,
     PreconditionRequired,
     PayloadTooLarge,
@@ -119,6 +120,11 @@ impl Code {
                 StatusCode::GONE,
                 "PAGE_EXPIRED",
                 "The page chain is too old; start again without after.",
+            ),
+            Self::BeforeRetention => (
+                StatusCode::GONE,
+                "BEFORE_RETENTION",
+                "The stream does not keep history that far back.",
             ),
             Self::PayloadTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -285,7 +291,7 @@ impl From<ControlError> for Problem {
 impl From<PlanError> for Problem {
     fn from(error: PlanError) -> Self {
         let code = match error {
-            PlanError::Running(_) | PlanError::NoPrevious => Code::Conflict,
+            PlanError::Running(_) | PlanError::NoPrevious | PlanError::Dropped(_) => Code::Conflict,
             PlanError::NotRunning(_) | PlanError::NoProjection(_) => Code::NotFound,
             PlanError::Rules(_) => Code::InvalidPayload,
         };
@@ -322,6 +328,10 @@ impl From<FollowError> for Problem {
         match error {
             FollowError::Read(error) => error.into(),
             FollowError::Pool(error) => error.into(),
+            FollowError::BeforeRetention(earliest) => Self::with(
+                Code::BeforeRetention,
+                format!("the earliest position that can be read is {earliest}"),
+            ),
             FollowError::Body(..) | FollowError::Unfit(..) => {
                 tracing::error!(%error, "the past of an item can't be read");
                 Code::Internal.into()

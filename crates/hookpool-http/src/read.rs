@@ -122,6 +122,7 @@ fn stream_json<L: EventLog, P: PoolStore>(
         "generation": served.generation,
         "projection": served.projection.version,
         "quarantined": state.quarantined,
+        "earliest": app.engine.earliest(stream),
         "lag": app.engine.head().0.saturating_sub(app.engine.applied().0),
     }))
 }
@@ -196,7 +197,7 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
     let (nested, selection) = (nested(&query)?, query.selection()?);
     app.wait_for(request, &query).await?;
-    let at = app.moment(&query, "at").await?;
+    let at = app.moment(&stream, &query, "at").await?;
     let (snapshot, after) = match query.text("after")? {
         None => (app.engine.pool(), None),
         Some(token) => {
@@ -335,7 +336,7 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
         .ok_or(Code::NotFound)?;
     app.wait_for(request, &query).await?;
     let key = id.clone();
-    let at = app.moment(&query, "at").await?;
+    let at = app.moment(&stream, &query, "at").await?;
     let view = app.view(&stream).await?;
     let generation = view.ruled.generation;
     let item = match at {
@@ -379,17 +380,17 @@ pub(crate) async fn log<L: EventLog, P: PoolStore>(
     let body = query.flag("body")?;
     let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
     app.wait_for(request, &query).await?;
-    let after = Position(query.number("after", 0..=u64::MAX)?.unwrap_or(0));
+    let after = query.number("after", 0..=u64::MAX)?.map(Position);
     let until = Position(query.number("until", 0..=u64::MAX)?.unwrap_or(u64::MAX));
-    let page = PageRequest {
+    // As of the request: what comes meanwhile is not missing from this page.
+    let head = app.engine.head();
+    let page = app.engine.stream_page(&stream, after, |page| PageRequest {
         until,
         events_max: limit,
         bytes_max: PAGE_BYTES,
-        ..PageRequest::of_stream(stream, after)
-    };
-    // As of the request: what comes meanwhile is not missing from this page.
-    let head = app.engine.head();
-    let page = app.engine.log_page(page).await?;
+        ..page
+    });
+    let page = page.await?;
     if request.best_of(&["application/json", "application/x-ndjson"]) == Some(1) {
         return Ok(ndjson(&page.events, body));
     }
@@ -431,18 +432,14 @@ pub(crate) async fn log_event<L: EventLog, P: PoolStore>(
     let stream = app.visible(request, stream)?;
     Query::only(&request.query, &[])?;
     let after = Position(position.0.checked_sub(1).ok_or(Code::NotFound)?);
-    let page = PageRequest {
-        until: position,
-        events_max: 1,
-        ..PageRequest::of_stream(stream, after)
-    };
-    let event = app
+    let page = app
         .engine
-        .log_page(page)
-        .await?
-        .events
-        .pop()
-        .ok_or(Code::NotFound)?;
+        .stream_page(&stream, Some(after), |page| PageRequest {
+            until: position,
+            events_max: 1,
+            ..page
+        });
+    let event = page.await?.events.pop().ok_or(Code::NotFound)?;
     if request.best_of(&["application/json", "application/octet-stream"]) == Some(1) {
         let mut response = Response::new(event.event.body.into());
         set(

@@ -79,6 +79,7 @@ pub(crate) enum GenerationsRoute<'a> {
     Rollback,
     Release,
     Quarantine,
+    Retention,
 }
 
 /// What can be done with a rebuild.
@@ -213,6 +214,7 @@ impl<'a> GenerationsRoute<'a> {
             (Some("release"), []) => Self::Release,
             (None, ["projection"]) => Self::Projection,
             (None, ["quarantine"]) => Self::Quarantine,
+            (None, ["retention"]) => Self::Retention,
             (None, ["rebuilds"]) => Self::Rebuilds,
             (None, ["rebuilds", id]) => Self::rebuild(id)?,
             (None, ["rebuilds", id, "diff"]) => Self::Diff { id },
@@ -241,6 +243,7 @@ impl<'a> GenerationsRoute<'a> {
             Self::Projection => &["GET", "HEAD", "PUT"],
             Self::Rebuilds => &["GET", "HEAD", "POST"],
             Self::Rebuild { .. } | Self::Diff { .. } | Self::Quarantine => &["GET", "HEAD"],
+            Self::Retention => &["GET", "HEAD", "PUT", "DELETE"],
             Self::Act { .. } | Self::Rollback | Self::Release => &["POST"],
         }
     }

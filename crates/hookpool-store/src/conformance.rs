@@ -4,6 +4,7 @@
 //! A promise panics when it is broken. It gets a store of its own, empty, and may close and open it.
 
 mod blocks;
+mod drops;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use blocks::*;
+pub use drops::*;
 
 /// Makes logs to be tested.
 pub trait LogFixture {
@@ -73,6 +75,15 @@ macro_rules! log_conformance {
             the_end_is_the_head_with_the_digest_of_the_last_block
             blocks_never_end_past_the_head
             blocks_are_the_same_after_reopening
+            a_dropped_event_is_gone_and_every_other_is_as_it_was
+            dropping_leaves_the_head_the_end_and_the_chain
+            a_dropped_event_is_gone_from_the_bytes_of_its_block
+            dropping_twice_or_what_is_not_there_is_nothing
+            a_block_may_lose_all_of_its_events
+            a_log_may_lose_all_of_its_events_and_goes_on
+            pages_are_bounded_and_go_on_past_dropped_events
+            duplicates_of_what_was_kept_are_known
+            events_are_dropped_while_others_are_appended
         );
     };
     ($fixture:expr, $($promise:ident)+) => {$(
@@ -99,6 +110,7 @@ macro_rules! pool_conformance {
             a_commit_of_a_generation_that_is_built_leaves_the_checkpoint
             the_past_of_an_item_is_found_by_position
             notes_are_found_by_position_and_quarantine_by_itself
+            dropped_history_goes_with_the_commit_that_replaces_it
             a_removed_generation_leaves_nothing_and_others_stay
         );
     };

@@ -12,7 +12,9 @@ use hookpool_core::{
 };
 use thiserror::Error;
 
-use crate::log::{AppendError, Appended, Cause, EventLog, LogEnd, Page, PageRequest, ReadError};
+use crate::log::{
+    AppendError, Appended, Cause, Dropped, EventLog, LogEnd, Page, PageRequest, ReadError,
+};
 
 /// Which failures happen and how often. "One in `n`" calls on average; 0 is never.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,9 +23,9 @@ pub struct Faults {
     pub seed: u64,
     /// Every call takes up to this long; a delay needs a tokio runtime with time.
     pub delay_max: Duration,
-    /// One in this many appends ends as [`AppendError::Unknown`], half of them after the events were appended.
+    /// One in this many appends and drops ends as [`AppendError::Unknown`], half of them after it was done.
     pub unknown_one_in: u64,
-    /// One in this many appends ends as [`AppendError::Final`], half of them after the events were appended, and so do all later ones.
+    /// One in this many appends and drops ends as [`AppendError::Final`], half of them after it was done, and so do all later ones.
     pub final_one_in: u64,
     /// One in this many reads of pages or blocks ends as [`ReadError::Backend`].
     pub read_one_in: u64,
@@ -107,25 +109,11 @@ impl<L> FaultyLog<L> {
 }
 
 impl<L: EventLog> FaultyLog<L> {
-    async fn append_as_fated(
+    /// Writes unless this fails first; which error there is, if any, was decided by the seed.
+    async fn write<T>(
         &self,
-        batch: Vec<NewEvent>,
-        fate: Fate,
-        error: impl FnOnce() -> AppendError,
-    ) -> Result<Vec<Appended>, AppendError> {
-        match fate {
-            Fate::Works => self.inner.append(batch).await,
-            Fate::FailsBefore => Err(error()),
-            Fate::FailsAfter => {
-                self.inner.append(batch).await?;
-                Err(error())
-            }
-        }
-    }
-}
-
-impl<L: EventLog> EventLog for FaultyLog<L> {
-    async fn append(&self, batch: Vec<NewEvent>) -> Result<Vec<Appended>, AppendError> {
+        write: impl Future<Output = Result<T, AppendError>>,
+    ) -> Result<T, AppendError> {
         self.delay().await;
         let (stopped, unknown, last) = self.with_state(|state| {
             let unknown = state.random.fate(self.faults.unknown_one_in);
@@ -135,12 +123,28 @@ impl<L: EventLog> EventLog for FaultyLog<L> {
         if let Some(cause) = stopped {
             return Err(AppendError::Final(cause));
         }
-        if last == Fate::Works {
-            let error = || AppendError::Unknown(Arc::new(Injected));
-            self.append_as_fated(batch, unknown, error).await
+        let fate = if last == Fate::Works { unknown } else { last };
+        let written = match fate {
+            Fate::Works => return write.await,
+            Fate::FailsBefore => Ok(()),
+            Fate::FailsAfter => write.await.map(drop),
+        };
+        written?;
+        Err(if last == Fate::Works {
+            AppendError::Unknown(Arc::new(Injected))
         } else {
-            self.append_as_fated(batch, last, || self.stop()).await
-        }
+            self.stop()
+        })
+    }
+}
+
+impl<L: EventLog> EventLog for FaultyLog<L> {
+    async fn append(&self, batch: Vec<NewEvent>) -> Result<Vec<Appended>, AppendError> {
+        self.write(self.inner.append(batch)).await
+    }
+
+    async fn drop_events(&self, positions: Vec<Position>) -> Result<Dropped, AppendError> {
+        self.write(self.inner.drop_events(positions)).await
     }
 
     async fn page(&self, request: PageRequest) -> Result<Page, ReadError> {
@@ -254,6 +258,33 @@ mod tests {
         let failed = outcomes.iter().skip(worked);
         assert!(failed.clone().count() > 0 && failed.clone().all(|outcome| *outcome == "final"));
         assert!((worked as u64..=worked as u64 + 1).contains(&head.0));
+    }
+
+    #[tokio::test]
+    async fn drops_fail_as_appends_do() {
+        let faults = Faults {
+            seed: 1,
+            unknown_one_in: 2,
+            final_one_in: 60,
+            ..Faults::default()
+        };
+        let log = FaultyLog::new(MemoryLog::new(Epoch(1)), faults);
+        let events = (0..100).map(|n| sample::event("s", n, "{}")).collect();
+        log.inner().append(events).await.unwrap();
+        let (mut dropped, mut unknown, mut last) = (0, 0, 0);
+        for n in 1..=100 {
+            match log.drop_events(vec![Position(n)]).await {
+                Ok(one) => dropped += one.events,
+                Err(AppendError::Unknown(_)) => unknown += 1,
+                Err(AppendError::Final(_)) => last += 1,
+            }
+        }
+        assert!(dropped > 0 && unknown > 0 && last > 0);
+        let left = log.inner().page(PageRequest::after(Position::ZERO)).await;
+        let gone = 100 - left.unwrap().events.len() as u64;
+        assert!(gone > dropped && gone < dropped + unknown + last, "{gone}");
+        let appended = log.append(vec![sample::event("s", 101, "{}")]).await;
+        assert!(matches!(appended, Err(AppendError::Final(_))));
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,8 @@ pub mod memory;
 pub mod pool;
 
 pub use log::{
-    AppendError, Appended, Cause, EventLog, LogEnd, Page, PageRequest, ReadError, wait_past,
+    AppendError, Appended, Cause, Dropped, EventLog, LogEnd, Page, PageRequest, ReadError,
+    wait_past,
 };
 pub use pool::{
     Checkpoint, DifferenceState, GenerationChanges, GenerationState, ItemPage, PoolChanges,

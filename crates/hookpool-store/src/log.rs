@@ -33,9 +33,14 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 ///
 /// **Head** is the last durable position. It never moves back, and moves only after what it covers can be read.
 ///
-/// **Blocks.** The events lie in blocks, one for each commit; how a batch is divided into commits is the log's business. A block never changes, and
-/// names the digest of the one before it, the first one zeros: so the digest of the last block is that of the whole history. Blocks are
+/// **Blocks.** The events lie in blocks, one for each commit; how a batch is divided into commits is the log's business. A block never changes but by losing
+/// events that are dropped, and names the digest of the one before it, the first one zeros: so the digest of the last block is that of the whole history. Blocks are
 /// read whole, in order, without one missing in between, and none ends past the head.
+///
+/// **Dropping.** A dropped event is gone for good, from pages and from its block. Its position stays a gap; its block keeps its place and the digest of what was
+/// committed, even without any event. So head, end and chain stay what they were, and every other event is there as before, at its position, byte for byte.
+/// What is reported dropped stays dropped through a kill and a power cut; after an error each event is wholly there or dropped. Dropping may run while the appender appends, which never waits
+/// for more than a small part of it. A dropped event may be forgotten for duplicates, so whoever drops leaves what is younger than the window.
 ///
 /// **End** is the head with the digest of the block that ends there. Both are of one moment.
 ///
@@ -58,6 +63,13 @@ pub trait EventLog: Send + Sync + 'static {
         after: Position,
         bytes_max: usize,
     ) -> impl Future<Output = Result<Vec<Block>, ReadError>> + Send;
+
+    /// Drops the events at these positions, in any order, and returns when that is durable. A position without an event is nothing.
+    /// A call may block for as long as a backend needs to give their bytes back to the disk.
+    fn drop_events(
+        &self,
+        positions: Vec<Position>,
+    ) -> impl Future<Output = Result<Dropped, AppendError>> + Send;
 
     /// The last durable position.
     fn head(&self) -> Position;
@@ -102,6 +114,13 @@ impl<L: EventLog> EventLog for Arc<L> {
         L::blocks(self, after, bytes_max)
     }
 
+    fn drop_events(
+        &self,
+        positions: Vec<Position>,
+    ) -> impl Future<Output = Result<Dropped, AppendError>> + Send {
+        L::drop_events(self, positions)
+    }
+
     fn head(&self) -> Position {
         L::head(self)
     }
@@ -144,6 +163,22 @@ impl Appended {
         match self {
             Self::New(position) | Self::Duplicate(position) => position,
         }
+    }
+}
+
+/// What was dropped by one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// Number of events.
+    pub events: u64,
+    /// Bytes of their entries in their blocks.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Dropped {
+    fn add_assign(&mut self, other: Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
     }
 }
 
@@ -194,7 +229,7 @@ pub struct Page {
     pub through: Position,
 }
 
-/// Why a batch was not, or perhaps not, appended.
+/// Why a batch was not, or perhaps not, appended; or events dropped.
 #[derive(Debug, Clone, Error)]
 pub enum AppendError {
     /// Perhaps it was; the log goes on.

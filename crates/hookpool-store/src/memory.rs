@@ -1,7 +1,7 @@
 //! Both contracts in memory: the reference, and what fast tests run on. Durable until the process ends.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use crate::{
     dedupe::DedupeWindow,
     log::{
-        AppendError, Appended, Cause, EventLog, LogEnd, Page, PageRequest, ReadError, wait_past,
+        AppendError, Appended, Cause, Dropped, EventLog, LogEnd, Page, PageRequest, ReadError,
+        wait_past,
     },
     pool::{
         Checkpoint, GenerationState, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore,
@@ -38,6 +39,8 @@ struct LogState {
     /// The same events as they are committed.
     blocks: Vec<Block>,
     end: LogEnd,
+    /// Of the last event, dropped or not.
+    last: Position,
     dedupe: DedupeWindow,
 }
 
@@ -58,11 +61,8 @@ impl LogState {
         if let Some(position) = event.dedupe.and_then(|key| self.dedupe.find(&key)) {
             return Appended::Duplicate(position);
         }
-        let position = self
-            .events
-            .last()
-            .map_or(Position::ZERO, |event| event.position)
-            .plus(1);
+        let position = self.last.plus(1);
+        self.last = position;
         if let Some(key) = event.dedupe {
             self.dedupe.remember(key, event.time, position);
         }
@@ -88,6 +88,23 @@ impl LogState {
         self.blocks
             .push(block.map_err(|error| AppendError::Final(Arc::new(error) as Cause))?);
         Ok(())
+    }
+
+    fn drop_events(&mut self, positions: &BTreeSet<Position>) -> Result<Dropped, AppendError> {
+        let mut dropped = Dropped::default();
+        for block in &mut self.blocks {
+            let thinning = block
+                .thin(positions)
+                .map_err(|error| AppendError::Unknown(Arc::new(error) as Cause))?;
+            if let Some(thinning) = thinning {
+                dropped.events += thinning.events;
+                dropped.bytes += thinning.bytes;
+                *block = thinning.block;
+            }
+        }
+        self.events
+            .retain(|event| !positions.contains(&event.position));
+        Ok(dropped)
     }
 
     fn blocks(&self, after: Position, bytes_max: usize) -> Vec<Block> {
@@ -159,6 +176,10 @@ impl EventLog for MemoryLog {
         Ok(locked(&self.state).blocks(after, bytes_max))
     }
 
+    async fn drop_events(&self, positions: Vec<Position>) -> Result<Dropped, AppendError> {
+        locked(&self.state).drop_events(&positions.into_iter().collect())
+    }
+
     fn head(&self) -> Position {
         *self.head.borrow()
     }
@@ -225,7 +246,24 @@ impl PoolStore for MemoryPool {
                 .histories
                 .extend(histories.map(|(id, history)| ((id, history.last()), history)));
             generation.notes.extend(changes.notes);
+            for (id, before) in changes.dropped_histories {
+                let old = (id.clone(), Position::ZERO)..(id, before);
+                let old: Vec<_> = generation
+                    .histories
+                    .range(old)
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                old.iter()
+                    .for_each(|key| drop(generation.histories.remove(key)));
+            }
+            for position in &changes.dropped_notes {
+                generation.notes.remove(position);
+            }
         }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), PoolError> {
         Ok(())
     }
 

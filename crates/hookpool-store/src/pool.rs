@@ -21,6 +21,9 @@ use crate::log::Cause;
 /// **Generations** are apart. One that is being built has a place of its own up to which the log is in it, and moves by commits that leave
 /// the checkpoint where it is. Several may write at once, each its own generations; commits take their turns.
 ///
+/// **Less history.** A commit can take notes and histories away that the retention of the stream no longer keeps. What it puts in their place is in the
+/// same commit, so a history begins where the one before it did or at the floor, never in between.
+///
 /// **Reads** go through a snapshot that is published after each commit: all reads of one snapshot see one checkpoint.
 pub trait PoolStore: Send + Sync + 'static {
     /// Its view at one checkpoint.
@@ -34,6 +37,12 @@ pub trait PoolStore: Send + Sync + 'static {
     /// # Errors
     /// [`PoolError`]; the state is then that of the last commit.
     fn commit(&self, changes: PoolChanges) -> Result<(), PoolError>;
+
+    /// Returns when all commits so far outlive a power cut. What is read from a log that drops events after this needs none of them.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn sync(&self) -> Result<(), PoolError>;
 
     /// Removes all of a generation that nobody writes any more. May take long; from its begin on the generation counts as one that is
     /// being built, so that nobody takes what is left for all. Broken off, it can be called again.
@@ -53,6 +62,10 @@ impl<P: PoolStore> PoolStore for Arc<P> {
 
     fn commit(&self, changes: PoolChanges) -> Result<(), PoolError> {
         P::commit(self, changes)
+    }
+
+    fn sync(&self) -> Result<(), PoolError> {
+        P::sync(self)
     }
 
     fn remove(&self, stream: &StreamName, generation: Generation) -> Result<(), PoolError> {
@@ -261,10 +274,14 @@ pub struct GenerationChanges {
     pub state: GenerationState,
     /// Items as they are now, each at most once; shared with a writer that has them in hand.
     pub items: Vec<(ItemId, Arc<Item>)>,
-    /// Histories that are full.
+    /// Histories that are full, or that begin at the floor.
     pub histories: Vec<(ItemId, History)>,
     /// What became of events, where they don't say it themselves.
     pub notes: Vec<(Position, Note)>,
+    /// Items whose histories that end before a position go.
+    pub dropped_histories: Vec<(ItemId, Position)>,
+    /// Events whose notes go; most have none.
+    pub dropped_notes: Vec<Position>,
 }
 
 impl GenerationChanges {
@@ -278,6 +295,8 @@ impl GenerationChanges {
             items: Vec::new(),
             histories: Vec::new(),
             notes: Vec::new(),
+            dropped_histories: Vec::new(),
+            dropped_notes: Vec::new(),
         }
     }
 }

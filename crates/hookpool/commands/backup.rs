@@ -111,7 +111,8 @@ impl LogCopy {
                 if seen {
                     self.append(&block)?;
                 } else {
-                    let same = last.as_ref().map(Block::bytes) == Some(block.bytes());
+                    // The server's may have lost events since.
+                    let same = last.as_ref().map(Block::digest) == Some(block.digest());
                     ensure!(same, "{}", self.diverged());
                     seen = true;
                 }

@@ -96,9 +96,13 @@ async fn get(args: &ItemsGetArgs, consumer: &Consumer) -> anyhow::Result<()> {
             output::or_dash(origin.map(|origin| origin.position)),
             output::or_dash(origin.map(|origin| &origin.time)),
             output::or_dash(origin.map(|origin| &origin.connector)),
+            output::or_dash(origin.map(|origin| &origin.request_id)),
         ]
     });
-    output::table(["field", "value", "position", "time", "connector"], rows)
+    output::table(
+        ["field", "value", "position", "time", "connector", "request"],
+        rows,
+    )
 }
 
 async fn history(args: &ItemsHistoryArgs, consumer: &Consumer) -> anyhow::Result<()> {
@@ -123,11 +127,15 @@ async fn history(args: &ItemsHistoryArgs, consumer: &Consumer) -> anyhow::Result
             event.position.to_string(),
             event.time,
             event.connector,
+            event.request_id,
             what,
         ]
     };
     let rows = history.events.into_iter().map(row);
-    output::table(["position", "time", "connector", "changed"], rows)?;
+    output::table(
+        ["position", "time", "connector", "request", "changed"],
+        rows,
+    )?;
     if let Some(next) = history.next {
         output::say(&format!("there is more: --after {next}"));
     }

@@ -98,9 +98,10 @@ async fn list(args: &LogListArgs, consumer: &Consumer) -> anyhow::Result<()> {
 async fn chain(args: &LogListArgs, consumer: &Consumer) -> anyhow::Result<EventPage> {
     let mut all = EventPage {
         events: Vec::new(),
-        next: Some(args.after),
+        next: None,
     };
-    while let Some(after) = all.next {
+    let mut after = args.after;
+    loop {
         let left = args.limit.saturating_sub(all.events.len() as u64);
         if left == 0 {
             break;
@@ -109,7 +110,10 @@ async fn chain(args: &LogListArgs, consumer: &Consumer) -> anyhow::Result<EventP
             .log(&args.stream, after, left.min(PAGE), args.body)
             .await?;
         all.events.extend(page.events);
-        all.next = page.next;
+        (all.next, after) = (page.next, page.next);
+        if all.next.is_none() {
+            break;
+        }
     }
     Ok(all)
 }

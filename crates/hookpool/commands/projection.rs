@@ -3,7 +3,7 @@
 use std::{io::Read as _, path::Path};
 
 use anyhow::Context as _;
-use hookpool_client::Projection;
+use hookpool_client::{Check, Projection};
 use hookpool_core::projection::{self, Rules};
 
 use crate::{
@@ -42,13 +42,19 @@ async fn show(args: &ProjectionShowArgs, globals: &Globals) -> anyhow::Result<()
 async fn set(args: &ProjectionSetArgs, globals: &Globals) -> anyhow::Result<()> {
     let rules = read(&args.file)?;
     let operator = globals.operator()?;
-    if args.check || args.check_history {
-        let checked = operator
-            .check_projection(&args.stream, &rules, args.check_history)
-            .await?;
-        return match args.output.is_json() {
-            true => output::json(&checked),
-            false => print_check(&checked),
+    let check = match (&args.check_item, args.check_history, args.check) {
+        (Some(id), ..) => Some(Check::Item(id)),
+        (None, true, _) => Some(Check::History),
+        (None, false, true) => Some(Check::Rules),
+        (None, false, false) => None,
+    };
+    if let Some(check) = check {
+        let checked = operator.check_projection(&args.stream, &rules, check);
+        let checked = checked.await?;
+        return match check {
+            _ if args.output.is_json() => output::json(&checked),
+            Check::Item(id) => print_item(id, &checked),
+            Check::Rules | Check::History => print_check(&checked),
         };
     }
     let stored = operator.set_projection(&args.stream, &rules).await?;
@@ -59,6 +65,20 @@ async fn set(args: &ProjectionSetArgs, globals: &Globals) -> anyhow::Result<()> 
     output::say(&format!(
         "nothing changes for readers yet: hookpool rebuild start {}",
         args.stream
+    ));
+    Ok(())
+}
+
+/// The difference as `rebuild diff` prints it.
+fn print_item(id: &str, checked: &serde_json::Value) -> anyhow::Result<()> {
+    let events = output::or_dash(checked.get("events"));
+    let difference = checked.get("difference").filter(|it| !it.is_null());
+    match difference {
+        Some(difference) => output::json(difference)?,
+        None => output::line(&output::printable(&format!("{id} would not change")))?,
+    }
+    output::say(&format!(
+        "under these rules {events} events are of this item"
     ));
     Ok(())
 }

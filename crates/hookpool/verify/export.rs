@@ -22,7 +22,11 @@ use crate::{
 struct Read {
     header: Option<Header>,
     events: u64,
+    thinned: u64,
+    dropped: u64,
     last: Position,
+    /// Everything up to here is intact.
+    reached: Position,
     /// Of the last intact block.
     digest: Option<Digest>,
     /// Of the block that ends where the head is.
@@ -51,7 +55,10 @@ impl Read {
         let mut read = Self {
             header: None,
             events: 0,
+            thinned: 0,
+            dropped: 0,
             last: Position::ZERO,
+            reached: Position::ZERO,
             digest: None,
             at_head: None,
             error: None,
@@ -79,12 +86,16 @@ impl Read {
                 if let Scope::Chained { previous } = header.scope {
                     self.ends(header.range.after, previous, head);
                 }
-                self.last = header.range.after;
+                (self.last, self.reached) = (header.range.after, header.range.after);
                 self.header = Some(header);
+            }
+            Piece::Thinned(dropped) => {
+                self.thinned += 1;
+                self.dropped += u64::from(dropped);
             }
             Piece::Event(position) => {
                 self.events += 1;
-                self.last = position;
+                (self.last, self.reached) = (position, position);
             }
             Piece::Block(block) => self.ends(block.last, block.digest, head),
             Piece::Trailer => {}
@@ -93,6 +104,7 @@ impl Read {
 
     fn ends(&mut self, position: Position, digest: Digest, head: Option<Position>) {
         self.digest = Some(digest);
+        self.reached = position;
         if head == Some(position) {
             self.at_head = Some(digest);
         }
@@ -114,7 +126,7 @@ impl Read {
         }
         kept.problem(History {
             epoch: *epoch,
-            end: self.last,
+            end: self.reached,
             digest: self.at_head,
         })
     }
@@ -131,13 +143,15 @@ impl Read {
                 ("after", header.range.after.to_string()),
                 ("until", header.range.until.to_string()),
                 ("events", self.events.to_string()),
+                ("dropped", self.dropped.to_string()),
+                ("thinned blocks", self.thinned.to_string()),
                 ("digest", output::or_dash(self.digest)),
             ])?;
         }
         match &self.error {
             Some(error) => output::line(&format!(
                 "\nexport: intact up to position {}, then: {error}",
-                self.last
+                self.reached
             ))?,
             None => output::line("\nexport: whole, every event intact")?,
         }
@@ -158,6 +172,8 @@ struct VerifiedExport {
     until: Option<u64>,
     chained: bool,
     events: u64,
+    thinned: u64,
+    dropped: u64,
     last: u64,
     digest: Option<String>,
     ok: bool,
@@ -174,6 +190,8 @@ impl From<&Read> for VerifiedExport {
             until: header.map(|header| header.range.until.0),
             chained: read.digest.is_some(),
             events: read.events,
+            thinned: read.thinned,
+            dropped: read.dropped,
             last: read.last.0,
             digest: read.digest.map(|digest| digest.to_string()),
             ok: read.error.is_none(),

@@ -1,16 +1,14 @@
 //! The commands of "Change the rules of a stream" in `docs/operating.md`, run as they are printed.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::{deliver, operate};
-use crate::common::program::{both, command, hookpool, repository};
+use crate::common::program::repository;
 use crate::common::server::{Connector, Data, Server};
+use crate::common::terminal::Terminal;
 
 /// The lines of the block, comments included.
 fn printed() -> Vec<String> {
@@ -19,55 +17,6 @@ fn printed() -> Vec<String> {
     let (_, block) = section.split_once("```sh\n").unwrap();
     let (block, _) = block.split_once("```").unwrap();
     block.lines().map(str::to_owned).collect()
-}
-
-/// A folder to work in, where `hookpool` is a command.
-struct Terminal {
-    folder: TempDir,
-    server: String,
-    key: String,
-}
-
-impl Terminal {
-    fn new(server: &Server) -> Self {
-        let folder = TempDir::with_prefix("hookpool-terminal-").unwrap();
-        symlink(hookpool().get_program(), folder.path().join("hookpool")).unwrap();
-        Self {
-            folder,
-            server: server.url(),
-            key: server.operator_key.clone(),
-        }
-    }
-
-    fn file(&self) -> std::path::PathBuf {
-        self.folder.path().join("sales.toml")
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let path = std::env::var("PATH").unwrap();
-        let mut shell: Command = command("sh");
-        shell
-            .env("PATH", format!("{}:{path}", self.folder.path().display()))
-            .env("HOOKPOOL_SERVER", &self.server)
-            .env("HOOKPOOL_OPERATOR_KEY", &self.key)
-            .current_dir(self.folder.path())
-            .args(["-c", line]);
-        shell.output().unwrap()
-    }
-
-    /// Runs a line that has to end with this code, and gives what it wrote to stdout and stderr.
-    #[track_caller]
-    fn expect(&self, line: &str, code: i32) -> (String, String) {
-        let output = self.run(line);
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "{line}\n{}",
-            both(&output)
-        );
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (text(output.stdout), text(output.stderr))
-    }
 }
 
 /// The value of a fact in a printed table.
@@ -107,14 +56,14 @@ fn the_commands_of_a_change_of_rules_work_as_printed() {
     let data = Data::new();
     let server = data.serve();
     let connector = filled(&server);
-    let terminal = Terminal::new(&server);
+    let terminal = Terminal::at(&server);
     let before = operate(&server, "sales").hash();
     let lines = printed();
     let [show, set, start, diff, status, promote, rollback, release] = &lines[..] else {
         panic!("the page has other commands by now: {lines:#?}")
     };
     terminal.expect(show, 0);
-    edit(&terminal.file());
+    edit(&terminal.file("sales.toml"));
     check_history(&terminal, set);
     check_start(&terminal, start);
     check_difference(&terminal, diff, status);

@@ -102,6 +102,7 @@ fn copied(data: &Data) -> TempDir {
     copy
 }
 
+/// Three processes; each draws its own seeds for its hash maps too.
 #[test]
 fn time_zone_and_language_of_the_machine_change_nothing() {
     let data = Data::new();

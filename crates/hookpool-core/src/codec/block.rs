@@ -1,8 +1,14 @@
 //! A block: the events of one commit in one envelope. The unit that is written, synced, chained and checked.
 
+mod thin;
+
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
+
+pub use thin::{THINNED_HEADER_BYTES, Thinned, Thinning, encode_thinned, thinned_crc};
 
 use super::META_CONFIG;
 use crate::{
@@ -14,12 +20,16 @@ use crate::{
 
 /// First bytes of every block; also what a search of a raw journal looks for.
 pub const MAGIC: [u8; 4] = *b"HKPL";
-/// The format that is written. Every format ever written stays readable.
+/// The format of a block as a commit writes it. Every format ever written stays readable.
 pub const FORMAT_VERSION: u8 = 1;
-/// Bytes before the first entry.
+/// The format of a block that lost events.
+pub const THINNED_VERSION: u8 = 2;
+/// Bytes that every format begins with; a block of format 1 has its first entry behind them.
 pub const HEADER_BYTES: usize = 68;
 /// Bytes of an entry before its metadata.
 const ENTRY_HEADER_BYTES: usize = 12;
+/// Of these, its checksum.
+const CRC_BYTES: usize = 4;
 
 /// SHA-256 of a whole block. Each block holds that of the one before it, the first one zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -41,7 +51,7 @@ impl std::fmt::Debug for Digest {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BlockError {
     /// A newer Hookpool wrote it.
-    #[error("read a block of format {0}; this program knows formats up to {FORMAT_VERSION}")]
+    #[error("read a block of format {0}; this program knows formats up to {THINNED_VERSION}")]
     NewerFormat(u8),
     /// The header is cut, or its checksum is wrong.
     #[error("read a block: its header is damaged")]
@@ -56,14 +66,16 @@ pub enum BlockError {
 pub struct BlockHeader {
     /// Of the log.
     pub epoch: Epoch,
-    /// Of its first event; the others follow without gaps.
+    /// Of its first event as it was committed; the others followed without gaps.
     pub first: Position,
-    /// Number of events, at least one.
+    /// Number of events as it was committed, at least one.
     pub count: u32,
-    /// Bytes of all entries.
+    /// Bytes that follow.
     pub length: u32,
     /// Digest of the block before.
     pub previous: Digest,
+    /// What became of it since.
+    pub thinned: Option<Thinned>,
 }
 
 impl BlockHeader {
@@ -73,11 +85,14 @@ impl BlockHeader {
         Position(self.first.0 + u64::from(self.count) - 1)
     }
 
-    fn encode(&self) -> [u8; HEADER_BYTES] {
-        let mut header = [0; HEADER_BYTES];
-        let fields = [
+    fn encode(&self) -> Vec<u8> {
+        let version = match self.thinned {
+            None => FORMAT_VERSION,
+            Some(_) => THINNED_VERSION,
+        };
+        let mut header = [
             &MAGIC[..],
-            &[FORMAT_VERSION, 0, 0, 0],
+            &[version, 0, 0, 0],
             &self.epoch.0.to_le_bytes(),
             &self.first.0.to_le_bytes(),
             &self.count.to_le_bytes(),
@@ -85,15 +100,26 @@ impl BlockHeader {
             &self.previous.0,
         ]
         .concat();
-        let crc = crc32fast::hash(&fields).to_le_bytes();
-        header
-            .iter_mut()
-            .zip(fields.iter().chain(&crc))
-            .for_each(|(to, from)| *to = *from);
+        header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
+        if let Some(thinned) = &self.thinned {
+            thinned.encode(&mut header);
+        }
         header
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, BlockError> {
+    /// Reads the header of the block that begins with these bytes.
+    ///
+    /// # Errors
+    /// [`BlockError`]
+    pub fn of(bytes: &[u8]) -> Result<Self, BlockError> {
+        let (version, mut header) = Self::decode_start(bytes)?;
+        if version == THINNED_VERSION {
+            header.thinned = Some(Thinned::decode(bytes, &header).ok_or(BlockError::Header)?);
+        }
+        Ok(header)
+    }
+
+    fn decode_start(bytes: &[u8]) -> Result<(u8, Self), BlockError> {
         let mut reader = Reader(bytes.get(..HEADER_BYTES).ok_or(BlockError::Header)?);
         let checked = bytes.get(..HEADER_BYTES - 4).ok_or(BlockError::Header)?;
         let mut parse = || {
@@ -105,16 +131,30 @@ impl BlockHeader {
                 count: u32::from_le_bytes(reader.array()?),
                 length: u32::from_le_bytes(reader.array()?),
                 previous: Digest(reader.array()?),
+                thinned: None,
             };
             let intact = reader.array() == Some(crc32fast::hash(checked).to_le_bytes());
             let sane = magic == MAGIC && header.count > 0 && header.first > Position::ZERO;
             (intact && sane).then_some((version, header))
         };
         match parse() {
-            Some((FORMAT_VERSION, header)) => Ok(header),
+            Some((version, header)) if version <= THINNED_VERSION => Ok((version, header)),
             Some((version, _)) => Err(BlockError::NewerFormat(version)),
             None => Err(BlockError::Header),
         }
+    }
+
+    /// Bytes before the first entry.
+    fn header_bytes(&self) -> usize {
+        match self.thinned {
+            None => HEADER_BYTES,
+            Some(_) => THINNED_HEADER_BYTES,
+        }
+    }
+
+    /// Bytes of the whole block.
+    fn block_bytes(&self) -> Option<usize> {
+        HEADER_BYTES.checked_add(usize::try_from(self.length).ok()?)
     }
 }
 
@@ -123,7 +163,7 @@ impl BlockHeader {
 pub struct EncodedBlock {
     /// All of it.
     pub bytes: Vec<u8>,
-    /// Of the bytes.
+    /// Of the bytes, or, of a thinned block, of what they were.
     pub digest: Digest,
     /// Of its last event.
     pub last: Position,
@@ -154,6 +194,7 @@ pub fn encode_block<'a>(
         count,
         length,
         previous,
+        thinned: None,
     };
     bytes
         .iter_mut()
@@ -174,7 +215,7 @@ pub fn encode_block<'a>(
 #[must_use]
 pub fn event_crc(Event { position, event }: &Event) -> u32 {
     let (meta, lengths) = encode_meta(event);
-    entry_crc(*position, &lengths, &meta, &event.body)
+    entry_crc(*position, &[&lengths, &meta, &event.body])
 }
 
 /// A block that was read back. The header is checked; each event is checked as it is read.
@@ -190,8 +231,8 @@ impl Block {
     /// # Errors
     /// [`BlockError`]
     pub fn parse(bytes: Bytes) -> Result<Self, BlockError> {
-        let header = BlockHeader::decode(&bytes)?;
-        if u64::try_from(bytes.len()).ok() == Some(HEADER_BYTES as u64 + u64::from(header.length)) {
+        let header = BlockHeader::of(&bytes)?;
+        if header.block_bytes() == Some(bytes.len()) {
             Ok(Self { header, bytes })
         } else {
             Err(BlockError::Entry(header.first))
@@ -204,10 +245,21 @@ impl Block {
         &self.header
     }
 
-    /// SHA-256 over all of it.
+    /// SHA-256 over all of it as it was committed: what the next block names.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest(Sha256::digest(&self.bytes).into())
+        match &self.header.thinned {
+            None => Digest(Sha256::digest(&self.bytes).into()),
+            Some(thinned) => thinned.digest,
+        }
+    }
+
+    /// Number of its events that are there.
+    #[must_use]
+    pub fn events_kept(&self) -> u32 {
+        self.header
+            .thinned
+            .map_or(self.header.count, |thinned| thinned.kept)
     }
 
     /// Takes the first block off bytes that may go on; `None` as long as it is not whole.
@@ -218,9 +270,8 @@ impl Block {
         if stream.len() < HEADER_BYTES {
             return Ok(None);
         }
-        let header = BlockHeader::decode(stream)?;
-        let length = usize::try_from(header.length).map_err(|_| BlockError::Header)?;
-        let end = HEADER_BYTES + length;
+        let (_, header) = BlockHeader::decode_start(stream)?;
+        let end = header.block_bytes().ok_or(BlockError::Header)?;
         if stream.len() < end {
             return Ok(None);
         }
@@ -249,29 +300,98 @@ impl Block {
         &self,
         from: Position,
     ) -> impl Iterator<Item = Result<Event, BlockError>> + '_ {
-        let mut at = HEADER_BYTES;
-        let mut next = self.header.first;
-        let mut failed = false;
+        self.events_within(from..Position(u64::MAX))
+    }
+
+    /// Its events from a position on and before another; the others are passed over unread.
+    pub fn events_within(
+        &self,
+        Range { start, end }: Range<Position>,
+    ) -> impl Iterator<Item = Result<Event, BlockError>> + '_ {
+        let mut entries = Entries::of(self);
         let mut names = Names::default();
+        // An ordinal that was changed must not hide its event.
+        let unread = self.header.thinned.is_none();
+        let passed_over = move |position, entry: &Entry<'_>| {
+            position < start && (unread || entry.is_intact(position))
+        };
         std::iter::from_fn(move || {
-            while !failed && next <= self.header.last() {
-                let position = next;
-                next = next.plus(1);
-                let entry = Entry::read(&self.bytes, &mut at);
-                if entry.is_some() && position < from {
+            loop {
+                let (position, entry) = match entries.next()? {
+                    Ok(entry) => entry,
+                    Err(error) => return Some(Err(error)),
+                };
+                if position >= end {
+                    return None;
+                }
+                if passed_over(position, &entry) {
                     continue;
                 }
-                let event = entry.and_then(|entry| entry.decode(position, &mut names));
-                failed = event.is_none();
+                let event = entry.decode(&self.bytes, position, &mut names);
+                entries.failed = event.is_none();
                 return Some(event.ok_or(BlockError::Entry(position)));
             }
-            // Bytes behind the last event are not ours: the length of an entry was changed.
-            if !failed && at != self.bytes.len() {
-                failed = true;
-                return Some(Err(BlockError::Entry(self.header.last())));
-            }
-            None
         })
+    }
+}
+
+/// The entries of a block as they lie in it; the first one that can't lie there ends it with an error.
+struct Entries<'a> {
+    block: &'a Block,
+    at: usize,
+    left: u32,
+    /// The next entry has this position, or in a thinned block a greater one.
+    next: Position,
+    failed: bool,
+}
+
+impl<'a> Entries<'a> {
+    fn of(block: &'a Block) -> Self {
+        Self {
+            block,
+            at: block.header.header_bytes(),
+            left: block.events_kept(),
+            next: block.header.first,
+            failed: false,
+        }
+    }
+
+    fn read(&mut self) -> Option<(Position, Entry<'a>)> {
+        let Block { header, bytes } = self.block;
+        if header.thinned.is_some() {
+            let mut reader = Reader(bytes.get(self.at..)?);
+            let ordinal = u32::from_le_bytes(reader.array()?);
+            let position = header.first.plus(ordinal.into());
+            if position < self.next || position > header.last() {
+                return None;
+            }
+            self.at += thin::ORDINAL_BYTES;
+            self.next = position;
+        }
+        let position = self.next;
+        let entry = Entry::read(bytes, &mut self.at)?;
+        self.next = position.plus(1);
+        Some((position, entry))
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Result<(Position, Entry<'a>), BlockError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        if let Some(left) = self.left.checked_sub(1) {
+            self.left = left;
+            let entry = self.read();
+            self.failed = entry.is_none();
+            return Some(entry.ok_or(BlockError::Entry(self.next)));
+        }
+        // Bytes behind the last event are not ours: the length of an entry was changed.
+        self.failed = true;
+        (self.at != self.block.bytes.len())
+            .then(|| Err(BlockError::Entry(self.block.header.last())))
     }
 }
 
@@ -285,16 +405,20 @@ pub fn find_blocks(raw: &Bytes) -> impl Iterator<Item = BlockHeader> + '_ {
 /// The first damaged position among blocks that lie in raw bytes in order, such as a table file, where that can be seen.
 #[must_use]
 pub fn find_damage(raw: &Bytes) -> Option<Position> {
+    // Behind the block before, if it is whole: thinned ones lie alone where they were written again.
     let mut next = None;
     for block in blocks_in(raw) {
-        let BlockHeader { first, .. } = block.header;
-        if let Some(missing) = next.filter(|next| *next < first) {
+        let BlockHeader { first, thinned, .. } = block.header;
+        let whole = thinned.is_none();
+        if let Some(missing) = next.filter(|next| whole && *next < first) {
             return Some(missing);
         }
         if let Some(BlockError::Entry(position)) = block.events().find_map(Result::err) {
             return Some(position);
         }
-        next = next.max(Some(block.header.last().plus(1)));
+        next = whole
+            .then(|| next.max(Some(block.header.last().plus(1))))
+            .flatten();
     }
     None
 }
@@ -302,61 +426,64 @@ pub fn find_damage(raw: &Bytes) -> Option<Position> {
 /// Blocks by their headers, which are intact.
 fn blocks_in(raw: &Bytes) -> impl Iterator<Item = Block> + '_ {
     memchr::memmem::find_iter(raw, &MAGIC).filter_map(|at| {
-        let header = BlockHeader::decode(raw.get(at..)?).ok()?;
-        let end = at + HEADER_BYTES + usize::try_from(header.length).ok()?;
+        let header = BlockHeader::of(raw.get(at..)?).ok()?;
+        let end = at.checked_add(header.block_bytes()?)?;
         let bytes = (end <= raw.len()).then(|| raw.slice(at..end))?;
         Some(Block { header, bytes })
     })
 }
 
 /// An entry as it lies in a block.
-struct Entry {
+struct Entry<'a> {
     crc: u32,
-    lengths: [u8; 8],
-    meta: Bytes,
-    body: Bytes,
+    /// The two lengths, metadata and body: one piece, as the checksum takes them.
+    checked: &'a [u8],
+    meta: &'a [u8],
+    body: Range<usize>,
 }
 
-impl Entry {
-    fn read(block: &Bytes, at: &mut usize) -> Option<Self> {
+impl<'a> Entry<'a> {
+    fn read(block: &'a [u8], at: &mut usize) -> Option<Self> {
         let mut reader = Reader(block.get(*at..*at + ENTRY_HEADER_BYTES)?);
         let crc = u32::from_le_bytes(reader.array()?);
-        let lengths: [u8; 8] = reader.array()?;
-        let mut reader = Reader(&lengths);
         let meta_bytes = usize::try_from(u32::from_le_bytes(reader.array()?)).ok()?;
         let body_bytes = usize::try_from(u32::from_le_bytes(reader.array()?)).ok()?;
         let meta_at = *at + ENTRY_HEADER_BYTES;
         let body_at = meta_at.checked_add(meta_bytes)?;
         let end = body_at.checked_add(body_bytes)?;
-        if end > block.len() {
-            return None;
-        }
+        let checked = block.get(*at + CRC_BYTES..end)?;
+        let meta = block.get(meta_at..body_at)?;
         *at = end;
         Some(Self {
             crc,
-            lengths,
-            meta: block.slice(meta_at..body_at),
-            body: block.slice(body_at..end),
+            checked,
+            meta,
+            body: body_at..end,
         })
     }
 
-    fn decode(self, position: Position, names: &mut Names) -> Option<Event> {
-        if self.crc != entry_crc(position, &self.lengths, &self.meta, &self.body) {
+    fn is_intact(&self, position: Position) -> bool {
+        self.crc == entry_crc(position, &[self.checked])
+    }
+
+    fn decode(self, block: &Bytes, position: Position, names: &mut Names) -> Option<Event> {
+        if !self.is_intact(position) {
             return None;
         }
         let (meta, read): (Meta<'_>, usize) =
-            bincode::borrow_decode_from_slice(&self.meta, META_CONFIG).ok()?;
+            bincode::borrow_decode_from_slice(self.meta, META_CONFIG).ok()?;
         if read != self.meta.len() {
             return None;
         }
-        let event = meta.into_event(self.body, names)?;
+        let event = meta.into_event(block.slice(self.body), names)?;
         Some(Event { position, event })
     }
 }
 
 fn encode_entry(position: Position, event: &NewEvent, into: &mut Vec<u8>) {
     let (meta, lengths) = encode_meta(event);
-    into.extend_from_slice(&entry_crc(position, &lengths, &meta, &event.body).to_le_bytes());
+    let crc = entry_crc(position, &[&lengths, &meta, &event.body]);
+    into.extend_from_slice(&crc.to_le_bytes());
     into.extend_from_slice(&lengths);
     into.extend_from_slice(&meta);
     into.extend_from_slice(&event.body);
@@ -380,13 +507,13 @@ fn encode_meta(event: &NewEvent) -> (Vec<u8>, [u8; 8]) {
     (meta, lengths)
 }
 
-/// Over the position too, so that an event moved to another place is damaged.
-fn entry_crc(position: Position, lengths: &[u8; 8], meta: &[u8], body: &[u8]) -> u32 {
+/// Over the position too, so that an event moved to another place is damaged. Fewer pieces are quicker.
+fn entry_crc(position: Position, pieces: &[&[u8]]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&position.0.to_le_bytes());
-    crc.update(lengths);
-    crc.update(meta);
-    crc.update(body);
+    for piece in pieces {
+        crc.update(piece);
+    }
     crc.finalize()
 }
 
@@ -490,13 +617,13 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::fold::tests::event;
 
     const EPOCH: Epoch = Epoch(0x0102_0304_0506_0708);
 
-    fn events() -> Vec<NewEvent> {
+    pub(super) fn events() -> Vec<NewEvent> {
         let mut signed = event(1, "South", r#"{"region":"South"}"#).event;
         signed.dedupe = Some(DedupeKey([0xdd; 16]));
         vec![
@@ -506,7 +633,7 @@ mod tests {
         ]
     }
 
-    fn encoded() -> EncodedBlock {
+    pub(super) fn encoded() -> EncodedBlock {
         encode_block(EPOCH, Position(41), Digest([0xaa; 32]), events().iter())
     }
 
@@ -608,12 +735,12 @@ mod tests {
     #[test]
     fn a_newer_format_is_named() {
         let mut bytes = encoded().bytes;
-        bytes[4] = 2;
+        bytes[4] = 3;
         let crc = crc32fast::hash(&bytes[..64]).to_le_bytes();
         bytes[64..68].copy_from_slice(&crc);
         assert_eq!(
             Block::parse(bytes.into()).unwrap_err(),
-            BlockError::NewerFormat(2)
+            BlockError::NewerFormat(3)
         );
     }
 

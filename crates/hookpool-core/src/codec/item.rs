@@ -146,7 +146,7 @@ fn positions(steps: &[u64]) -> Option<Vec<Position>> {
 impl<'a> StoredItem<'a> {
     fn of(item: &'a Item) -> Self {
         let mut sources = BTreeMap::new();
-        for field in item.fields().values() {
+        for (_, field) in item.fields() {
             sources.insert(field.source.position, &field.source);
         }
         let index_of: BTreeMap<Position, u32> = sources.keys().copied().zip(0..).collect();
@@ -192,7 +192,10 @@ impl StoredItem<'_> {
                 },
             ))
         };
-        let fields: Option<BTreeMap<_, _>> = self.fields.into_iter().map(field).collect();
+        let fields: Vec<_> = self.fields.into_iter().map(field).collect::<Option<_>>()?;
+        if !fields.is_sorted_by(|(one, _), (next, _)| one < next) {
+            return None;
+        }
         let order = match &self.order {
             Some(text) => Some(Order::from_stored(text)?),
             None => None,
@@ -201,7 +204,7 @@ impl StoredItem<'_> {
             Position(self.position),
             order,
             positions(&self.recent)?,
-            fields?,
+            fields,
         ))
     }
 }

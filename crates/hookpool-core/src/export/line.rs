@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, Header, Range, Requested, Scope};
 use crate::{
-    codec::{Digest, event_crc},
+    codec::{BlockHeader, Digest, Thinned, event_crc, thinned_crc},
     event::{DedupeKey, Event, NewEvent, Op, RequestId},
     hex::Hex,
     name::{ConnectorName, ItemId, StreamName},
@@ -23,9 +23,10 @@ pub(super) fn text(line: &impl Serialize) -> String {
 }
 
 /// What the lines of each kind begin with.
-const BEGINNINGS: [(Kind, &[u8]); 4] = [
+const BEGINNINGS: [(Kind, &[u8]); 5] = [
     (Kind::Event, br#"{"position":"#),
     (Kind::Header, br#"{"export":{"#),
+    (Kind::Thinned, br#"{"thinned":{"#),
     (Kind::Block, br#"{"block":{"f"#),
     (Kind::Trailer, br#"{"end":{"eve"#),
 ];
@@ -35,6 +36,7 @@ const BEGINNINGS: [(Kind, &[u8]); 4] = [
 pub(super) enum Kind {
     Header,
     Event,
+    Thinned,
     Block,
     Trailer,
 }
@@ -55,14 +57,17 @@ impl Kind {
 
 /// The first line.
 pub(super) fn header(header: &Header) -> String {
-    text(&HeaderLine::from(header))
+    text(&HeaderLine::of(header, FORMAT))
 }
 
-/// Reads a first line.
-pub(super) fn read_header(line: &[u8]) -> Option<Header> {
+/// Reads a first line, and of which format it is.
+pub(super) fn read_header(line: &[u8]) -> Option<(u32, Header)> {
     let read: HeaderLine = serde_json::from_slice(line).ok()?;
-    let read = read.export.header()?;
-    (header(&read).as_bytes() == line).then_some(read)
+    let format = read.export.format;
+    let header = read.export.header()?;
+    let known = (1..=FORMAT).contains(&format);
+    let same = text(&HeaderLine::of(&header, format)).as_bytes() == line;
+    (known && same).then_some((format, header))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,14 +93,14 @@ struct HeaderFields {
     time: String,
 }
 
-impl From<&Header> for HeaderLine {
-    fn from(header: &Header) -> Self {
+impl HeaderLine {
+    fn of(header: &Header, format: u32) -> Self {
         let (stream, previous) = match &header.scope {
             Scope::Chained { previous } => (None, Some(Hex(previous.0))),
             Scope::Stream(stream) => (Some(stream.clone()), None),
         };
         let export = HeaderFields {
-            format: FORMAT,
+            format,
             epoch: Hex(header.epoch.0.to_be_bytes()),
             after: header.range.after,
             until: header.range.until,
@@ -233,6 +238,56 @@ impl EventLine<'_> {
         let position = self.position;
         Some(Event { position, event })
     }
+}
+
+/// The line before the events of a block that lost some.
+pub(super) fn thinned(header: &BlockHeader) -> Option<String> {
+    let thinned = header.thinned.as_ref()?;
+    Some(text(&ThinnedLine {
+        thinned: ThinnedFields {
+            first: header.first,
+            count: header.count,
+            kept: thinned.kept,
+            length: header.length,
+            digest: Hex(thinned.digest.0),
+            crc: Hex(thinned_crc(header).to_be_bytes()),
+        },
+    }))
+}
+
+/// Reads such a line, of a log and behind a block with this digest.
+pub(super) fn read_thinned(line: &[u8], epoch: Epoch, previous: Digest) -> Option<BlockHeader> {
+    let ThinnedLine { thinned: read } = serde_json::from_slice(line).ok()?;
+    let header = BlockHeader {
+        epoch,
+        first: read.first,
+        count: read.count,
+        length: read.length,
+        previous,
+        thinned: Some(Thinned {
+            kept: read.kept,
+            digest: Digest(read.digest.0),
+        }),
+    };
+    (thinned(&header)?.as_bytes() == line).then_some(header)
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ThinnedLine {
+    thinned: ThinnedFields,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ThinnedFields {
+    first: Position,
+    count: u32,
+    kept: u32,
+    length: u32,
+    digest: Hex<32>,
+    /// Of the header of the block, so over the epoch and the block before too.
+    crc: Hex<4>,
 }
 
 /// The line behind the events of a block.

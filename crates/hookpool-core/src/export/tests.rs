@@ -55,6 +55,24 @@ fn header(range: Range, scope: Scope) -> Header {
     }
 }
 
+/// The same blocks; two of three lost some events, or all.
+fn thinned(blocks: Vec<EncodedBlock>) -> Vec<EncodedBlock> {
+    let thin = |block: EncodedBlock| {
+        let whole = Block::parse(block.bytes.clone().into()).unwrap();
+        let first = whole.header().first.0;
+        let gone = |position: &u64| match first % 3 {
+            0 => true,
+            1 => position.is_multiple_of(2),
+            _ => false,
+        };
+        let gone = (first..=block.last.0).filter(gone).map(Position).collect();
+        let thinning = whole.thin(&gone).unwrap();
+        let bytes = thinning.map_or(block.bytes, |thinning| thinning.block.bytes().to_vec());
+        EncodedBlock { bytes, ..block }
+    };
+    blocks.into_iter().map(thin).collect()
+}
+
 /// An export of these blocks.
 fn export(blocks: &[EncodedBlock]) -> String {
     let parsed = |block: &EncodedBlock| Block::parse(block.bytes.clone().into()).unwrap();
@@ -84,20 +102,33 @@ fn read(text: &[u8]) -> Result<(Summary, Vec<EncodedBlock>), ExportError> {
 
 /// What each line is, by its text.
 fn places(text: &str) -> Vec<Place> {
+    let number = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!(r#""{name}":"#)).unwrap();
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+        Position(digits.unwrap().parse().unwrap())
+    };
     let mut last = Position::ZERO;
-    let mut first = last;
+    let mut in_thinned = false;
     let place = |line: &str| {
         if line.starts_with(r#"{"export""#) {
             Place::Header
         } else if line.starts_with(r#"{"end""#) {
             Place::Trailer
+        } else if line.starts_with(r#"{"thinned""#) {
+            in_thinned = true;
+            Place::Thinned(number(line, "first"))
         } else if line.starts_with(r#"{"block""#) {
-            let place = Place::Block(first.plus(1));
-            first = last;
-            place
+            in_thinned = false;
+            let first = number(line, "first");
+            last = Position(first.0 + number(line, "count").0 - 1);
+            Place::Block(first)
         } else {
-            last = last.plus(1);
-            Place::Event(last)
+            let before = std::mem::replace(&mut last, number(line, "position"));
+            if in_thinned {
+                Place::After(before)
+            } else {
+                Place::Event(last)
+            }
         }
     };
     text.lines().map(place).collect()
@@ -105,15 +136,31 @@ fn places(text: &str) -> Vec<Place> {
 
 #[test]
 fn what_is_read_makes_the_same_blocks() {
-    let made = blocks(9);
-    let (summary, read) = read(export(&made).as_bytes()).unwrap();
-    assert_eq!(read.len(), made.len());
-    for (read, made) in read.iter().zip(&made) {
-        assert_eq!((&read.bytes, read.digest), (&made.bytes, made.digest));
+    for made in [blocks(9), thinned(blocks(9))] {
+        let (summary, read) = read(export(&made).as_bytes()).unwrap();
+        assert_eq!(read.len(), made.len());
+        for (read, made) in read.iter().zip(&made) {
+            assert_eq!((&read.bytes, read.digest), (&made.bytes, made.digest));
+        }
+        assert_eq!(summary.digest, Some(made[8].digest));
+        assert!(summary.header.is_from_the_start());
     }
-    assert_eq!(summary.last, made[8].last);
-    assert_eq!(summary.digest, Some(made[8].digest));
-    assert!(summary.header.is_from_the_start());
+}
+
+#[test]
+fn an_export_says_how_much_was_dropped() {
+    let (whole, _) = read(export(&blocks(9)).as_bytes()).unwrap();
+    assert_eq!((whole.thinned, whole.dropped), (0, 0));
+    let last = blocks(9)[8].last;
+    assert_eq!((whole.events, whole.last), (last.0, last));
+    let (thin, blocks) = read(export(&thinned(blocks(9))).as_bytes()).unwrap();
+    let parsed = blocks
+        .iter()
+        .map(|block| Block::parse(block.bytes.clone().into()));
+    let lost = parsed.filter(|block| block.as_ref().unwrap().header().thinned.is_some());
+    assert_eq!(thin.thinned, lost.count() as u64);
+    assert!(thin.thinned > 3 && thin.dropped > thin.thinned);
+    assert_eq!(thin.events + thin.dropped, whole.events);
 }
 
 #[test]
@@ -128,8 +175,25 @@ fn a_range_keeps_its_chain() {
 #[test]
 fn the_golden_export_of_format_1_still_reads() {
     let golden = include_str!("export_v1.ndjson");
-    assert_eq!(export(&blocks(4)), golden);
+    let (_, read) = read(golden.as_bytes()).unwrap();
+    let bytes = |blocks: Vec<EncodedBlock>| blocks.into_iter().map(|block| block.bytes);
+    assert!(bytes(read).eq(bytes(blocks(4))));
+}
+
+#[test]
+fn the_golden_export_of_format_2_still_reads() {
+    let golden = include_str!("export_v2.ndjson");
+    assert_eq!(export(&thinned(blocks(4))), golden);
     assert!(read(golden.as_bytes()).is_ok());
+}
+
+#[test]
+fn format_1_has_no_thinned_blocks() {
+    let text = export(&thinned(blocks(4)));
+    let header = include_str!("export_v1.ndjson").lines().next().unwrap();
+    let text = text.replacen(text.lines().next().unwrap(), header, 1);
+    let error = read(text.as_bytes()).unwrap_err();
+    assert!(matches!(error.place, Place::Thinned(_)), "{error}");
 }
 
 #[test]
@@ -154,16 +218,18 @@ fn an_export_of_a_stream_says_that_it_is_not_chained() {
 
 #[test]
 fn every_flipped_bit_is_found_at_its_line() {
-    let text = export(&blocks(4));
-    let places = places(&text);
-    for bit in 0..text.len() * 8 {
-        assert_found(&text, &places, bit / 8, 1 << (bit % 8));
+    for made in [blocks(4), thinned(blocks(4))] {
+        let text = export(&made);
+        let places = places(&text);
+        for bit in 0..text.len() * 8 {
+            assert_found(&text, &places, bit / 8, 1 << (bit % 8));
+        }
     }
 }
 
 #[test]
 fn ten_thousand_flipped_bytes_are_found_at_their_lines() {
-    let text = export(&blocks(12));
+    let text = export(&thinned(blocks(12)));
     let places = places(&text);
     let mut random = 0x5eed_u64;
     let mut below = |limit: usize| {
@@ -200,7 +266,7 @@ fn assert_found(text: &str, places: &[Place], at: usize, flip: u8) {
 
 #[test]
 fn every_cut_and_every_missing_doubled_or_swapped_line_is_found() {
-    let text = export(&blocks(6));
+    let text = export(&thinned(blocks(6)));
     for length in 0..text.len() {
         let error = read(&text.as_bytes()[..length]).unwrap_err();
         assert_eq!(error.fault, Fault::BreaksOff, "{length}: {error}");
@@ -223,9 +289,9 @@ fn every_cut_and_every_missing_doubled_or_swapped_line_is_found() {
 
 #[test]
 fn a_newer_format_is_named() {
-    let text = export(&blocks(1)).replacen(r#""format":1"#, r#""format":2"#, 1);
+    let text = export(&blocks(1)).replacen(r#""format":2"#, r#""format":3"#, 1);
     let error = read(text.as_bytes()).unwrap_err();
-    assert_eq!(error.fault, Fault::NewerFormat(2));
+    assert_eq!(error.fault, Fault::NewerFormat(3));
 }
 
 #[test]

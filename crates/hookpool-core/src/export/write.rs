@@ -43,6 +43,9 @@ impl Writer {
     /// # Errors
     /// [`BlockError`] if an event is damaged; the export must not be ended then.
     pub fn block(&mut self, block: &Block) -> Result<(), BlockError> {
+        if let Some(line) = line::thinned(block.header()) {
+            self.push(&line);
+        }
         for event in block.events() {
             self.event(&event?);
         }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, civil::DateTime};
 use super::{
     Text, Type,
     order::number_in,
-    time::{rfc3339, since_epoch},
+    time::{is_plain, rfc3339, since_epoch},
 };
 use crate::json::{self, Kind, Value};
 
@@ -58,11 +58,14 @@ fn boolean(value: Value<'_>) -> Option<Text<'_>> {
 /// RFC 3339 with any offset, or Unix time: up to 11 digits are seconds, 12 to 14 are milliseconds. It becomes RFC 3339 in UTC.
 fn time(value: Value<'_>) -> Option<Text<'_>> {
     let time = match value.as_string() {
+        Some(Cow::Borrowed(text)) if is_plain(text) => {
+            return rfc3339(text).map(|_| value.into());
+        }
         Some(text) => rfc3339(&text)?,
         None if value.kind == Kind::Scalar => unix(value.text)?,
         None => return None,
     };
-    Some(quoted(&format!("{time}Z")))
+    Some(scalar(Cow::Owned(format!("\"{time}Z\""))))
 }
 
 fn unix(digits: &str) -> Option<DateTime> {
@@ -134,6 +137,17 @@ mod tests {
                 Type::Time,
                 Some("\"2024-02-01T10:00:00.25Z\""),
             ),
+            (
+                "\"2024-02-01T10:00:00Z\"",
+                Type::Time,
+                Some("\"2024-02-01T10:00:00Z\""),
+            ),
+            (
+                "\"2024-02-01t10:00:00Z\"",
+                Type::Time,
+                Some("\"2024-02-01T10:00:00Z\""),
+            ),
+            ("\"2024-02-30T10:00:00Z\"", Type::Time, None),
             ("1700000000", Type::Time, Some("\"2023-11-14T22:13:20Z\"")),
             (
                 "1700000000123",

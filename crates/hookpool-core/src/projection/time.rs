@@ -13,13 +13,18 @@ pub(super) fn rfc3339(text: &str) -> Option<DateTime> {
     let digits = rest.strip_prefix('.').map_or(0, |digits| {
         1 + digits.bytes().take_while(u8::is_ascii_digit).count()
     });
-    let (fraction, zone) = rest.split_at_checked(digits)?;
+    let zone = rest.get(digits..)?;
     if !is_shaped(wall, WALL) || wall.ends_with("60") {
         return None;
     }
-    let local: DateTime = [wall, fraction].concat().parse().ok()?;
+    let local: DateTime = text.get(..WALL.len() + digits)?.parse().ok()?;
     let utc = local.checked_sub(offset(zone)?).ok()?;
     (utc.year() >= 0).then_some(utc)
+}
+
+/// Whether a text that is a time is written as times are shown: in UTC, to the second.
+pub(super) fn is_plain(text: &str) -> bool {
+    text.len() == WALL.len() + 1 && text.contains('T') && text.ends_with('Z')
 }
 
 /// A time so long after the start of 1970.

@@ -18,7 +18,7 @@ use hookpool_core::{
 use hookpool_store::{DifferenceState, GenerationChanges, PoolChanges, PoolError, PoolSnapshot};
 use thiserror::Error;
 
-use crate::{follow::Frames, material::Material};
+use crate::{follow::Frames, material::Material, retention::Trim};
 
 pub(super) struct Materials {
     /// The plans that are followed: those of the last [`Materials::replan`], so that none comes into force in the middle of something.
@@ -28,9 +28,9 @@ pub(super) struct Materials {
     touched: Vec<StreamName>,
 }
 
-/// Memory of items in hand from which on those that were not touched since the last time are let go.
-const HELD_BYTES: usize = 160 << 20;
-/// Streams in hand after which those that had no event since the last time are let go.
+/// Memory of what is in hand from which on it is committed and let go.
+const HELD_BYTES: usize = 144 << 20;
+/// Streams in hand after which all are let go.
 const STREAMS_MAX: usize = 1_024;
 
 /// A generation that should be in the pool is not.
@@ -92,7 +92,9 @@ impl Materials {
                 changes.served.push((name, stream.plan.live.generation));
             }
         }
-        self.forget_old();
+        if self.is_full() {
+            self.streams.clear();
+        }
         Ok(changes)
     }
 
@@ -100,14 +102,6 @@ impl Materials {
     pub(super) fn is_full(&self) -> bool {
         let held: usize = self.streams.values().map(OfStream::held_bytes).sum();
         held > HELD_BYTES || self.streams.len() > STREAMS_MAX
-    }
-
-    /// Keeps what is in hand within its bounds.
-    fn forget_old(&mut self) {
-        if self.is_full() {
-            self.streams.values_mut().for_each(OfStream::forget_old);
-            self.streams.retain(|_, stream| stream.held_bytes() > 0);
-        }
     }
 
     /// Follows the plans that changed: what is served from now on, and generations whose difference was to something else.
@@ -225,6 +219,23 @@ impl Materials {
         Some(of(material))
     }
 
+    /// Lets go of history of the generation that is served, if it is this one.
+    pub(super) fn trimmed(
+        &mut self,
+        pool: &impl PoolSnapshot,
+        name: &StreamName,
+        generation: Generation,
+        trim: Trim,
+    ) -> Result<Option<PoolChanges>, PoolError> {
+        let live = &mut self.stream(pool, name)?.live;
+        Ok(
+            (live.ruled().generation == generation).then(|| PoolChanges {
+                generations: vec![live.trimmed(trim)],
+                ..PoolChanges::default()
+            }),
+        )
+    }
+
     /// Takes in hand what follows the checkpoint of a stream, whether or not an event came since its plan changed.
     pub(super) fn take_up(
         &mut self,
@@ -297,11 +308,6 @@ impl OfStream {
 
     fn held_bytes(&self) -> usize {
         self.all().map(Material::held_bytes).sum()
-    }
-
-    fn forget_old(&mut self) {
-        let all = std::iter::once(&mut self.live).chain(&mut self.others);
-        all.for_each(Material::forget_old);
     }
 
     /// What of the plan follows the checkpoint. In a pool that has nothing of the stream, all but what is rebuilt begins at its start.

@@ -1,29 +1,27 @@
 //! One rebuild: folds the events of a stream from where its last commit left off, hands over, compares.
 
-use std::{panic::resume_unwind, sync::Arc, thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use hookpool_core::{
     difference::{Difference, DifferenceSum},
-    event::Event,
     json,
     name::StreamName,
     plan::{Rebuild, Ruled},
     position::{Generation, Position},
-    projection::{Change, Projection, Unfit},
 };
 use hookpool_store::{
     EventLog, Page, PageRequest, PoolChanges, PoolError, PoolSnapshot, PoolStore, ReadError,
 };
 use thiserror::Error;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
-use super::JobCell;
+use super::{JobCell, halves::Halves};
 use crate::{
-    compare::Comparison, control::Control, material::Material, projector::Command,
-    status::StatusCell,
+    compare::Comparison, control::Control, projector::Command, status::StatusCell, worker::Worker,
 };
 
 /// Why a rebuild broke off.
@@ -42,10 +40,15 @@ pub(crate) enum JobError {
 /// Events and bytes of a page; large, since nobody waits for a single one.
 const PAGE_EVENTS: usize = 8_192;
 const PAGE_BYTES: usize = 4 << 20;
-/// Memory of items in hand from which on those that were not touched since the last time are let go.
-const HELD_BYTES: usize = 160 << 20;
+/// Memory of what is in hand from which on it is committed and let go.
+const HELD_BYTES: usize = 144 << 20;
+/// Memory of what only waits to be committed from which on it is.
+const PENDING_BYTES: usize = 48 << 20;
 /// How much of the work a kill may cost.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
+
+/// Reads a page, and drops one: what a page took is freed by the thread that took it, which is cheaper.
+type PageReader = Worker<(PageRequest, Option<Arc<Page>>), Result<Page, ReadError>>;
 
 pub(super) struct Job<L, P: PoolStore> {
     pub(super) log: Arc<L>,
@@ -60,11 +63,12 @@ pub(super) struct Job<L, P: PoolStore> {
 }
 
 impl<L: EventLog, P: PoolStore> Job<L, P> {
-    /// Returns early, with what it did committed, when the engine ends or the plan no longer wants it.
-    pub(super) async fn run(self) -> Result<(), JobError> {
-        if !self.build().await? {
+    /// Returns early, with what it did committed, when the engine ends or the plan no longer wants it. Blocks the thread, which is its own.
+    pub(super) fn run(self, runtime: &Handle) -> Result<(), JobError> {
+        if !self.build(runtime)? {
             return Ok(());
         }
+        self.tell("a rebuild is handed over");
         let (answer, attached) = oneshot::channel();
         let command = Command::Attach {
             stream: self.stream.clone(),
@@ -72,9 +76,10 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             answer,
         };
         // The projector stops only with the engine.
-        let Some(snapshot) = self.ask(command, attached).await else {
+        let Some(snapshot) = self.ask(command, attached) else {
             return Ok(());
         };
+        self.tell("a rebuild is compared");
         let Some(sum) = self.compare(snapshot)? else {
             return Ok(());
         };
@@ -86,64 +91,94 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             sum,
             answer,
         };
-        self.ask(command, compared).await;
+        if self.ask(command, compared).is_some() {
+            self.tell("a rebuild is ready");
+        }
         Ok(())
     }
 
-    async fn ask<T>(
-        &self,
-        command: Command<P::Snapshot>,
-        answer: oneshot::Receiver<T>,
-    ) -> Option<T> {
+    fn tell(&self, stage: &str) {
+        tracing::debug!(stream = %self.stream, generation = %self.made.generation, "{stage}");
+    }
+
+    fn ask<T>(&self, command: Command<P::Snapshot>, answer: oneshot::Receiver<T>) -> Option<T> {
         self.projector.send(command).ok()?;
-        answer.await.ok()
+        answer.blocking_recv().ok()
     }
 
     /// Folds until it is up with the pool; whether it is.
-    async fn build(&self) -> Result<bool, JobError> {
-        let mut material = Material::open(&*self.pool.snapshot(), &self.stream, &self.made)?;
-        let state = self
-            .pool
-            .snapshot()
-            .generation(&self.stream, self.made.generation)?;
-        let mut at = match state {
+    fn build(&self, runtime: &Handle) -> Result<bool, JobError> {
+        let snapshot = self.pool.snapshot();
+        let state = snapshot.generation(&self.stream, self.made.generation)?;
+        let at = match state {
             Some(state) => match state.built {
                 Some(built) => built,
                 None => return Ok(true),
             },
             None => Position::ZERO,
         };
-        let mut pace = Pace::new(material.state.events);
-        let mut page = None;
+        let halves = Halves::open(&*snapshot, &self.stream, &self.made)?;
+        tracing::debug!(stream = %self.stream, generation = %self.made.generation, events = halves.events(), "a rebuild folds");
+        thread::scope(|scope| {
+            let reader: PageReader = Worker::start(scope, |(request, used)| {
+                drop(used);
+                runtime.block_on(self.log.page(request))
+            });
+            let other = Worker::start(scope, |page: Arc<Page>| self.fold(&halves, 1, &page));
+            self.fold_pages(runtime, at, &halves, &reader, &other)
+        })
+    }
+
+    /// Folds a page on two threads while a third reads the next one.
+    fn fold_pages(
+        &self,
+        runtime: &Handle,
+        mut at: Position,
+        halves: &Halves,
+        reader: &PageReader,
+        other: &Worker<Arc<Page>, Result<(), JobError>>,
+    ) -> Result<bool, JobError> {
+        let mut pace = Pace::new(halves.events());
+        let mut used = None;
+        let mut reading = false;
         loop {
             let Some(rebuild) = self.wanted() else {
-                self.commit(&mut material, at)?;
+                self.commit(halves, at)?;
                 return Ok(false);
             };
             let until = self.checkpoint();
             if at >= until {
-                self.commit(&mut material, at)?;
+                self.commit(halves, at)?;
                 return Ok(true);
             }
             let request = |after| self.page(after, until, rebuild.events_per_second);
-            let events = match page.take() {
-                Some(page) => page,
-                None => self.log.page(request(at)).await?,
-            };
-            page = Some(self.fold(&mut material, &events, request(events.through))?);
-            at = events.through;
-            let full = material.held_bytes() > HELD_BYTES;
-            if full || pace.commit_is_due() {
-                self.commit(&mut material, at)?;
+            if !std::mem::replace(&mut reading, true) {
+                reader.begin((request(at), None));
+            }
+            let page = Arc::new(reader.finish()?);
+            reader.begin((request(page.through), used.take()));
+            other.begin(Arc::clone(&page));
+            let (mine, theirs) = (self.fold(halves, 0, &page), other.finish());
+            mine.and(theirs)?;
+            at = page.through;
+            let full = halves.held_bytes() > HELD_BYTES;
+            let pending = halves.pending_bytes() > PENDING_BYTES;
+            if full || pending || pace.commit_is_due() {
+                self.commit(halves, at)?;
             }
             if full {
-                material.forget_old();
+                halves.forget();
             }
-            let rate = pace.rate(material.state.events);
-            self.cell.folded(material.state.events, rate);
-            pace.throttle(events.events.len(), rebuild.events_per_second)
-                .await;
+            let events = halves.events();
+            self.cell.folded(events, pace.rate(events));
+            let length = page.events.len();
+            used = Some(page);
+            runtime.block_on(pace.throttle(length, rebuild.events_per_second));
         }
+    }
+
+    fn fold(&self, halves: &Halves, half: usize, page: &Page) -> Result<(), JobError> {
+        halves.fold(half, &*self.pool.snapshot(), &page.events)
     }
 
     fn checkpoint(&self) -> Position {
@@ -164,35 +199,9 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         }
     }
 
-    /// Folds a page while the next one is read. Bodies are parsed on two threads: that is more than half of the work.
-    fn fold(
-        &self,
-        material: &mut Material,
-        page: &Page,
-        next: PageRequest,
-    ) -> Result<Page, JobError> {
-        let snapshot = self.pool.snapshot();
-        let projection = material.projection();
-        let runtime = tokio::runtime::Handle::current();
-        let (first, second) = page.events.split_at(page.events.len() / 2);
-        let parse = |events| parse(events, &projection);
-        thread::scope(|scope| {
-            let second = scope.spawn(|| parse(second));
-            let next = scope.spawn(|| runtime.block_on(self.log.page(next)));
-            for read in parse(first)? {
-                apply(material, &*snapshot, &read)?;
-            }
-            for read in joined(second)? {
-                apply(material, &*snapshot, &read)?;
-            }
-            Ok(joined(next)?)
-        })
-    }
-
-    fn commit(&self, material: &mut Material, at: Position) -> Result<(), PoolError> {
-        material.state.built = Some(at);
+    fn commit(&self, halves: &Halves, at: Position) -> Result<(), PoolError> {
         self.pool.commit(PoolChanges {
-            generations: vec![material.changes()],
+            generations: vec![halves.changes(at)],
             ..PoolChanges::default()
         })
     }
@@ -229,31 +238,6 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         }
         Ok(Some(sum))
     }
-}
-
-/// An event as the projection read it.
-type Read<'a> = (&'a Event, Result<Change<'a>, Unfit>);
-
-fn parse<'a>(events: &'a [Event], projection: &'a Projection) -> Result<Vec<Read<'a>>, JobError> {
-    let read = |event: &'a Event| {
-        let object = json::object(&event.event.body)
-            .map_err(|error| JobError::Body(event.position, error))?;
-        Ok((event, projection.read(event, object.fields)))
-    };
-    events.iter().map(read).collect()
-}
-
-fn apply(
-    material: &mut Material,
-    pool: &impl PoolSnapshot,
-    (event, read): &Read<'_>,
-) -> Result<(), PoolError> {
-    material.apply(pool, event, read.as_ref()).map(drop)
-}
-
-/// What a thread of ours returned; its panic is ours.
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// When to commit, how fast it goes, and how fast it may go.

@@ -65,7 +65,13 @@ impl FjallLog {
             return Err(CopyError::OtherHistory(header.first));
         }
         let events = tail::check_block(block, self.epoch).map_err(CopyError::Damaged)?;
-        let events: Vec<_> = events.iter().map(|event| &event.event).collect();
+        if header.thinned.is_some() {
+            self.allow_thinned()?;
+        }
+        let events: Vec<_> = events
+            .iter()
+            .map(|event| (event.position, &event.event))
+            .collect();
         let end = Witness {
             epoch: self.epoch,
             head: header.last(),

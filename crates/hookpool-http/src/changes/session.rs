@@ -80,6 +80,8 @@ pub(super) struct Session<L, P: PoolStore> {
     ruled: Ruled,
     /// The head when the request came.
     opened_at: Position,
+    /// Everything up to here was handed out, before what is being read now.
+    told: Position,
     phase: Phase<L, P>,
     /// What is ready to go out before the phase goes on.
     ready: VecDeque<Out>,
@@ -146,6 +148,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             ruled: plan.live.clone(),
             // The head, not what is applied: what was acknowledged before this request is the past.
             opened_at: app.engine.head(),
+            told: Position::ZERO,
             phase: Phase::Start(start),
             ready: VecDeque::new(),
             known: Known::default(),
@@ -165,15 +168,20 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.ruled = self.served(&pool).await?;
         self.phase = match start {
             Start::Snapshot => snapshot(pool),
-            Start::Earliest => self.live(Position::ZERO),
+            Start::Earliest => self.live(self.earliest()),
             Start::Now => {
                 self.bookmark(self.opened_at);
                 self.live(self.opened_at)
             }
             Start::Time(time) => {
-                let position = self.app.engine.position_at(time).await?;
-                self.bookmark(position);
-                self.live(position)
+                let engine = &self.app.engine;
+                let position = engine.position_at(&self.ask.stream, time).await?;
+                if position < self.earliest() {
+                    self.reset("before-retention", &time.to_string(), pool)
+                } else {
+                    self.bookmark(position);
+                    self.live(position)
+                }
             }
             Start::Cursor(text) => match self.honour(&text) {
                 Ok(position) => self.live(position),
@@ -209,9 +217,15 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         } else if cursor.position > here.position {
             tracing::warn!(cursor = %cursor, head = %here, "a follower says it has seen more than this log holds");
             Err("ahead-of-head")
+        } else if cursor.position < self.earliest() {
+            Err("before-retention")
         } else {
             Ok(cursor.position)
         }
+    }
+
+    fn earliest(&self) -> Position {
+        self.app.engine.earliest(&self.ask.stream)
     }
 
     fn live(&self, after: Position) -> Phase<L, P> {
@@ -243,11 +257,24 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 Phase::Leaving { .. } => self.leave().await,
                 Phase::Crossing { .. } => self.cross().await.map_err(FollowError::from),
             };
+            let outcome = match outcome {
+                Err(FollowError::BeforeRetention(_)) => self.overtaken().await,
+                outcome => outcome,
+            };
             if let Err(error) = outcome {
                 tracing::error!(stream = %self.ask.stream, %error, "a follower can't go on");
                 self.goodbye("unreadable");
             }
         }
+    }
+
+    /// History went while this client was still in it: a snapshot of what is served, and never a hole.
+    async fn overtaken(&mut self) -> Result<(), FollowError> {
+        let cursor = self.app.engine.cursor(self.ruled.generation, self.told);
+        let pool = self.app.engine.pool();
+        self.ruled = self.served(&pool).await?;
+        self.phase = self.reset("before-retention", &cursor.to_string(), pool);
+        Ok(())
     }
 
     /// The stream that it follows.
@@ -341,6 +368,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         };
         let after = follower.position();
         self.listed.is_at(after);
+        self.told = after;
         match self.woken().await {
             Woken::Step(step) => match step? {
                 Step::Encoded(bytes) => self.ready.push_back(Out::Shared(bytes)),
@@ -431,6 +459,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             return Ok(());
         };
         let (pool, to, after) = (Arc::clone(pool), to.clone(), *after);
+        self.told = after;
         let (stream, generation) = (self.ask.stream.clone(), self.ruled.generation);
         let page = self
             .app
@@ -646,7 +675,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let earliest = self
             .app
             .engine
-            .cursor(generation, Position::ZERO)
+            .cursor(generation, self.earliest())
             .to_string();
         // Only as much of a stranger's text as a cursor may have.
         let requested: String = requested.chars().take(64).collect();

@@ -16,7 +16,7 @@ async fn blocks(log: &impl EventLog, after: Position, bytes_max: usize) -> Vec<B
 }
 
 /// All blocks, read a few at a time.
-async fn all_blocks(log: &impl EventLog, bytes_max: usize) -> Vec<Block> {
+pub(super) async fn all_blocks(log: &impl EventLog, bytes_max: usize) -> Vec<Block> {
     let mut all: Vec<Block> = Vec::new();
     let last = |all: &[Block]| {
         all.last()

@@ -54,6 +54,8 @@ fn generation(stream: &str, number: u32, position: u64, items: &[&str]) -> Gener
             .collect(),
         histories: Vec::new(),
         notes: Vec::new(),
+        dropped_histories: Vec::new(),
+        dropped_notes: Vec::new(),
     }
 }
 
@@ -381,6 +383,71 @@ pub fn notes_are_found_by_position_and_quarantine_by_itself<F: PoolFixture>(fixt
     assert_eq!(quarantined(3, 10), notes[2..3]);
     let other = snapshot.notes(&sales, Generation(2), Position(0), Position(999));
     assert_eq!(other.expect("no notes"), []);
+}
+
+/// **Less history.** What goes, and what is put in its place, is one commit, and outlives a power cut once it is synced.
+pub fn dropped_history_goes_with_the_commit_that_replaces_it<F: PoolFixture>(fixture: &mut F) {
+    let pool = fixture.create();
+    let sales = sample::stream("sales");
+    let history = |last: u64, value: &str| History {
+        positions: vec![Position(last)],
+        after: item(last, value),
+    };
+    let mut before = changes("sales", 1, 400, &["a", "ab"]);
+    let of = &mut before.generations[0];
+    let lasts = [10, 255, 256, 300];
+    of.histories = lasts.map(|last| (id("a"), history(last, "old"))).into();
+    of.histories.push((id("ab"), history(10, "old")));
+    of.notes = vec![
+        (Position(2), Note::Superseded),
+        (Position(3), Note::Quarantined(Unfit::ItemId)),
+        (Position(4), Note::Superseded),
+    ];
+    let mut other = before.generations[0].clone();
+    other.generation = Generation(2);
+    before.generations.push(other);
+    pool.commit(before).expect("a commit");
+    let old = pool.snapshot();
+    let mut trim = generation("sales", 1, 400, &[]);
+    trim.state.events = 7;
+    trim.histories = vec![(id("a"), history(256, "new"))];
+    trim.dropped_histories = vec![(id("a"), Position(256)), (id("none"), Position(999))];
+    trim.dropped_notes = vec![Position(2), Position(3), Position(5)];
+    let state = trim.state;
+    pool.commit(PoolChanges {
+        generations: vec![trim],
+        ..PoolChanges::default()
+    })
+    .expect("a commit");
+    pool.sync().expect("a sync");
+    let check = |pool: &F::Pool| {
+        let snapshot = pool.snapshot();
+        let first = |generation, of: &str| {
+            let first = snapshot.history_after(&sales, generation, &id(of), Position(0));
+            first.expect("a history")
+        };
+        assert_eq!(first(Generation(1), "a"), Some(history(256, "new")));
+        let next = snapshot.history_after(&sales, Generation(1), &id("a"), Position(256));
+        assert_eq!(next.expect("a history"), Some(history(300, "old")));
+        assert_eq!(first(Generation(1), "ab"), Some(history(10, "old")));
+        assert_eq!(first(Generation(2), "a"), Some(history(10, "old")));
+        let notes = |generation| {
+            let notes = snapshot.notes(&sales, generation, Position(0), Position(999));
+            notes.expect("notes").len()
+        };
+        assert_eq!((notes(Generation(1)), notes(Generation(2))), (1, 3));
+        let quarantined = snapshot.quarantined(&sales, Generation(1), Position(0), 9);
+        assert_eq!(quarantined.expect("a quarantine"), []);
+        let kept = snapshot.generation(&sales, Generation(1));
+        assert_eq!(kept.expect("a state"), Some(state));
+        let kept = ids(snapshot.as_ref(), "sales", 1, None, 10);
+        assert_eq!(kept, ["a", "ab"]);
+    };
+    check(&pool);
+    let until = old.history_until(&sales, Generation(1), &id("a"), Position(255));
+    assert_eq!(until.expect("a history"), Some(history(255, "old")));
+    drop(old);
+    check(&fixture.reopen(pool));
 }
 
 /// Removes all of a generation; can be called again.
