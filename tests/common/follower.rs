@@ -150,7 +150,12 @@ fn follow(
         };
         assert_ne!(read, 0, "the stream ended");
         for frame in reader.push(&buffer[..read]) {
+            if frame.event == "reset" {
+                last = None;
+            }
             if generation_of(&frame).is_some() {
+                let before = last.as_ref().map_or(0, Frame::position);
+                assert!(frame.position() >= before, "back from {before}: {frame:?}");
                 reached.store(frame.position() + 1, Ordering::Relaxed);
                 last = Some(frame.clone());
             }

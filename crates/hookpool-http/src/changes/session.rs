@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use hookpool_core::{
     cursor::Cursor,
     name::{ItemId, StreamName},
@@ -352,6 +353,8 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
 
     /// Follows after a position, unless that was all.
     fn go_live(&mut self, after: Position) {
+        // What was passed over is before this: a bookmark of it would send the client back.
+        self.passed = None;
         self.phase = self.live(after);
         self.end_if_done(after);
     }
@@ -371,7 +374,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.told = after;
         match self.woken().await {
             Woken::Step(step) => match step? {
-                Step::Encoded(bytes) => self.ready.push_back(Out::Shared(bytes)),
+                Step::Encoded(bytes) => self.push_shared(bytes),
                 Step::Told(told) => self.live_events(after, told).await?,
                 Step::Retired => self.go_over().await?,
             },
@@ -594,6 +597,12 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             step = step => Woken::Step(step),
             () = quiet => Woken::Quiet,
         }
+    }
+
+    /// Frames that all who are here share; what was passed over before is behind them.
+    fn push_shared(&mut self, bytes: Bytes) {
+        (self.told_at, self.passed) = (Instant::now(), None);
+        self.ready.push_back(Out::Shared(bytes));
     }
 
     /// Frames of these events, of which the last is at `through` or before it.
