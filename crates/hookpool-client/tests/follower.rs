@@ -247,7 +247,8 @@ async fn it_ends_where_it_was_asked_to_end() {
     for event in ["change", "goodbye"] {
         assert_eq!(follower.next().await.unwrap().unwrap().event(), event);
     }
-    assert!(follower.next().await.is_none());
+    let end = tokio::time::timeout(Duration::from_secs(10), follower.next());
+    assert!(end.await.expect("it asks for more").is_none());
 }
 
 #[tokio::test]
