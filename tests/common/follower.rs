@@ -165,20 +165,21 @@ fn follow(
     frames
 }
 
-enum Reader {
+/// Takes bytes of a stream of changes as they come.
+pub(crate) enum Reader {
     Sse(Parser),
     Ndjson(Vec<u8>),
 }
 
 impl Reader {
-    fn new(framing: Framing) -> Self {
+    pub(crate) fn new(framing: Framing) -> Self {
         match framing {
             Framing::Sse => Self::Sse(Parser::default()),
             Framing::Ndjson => Self::Ndjson(Vec::new()),
         }
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Vec<Frame> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<Frame> {
         match self {
             Self::Sse(parser) => parser.push(bytes),
             Self::Ndjson(rest) => {

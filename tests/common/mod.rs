@@ -4,6 +4,7 @@
 
 pub(crate) mod fold;
 pub(crate) mod follower;
+pub(crate) mod hostile;
 pub(crate) mod http;
 pub(crate) mod program;
 pub(crate) mod projection;

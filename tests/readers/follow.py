@@ -1,6 +1,6 @@
-"""Follows a stream with httpx-sse and prints each event as one line of JSON.
+"""Follows a stream with a Python package and prints each event as one line of JSON.
 
-    follow.py URL KEY
+    follow.py httpx-sse|requests-sse URL KEY
 
 A cut connection is opened again with the last id, for ever.
 """
@@ -8,34 +8,45 @@ A cut connection is opened again with the last id, for ever.
 import json
 import sys
 import time
-
-import httpx
-from httpx_sse import connect_sse
+from datetime import timedelta
 
 
-def events(client, url, key):
-    """Every event over all connections; the id of the latest goes into the next request."""
+def httpx_sse(url, headers):
+    """The package reads one connection: the id of the latest event goes into the next request by hand."""
+    import httpx
+    from httpx_sse import connect_sse
+
     last_id = ""
-    while True:
-        headers = {"Authorization": f"Bearer {key}"}
-        if last_id:
-            headers["Last-Event-ID"] = last_id
-        try:
-            with connect_sse(client, "GET", url, headers=headers) as source:
-                source.response.raise_for_status()
-                for event in source.iter_sse():
-                    last_id = event.id or last_id
-                    if event.data:  # the package makes an empty event of a heartbeat
-                        yield event
-        except httpx.TransportError as error:
-            print(f"cut: {error!r}", file=sys.stderr)
-        time.sleep(0.02)
-
-
-def main(url, key):
     with httpx.Client(timeout=30) as client:
-        for event in events(client, url, key):
-            print(json.dumps({"event": event.event, "id": event.id, "data": event.data}), flush=True)
+        while True:
+            if last_id:
+                headers["Last-Event-ID"] = last_id
+            try:
+                with connect_sse(client, "GET", url, headers=headers) as source:
+                    source.response.raise_for_status()
+                    for event in source.iter_sse():
+                        last_id = event.id or last_id
+                        if event.data:  # the package makes an empty event of a heartbeat
+                            yield event.event, event.id, event.data
+            except httpx.TransportError as error:
+                print(f"cut: {error!r}", file=sys.stderr)
+            time.sleep(0.02)
+
+
+def requests_sse(url, headers):
+    """The package goes on by itself; when its first request fails, so does it."""
+    from requests_sse import EventSource
+
+    short = timedelta(milliseconds=50)
+    with EventSource(url, headers=headers, timeout=30, reconnection_time=short, max_connect_retry=10) as source:
+        for event in source:
+            yield event.type, event.last_event_id, event.data
+
+
+def main(package, url, key):
+    events = {"httpx-sse": httpx_sse, "requests-sse": requests_sse}[package]
+    for event, id, data in events(url, {"Authorization": f"Bearer {key}"}):
+        print(json.dumps({"event": event, "id": id, "data": data}), flush=True)
 
 
 main(*sys.argv[1:])

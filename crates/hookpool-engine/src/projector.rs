@@ -199,6 +199,14 @@ fn is_far_behind(log: &impl EventLog, at: Position) -> bool {
     log.head().0.saturating_sub(at.0) > FAR_BEHIND
 }
 
+/// IMPORTANT: only whole blocks between two checkpoints, so that no view of the pool shows a part of what was committed as one.
+fn whole_blocks(after: Position) -> PageRequest {
+    PageRequest {
+        whole_blocks: true,
+        ..PageRequest::after(after)
+    }
+}
+
 struct Projection<L, P> {
     log: Arc<L>,
     pool: Arc<P>,
@@ -252,7 +260,7 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
         let through = if behind {
             self.fold_many(&mut frames)?
         } else {
-            let page = self.log.page(PageRequest::after(self.at)).await?;
+            let page = self.log.page(whole_blocks(self.at)).await?;
             self.fold(&page.events, &mut frames)?;
             page.through
         };
@@ -283,7 +291,7 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
                 let request = PageRequest {
                     events_max: PAGE_EVENTS,
                     bytes_max: PAGE_BYTES,
-                    ..PageRequest::after(after)
+                    ..whole_blocks(after)
                 };
                 runtime.block_on(log.page(request))
             });

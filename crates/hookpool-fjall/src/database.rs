@@ -13,7 +13,8 @@ use fjall::{
 
 /// Bounds replay time and memory after a kill. A second journal is begun at 64 MB.
 const JOURNALS_BYTES: u64 = 128 << 20;
-const MEMTABLE_BYTES: u64 = 16 << 20;
+/// Of each keyspace.
+pub(crate) const MEMTABLE_BYTES: u64 = 16 << 20;
 const CACHE_BYTES: u64 = 32 << 20;
 const WORKERS: usize = 2;
 
@@ -50,6 +51,15 @@ pub(crate) fn open<const N: usize>(
     path: &Path,
     names: [&str; N],
 ) -> Result<(Database, [Keyspace; N]), DatabaseError> {
+    open_with_memtable(path, names, MEMTABLE_BYTES)
+}
+
+/// The same with memtables of another size.
+pub(crate) fn open_with_memtable<const N: usize>(
+    path: &Path,
+    names: [&str; N],
+    memtable_bytes: u64,
+) -> Result<(Database, [Keyspace; N]), DatabaseError> {
     guarded(|| {
         let database = Database::builder(path)
             .worker_threads(WORKERS)
@@ -60,7 +70,7 @@ pub(crate) fn open<const N: usize>(
             .open()?;
         let keyspaces: Result<Vec<_>, _> = names
             .into_iter()
-            .map(|name| database.keyspace(name, keyspace_options))
+            .map(|name| database.keyspace(name, || keyspace_options(memtable_bytes)))
             .collect();
         // As many as there are names.
         let keyspaces = keyspaces?
@@ -71,9 +81,9 @@ pub(crate) fn open<const N: usize>(
 }
 
 /// Never Fifo: it deletes by design.
-fn keyspace_options() -> KeyspaceCreateOptions {
+fn keyspace_options(memtable_bytes: u64) -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
-        .max_memtable_size(MEMTABLE_BYTES)
+        .max_memtable_size(memtable_bytes)
         .compaction_strategy(Arc::new(Leveled::default()))
 }
 

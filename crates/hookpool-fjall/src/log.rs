@@ -8,7 +8,10 @@ use std::{
     fmt,
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -79,6 +82,8 @@ pub struct FjallLog {
     published: ArcSwap<Published>,
     head: watch::Sender<Position>,
     keeper: Keeper,
+    /// For pages.
+    blocks_read: AtomicU64,
     database: Database,
     blocks: Keyspace,
     streams: Keyspace,
@@ -131,6 +136,12 @@ impl FjallLog {
             .map_err(|what| OpenError::damaged(dir, what))?;
         let witnessed = opened.prove(&view, &tail)?;
         opened.finish(view, tail, witnessed)
+    }
+
+    /// How many blocks were read for [`pages`](EventLog::page) since it was opened: the work that reading was.
+    #[must_use]
+    pub fn blocks_read(&self) -> u64 {
+        self.blocks_read.load(Ordering::Relaxed)
     }
 
     fn commit(&self, batch: &[NewEvent]) -> Result<Vec<Appended>, AppendError> {
@@ -221,7 +232,11 @@ impl EventLog for FjallLog {
     }
 
     async fn page(&self, request: PageRequest) -> Result<Page, ReadError> {
-        PageReader::new(&self.published.load_full(), &request).read(&request)
+        let published = self.published.load_full();
+        let mut reader = PageReader::new(&published, &request);
+        let page = reader.read(&request);
+        self.blocks_read.fetch_add(reader.blocks, Ordering::Relaxed);
+        page
     }
 
     async fn blocks(&self, after: Position, bytes_max: usize) -> Result<Vec<Block>, ReadError> {
@@ -474,6 +489,7 @@ impl Opened {
             }),
             head: watch::Sender::new(tail.head),
             keeper,
+            blocks_read: AtomicU64::new(0),
             database: self.database,
             blocks: self.blocks,
             streams: self.streams,
@@ -564,6 +580,9 @@ struct PageReader<'a> {
     bytes: usize,
     events_max: usize,
     bytes_max: usize,
+    whole_blocks: bool,
+    /// How many were read.
+    blocks: u64,
 }
 
 impl<'a> PageReader<'a> {
@@ -576,10 +595,12 @@ impl<'a> PageReader<'a> {
             bytes: 0,
             events_max: request.events_max.max(1),
             bytes_max: request.bytes_max,
+            whole_blocks: request.whole_blocks,
+            blocks: 0,
         }
     }
 
-    fn read(mut self, request: &PageRequest) -> Result<Page, ReadError> {
+    fn read(&mut self, request: &PageRequest) -> Result<Page, ReadError> {
         if self.until > self.seen {
             let whole = match &request.stream {
                 None => self.read_all(),
@@ -594,7 +615,7 @@ impl<'a> PageReader<'a> {
             }
         }
         Ok(Page {
-            events: self.events,
+            events: std::mem::take(&mut self.events),
             through: self.seen,
         })
     }
@@ -607,6 +628,10 @@ impl<'a> PageReader<'a> {
             .blocks_without_holes(self.seen, self.until)?
         {
             let block = block?;
+            self.blocks += 1;
+            if self.whole_blocks && self.is_full() {
+                return Ok(false);
+            }
             for event in block.events_from(self.seen.plus(1)) {
                 let event = event.map_err(|error| error.to_string())?;
                 if event.position > self.until {
@@ -632,7 +657,11 @@ impl<'a> PageReader<'a> {
             .map_or_else(|| stream_prefix(stream), |(first, _)| key(first));
         for row in self.rows(from..=key(self.until)) {
             let (first, row) = row?;
+            if self.whole_blocks && self.is_full() {
+                return Ok(false);
+            }
             let block = view.block(first)?.ok_or_else(|| tail::missing(first))?;
+            self.blocks += 1;
             let BlockHeader { count, thinned, .. } = *block.header();
             let ordinals = Ordinals::decode(&row, count)
                 // A block that lost events belongs to no stream as a whole.
@@ -702,11 +731,14 @@ impl<'a> PageReader<'a> {
         })
     }
 
-    /// Puts an event into the page, if it has room.
-    fn take(&mut self, event: Event) -> bool {
-        if self.events.len() >= self.events_max
+    fn is_full(&self) -> bool {
+        self.events.len() >= self.events_max
             || (self.bytes >= self.bytes_max && !self.events.is_empty())
-        {
+    }
+
+    /// Puts an event into the page, if it has room or its block is not to be divided.
+    fn take(&mut self, event: Event) -> bool {
+        if self.is_full() && !self.whole_blocks {
             return false;
         }
         self.bytes += event.event.body.len();

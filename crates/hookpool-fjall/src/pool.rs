@@ -80,6 +80,14 @@ impl FjallPool {
     /// # Errors
     /// [`OpenError::Pool`] if it is damaged: deleting the folder rebuilds it. [`OpenError::Locked`], [`OpenError::Unusable`].
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Self::open_with_memtable(dir, database::MEMTABLE_BYTES)
+    }
+
+    /// The same with another size of what is kept in memory before it is written to a file; a small one makes files all the time.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with_memtable(dir: &Path, memtable_bytes: u64) -> Result<Self, OpenError> {
         let lock = folder::lock(dir)?;
         let db = folder::db(dir);
         let refused = |what: String| OpenError::Pool {
@@ -94,8 +102,8 @@ impl FjallPool {
         } else {
             create(dir)?;
         }
-        let (database, [rows]) =
-            database::open(&db, [POOL]).map_err(|error| refused(error.to_string()))?;
+        let (database, [rows]) = database::open_with_memtable(&db, [POOL], memtable_bytes)
+            .map_err(|error| refused(error.to_string()))?;
         let snapshot = FjallPoolSnapshot::at(database.snapshot(), rows.clone())
             .map_err(|error| refused(error.to_string()))?;
         Ok(Self {

@@ -59,7 +59,8 @@ impl Framing {
     ) {
         assert!(!data.contains(['\n', '\r']), "data of a frame is one line");
         let frame = match (self, id) {
-            (Self::Sse, Some(id)) => format!("event: {event}\nid: {id}\ndata: {data}\n\n"),
+            // The id last: some clients take it before the frame is whole, and would resume past what they never had.
+            (Self::Sse, Some(id)) => format!("event: {event}\ndata: {data}\nid: {id}\n\n"),
             (Self::Sse, None) => format!("event: {event}\ndata: {data}\n\n"),
             (Self::Ndjson, Some(id)) => {
                 format!("{{\"event\":\"{event}\",\"id\":\"{id}\",\"data\":{data}}}\n")
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn a_change_looks_as_the_protocol_says() {
         let body = r#"{"n":1.0,"o":{ "x": 1 }}"#;
-        let sse = format!("event: change\nid: 0000000000000001.1.42\ndata: {DATA}\n\n");
+        let sse = format!("event: change\ndata: {DATA}\nid: 0000000000000001.1.42\n\n");
         assert_eq!(framed(Framing::Sse, "North", body), sse);
         let ndjson =
             format!("{{\"event\":\"change\",\"id\":\"0000000000000001.1.42\",\"data\":{DATA}}}\n");

@@ -63,6 +63,7 @@ macro_rules! log_conformance {
             pages_hold_the_events_after_a_position_up_to_another
             pages_are_bounded_and_go_on_where_the_last_one_ended
             a_page_says_how_far_it_saw
+            a_page_of_whole_blocks_divides_none
             a_page_of_a_stream_holds_its_events_only
             pages_of_a_stream_are_bounded_and_go_on
             a_stream_without_events_is_seen_to_the_end
@@ -410,6 +411,57 @@ pub async fn a_page_says_how_far_it_saw<F: LogFixture>(fixture: &mut F) {
         Position::ZERO
     );
     assert_eq!(through(head, Position(1)).await, head);
+}
+
+/// However small the limits are, with `whole_blocks` a page ends where a block does; and so no page is longer than it has to be.
+pub async fn a_page_of_whole_blocks_divides_none<F: LogFixture>(fixture: &mut F) {
+    let log = fixture.create().await;
+    let events = fill(&log).await;
+    let blocks = log.blocks(Position::ZERO, usize::MAX).await;
+    let blocks = blocks.expect("all blocks");
+    let ends: Vec<_> = blocks.iter().map(|block| block.header().last()).collect();
+    assert!(ends.len() > 1 && ends.len() < events.len());
+    for stream in [None, Some(sample::stream("sales"))] {
+        for (events_max, bytes_max) in [(1, 1 << 20), (5, 1 << 20), (1_024, 1)] {
+            let request = PageRequest {
+                stream: stream.clone(),
+                events_max,
+                bytes_max,
+                whole_blocks: true,
+                ..PageRequest::after(Position::ZERO)
+            };
+            let (mut after, mut seen) = (Position::ZERO, Vec::new());
+            while after < log.head() {
+                let request = PageRequest {
+                    after,
+                    ..request.clone()
+                };
+                let page = page(&log, request).await;
+                let next = ends.iter().find(|end| **end > after);
+                assert!(page.through > after, "a page goes on");
+                if events_max == 1 && stream.is_none() {
+                    assert_eq!(Some(&page.through), next, "one block");
+                }
+                after = page.through;
+                let block = ends.partition_point(|end| *end < after);
+                let rest = |event: &&Event| {
+                    let of_it = stream.as_ref().is_none_or(|it| *it == event.event.stream);
+                    of_it
+                        && event.position > after
+                        && ends.get(block).is_some_and(|end| event.position <= *end)
+                };
+                assert_eq!(
+                    events.iter().find(rest),
+                    None,
+                    "a block is divided at {after}"
+                );
+                seen.extend(page.events);
+            }
+            let of_it = |event: &&Event| stream.as_ref().is_none_or(|it| *it == event.event.stream);
+            let expected: Vec<_> = events.iter().filter(of_it).cloned().collect();
+            assert_eq!(seen, expected);
+        }
+    }
 }
 
 fn of(events: &[Event], stream: &StreamName) -> Vec<Event> {

@@ -195,6 +195,8 @@ pub struct PageRequest {
     pub events_max: usize,
     /// No further event once the bodies have this many bytes; a page that is not at its end has at least one event.
     pub bytes_max: usize,
+    /// Whether the limits are kept only between blocks, so that what was committed as one is in one page.
+    pub whole_blocks: bool,
 }
 
 impl PageRequest {
@@ -207,6 +209,7 @@ impl PageRequest {
             stream: None,
             events_max: 1_024,
             bytes_max: 1 << 20,
+            whole_blocks: false,
         }
     }
 

@@ -135,6 +135,10 @@ impl LogState {
             events: Vec::new(),
             through: request.after,
         };
+        let block = |position: Position| {
+            let before = |block: &Block| block.header().last() < position;
+            self.blocks.partition_point(before)
+        };
         let mut bytes = 0;
         for event in self
             .events
@@ -144,7 +148,8 @@ impl LogState {
             .filter(wanted)
         {
             let full = page.events.len() >= request.events_max || bytes >= request.bytes_max;
-            if full && !page.events.is_empty() {
+            let divides = block(page.through) == block(event.position);
+            if full && !page.events.is_empty() && !(request.whole_blocks && divides) {
                 return page;
             }
             bytes += event.event.body.len();

@@ -1,0 +1,196 @@
+//! A running engine with its edge, and a client for it.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hookpool_core::{
+    event::{NewEvent, Op, RequestId},
+    name::{ConnectorName, ItemId, StreamName},
+    position::Epoch,
+    registry::Replay,
+    seal::MasterKey,
+    time::Timestamp,
+};
+use hookpool_engine::{
+    Engine, Options, appender::Limits as QueueLimits, clock::Clock, control::ConnectorSpec,
+    engine::Running, entropy::Entropy,
+};
+use hookpool_fjall::{FjallLog, FjallPool, Options as LogOptions};
+use hookpool_http::{
+    Settings, encode_change, routes,
+    server::{Limits, serve},
+};
+use hookpool_store::faulty::{Faults, FaultyLog};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+pub(crate) type Log = Arc<FjallLog>;
+/// To the engine the log may be slow.
+pub(crate) type Pipeline = Engine<FaultyLog<Log>, FjallPool>;
+
+/// How a node is made.
+pub(crate) struct Shape {
+    /// What of the pool is kept in memory before it is written to a file.
+    pub(crate) memtable_bytes: u64,
+    /// How long the engine may wait for a page of the log.
+    pub(crate) page_delay_max: Duration,
+}
+
+pub(crate) struct Node {
+    pub(crate) log: Log,
+    pub(crate) engine: Arc<Pipeline>,
+    pub(crate) client: Client,
+    running: Running,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+    _folder: TempDir,
+}
+
+impl Node {
+    /// A new one, with a connector for each stream.
+    pub(crate) async fn start(shape: Shape, streams: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, engine, running) = open(folder.path(), shape).await;
+        let key = first_operator(&engine, streams).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(serve_until(listener, Arc::clone(&engine), stopped));
+        Self {
+            log,
+            engine,
+            client: Client { addr, key },
+            running,
+            stop,
+            serving,
+            _folder: folder,
+        }
+    }
+
+    /// Ends in order; every other handle of the engine must be dropped.
+    pub(crate) async fn stop(self) {
+        self.engine.status().stop();
+        self.stop.send(()).unwrap();
+        self.serving.await.unwrap();
+        drop(self.engine);
+        let running = self.running;
+        let joined = tokio::task::spawn_blocking(|| running.join());
+        joined.await.unwrap();
+    }
+}
+
+async fn open(dir: &Path, shape: Shape) -> (Log, Arc<Pipeline>, Running) {
+    let open = |name: &str, epoch| {
+        let log = FjallLog::open(&dir.join(name), LogOptions::new(Epoch(epoch)));
+        Arc::new(log.unwrap())
+    };
+    let (log, control) = (open("log", 1), open("control", 2));
+    let pool = FjallPool::open_with_memtable(&dir.join("pool"), shape.memtable_bytes).unwrap();
+    let options = Options {
+        master: MasterKey::new(&[7; 32]),
+        encode: encode_change,
+        limits: QueueLimits::default(),
+        clock: Clock::System,
+        entropy: Entropy::System,
+    };
+    let slow = Faults {
+        seed: 1,
+        delay_max: shape.page_delay_max,
+        ..Faults::default()
+    };
+    let slow = FaultyLog::new(Arc::clone(&log), slow);
+    let control = FaultyLog::new(control, Faults::default());
+    let started = Engine::start(slow, control, pool, options).await;
+    let (engine, running) = started.unwrap();
+    (log, engine, running)
+}
+
+/// A key that reads everything; and the streams, each of which is there once it has a connector.
+async fn first_operator(engine: &Pipeline, streams: &[&str]) -> String {
+    let (key, change) = engine.control().draw_operator();
+    let operator = engine.control().change(&key.key_id, "operator", change);
+    operator.await.unwrap();
+    for stream in streams {
+        let spec = ConnectorSpec {
+            name: ConnectorName::new(stream).unwrap(),
+            stream: StreamName::new(stream).unwrap(),
+            signed: false,
+            id_field: None,
+            replay: Replay::Collapse,
+        };
+        let added = engine.control().add_connector(&key.key_id, spec).await;
+        added.unwrap();
+    }
+    key.secret.expose().to_owned()
+}
+
+async fn serve_until(listener: TcpListener, engine: Arc<Pipeline>, stop: oneshot::Receiver<()>) {
+    let settings = Settings {
+        body_bytes: 1 << 20,
+        body_timeout: Duration::from_secs(10),
+        public_url: String::new(),
+        cors_origins: Vec::new(),
+    };
+    let limits = Limits {
+        connections: 64,
+        head: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(60),
+        write: Duration::from_secs(60),
+        drain: Duration::from_secs(10),
+    };
+    let stop = async {
+        let _gone = stop.await;
+    };
+    serve(listener, None, routes(engine, settings), limits, stop).await;
+}
+
+/// Delivery number `n`, which sets the fields of a body on an item.
+pub(crate) fn event(stream: &str, item: &str, n: u64, body: String) -> NewEvent {
+    NewEvent {
+        time: Timestamp::from_seconds(1_700_000_000 + n),
+        stream: StreamName::new(stream).unwrap(),
+        op: Op::Upsert,
+        item_id: ItemId::new(item).unwrap(),
+        generated_id: false,
+        duplicate_keys: false,
+        field_count: 3,
+        connector: ConnectorName::new(stream).unwrap(),
+        request_id: RequestId(u128::from(n).to_le_bytes()),
+        dedupe: None,
+        body: Bytes::from(body),
+    }
+}
+
+/// Reads with the first operator's key.
+#[derive(Clone)]
+pub(crate) struct Client {
+    addr: SocketAddr,
+    key: String,
+}
+
+impl Client {
+    /// The body of an answer, frames of changes as lines. Over HTTP/1.0, where an answer ends with its connection.
+    pub(crate) fn get(&self, target: &str) -> String {
+        self.get_as(target, "application/x-ndjson, application/json;q=0.5")
+    }
+
+    pub(crate) fn get_as(&self, target: &str, accept: &str) -> String {
+        let mut stream = TcpStream::connect(self.addr).unwrap();
+        let key = &self.key;
+        let request = format!(
+            "GET {target} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nAccept: {accept}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 200 "), "{answer}");
+        body.to_owned()
+    }
+}
