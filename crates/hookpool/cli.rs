@@ -1,11 +1,11 @@
 //! The command line as clap sees it. What the commands do is in `commands/`, `serve.rs`, `demo.rs` and `verify.rs`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use hookpool_client::{Replay, Start};
-use hookpool_core::proof::PublicKey;
+use hookpool_core::{proof::PublicKey, time::Timestamp};
 
 use crate::{config::Flags, output::Output};
 
@@ -82,8 +82,10 @@ pub(crate) enum Command {
     Operator(OperatorCommand),
     /// Send events, as a producer does
     Send(SendArgs),
-    /// Follow a stream live
+    /// Follow streams live
     Tail(TailArgs),
+    /// Watch streams and their followers: rates, positions, lags
+    Top(TopArgs),
     /// Read the items of a stream, as they are or were
     #[command(subcommand)]
     Items(ItemsCommand),
@@ -333,24 +335,54 @@ fn rate(text: &str) -> Result<f64, String> {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It connects again by itself and misses nothing. Ctrl-C ends it.
+It connects again by itself and misses nothing. Ctrl-C ends it. Colours are for
+terminals; NO_COLOR turns them off.
+
+A condition is NAME, !NAME, or NAME, one of = != < <= > >=, and a value.
 
 Examples:
-  hookpool tail sales
+  hookpool tail sales orders                               two streams at once
   hookpool tail sales --item North --from now
+  hookpool tail sales --since 10m                          what came since, and what comes
+  hookpool tail orders --where status=open --where 'total>=100' --fields status,total
+  hookpool tail app-metrics --conflate 1s                  each item once a second at most
+  hookpool tail sales --from earliest --until 42           and no further
   hookpool tail sales --output ndjson | jq -c 'select(.event == \"change\") | .data'")]
 pub(crate) struct TailArgs {
-    /// Stream to follow
-    pub(crate) stream: String,
+    /// Streams to follow
+    #[arg(value_name = "STREAM", required = true, num_args = 1..)]
+    pub(crate) streams: Vec<String>,
     /// Only this item
     #[arg(long, value_name = "ID")]
     pub(crate) item: Option<String>,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
     /// snapshot, now, earliest, or the id of a frame to resume after
     #[arg(long, value_name = "WHERE", default_value = "snapshot", value_parser = start)]
     pub(crate) from: Start,
+    /// From so long ago (10m, 2h, 1d), or from an RFC 3339 time
+    #[arg(long, value_name = "MOMENT", value_parser = since, conflicts_with = "from")]
+    pub(crate) since: Option<Start>,
+    /// End after this position
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) until: Option<u64>,
+    /// One line for an item in this time at most (250ms, 2s), with all that happened to it
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) conflate: Option<Duration>,
     /// How frames are printed: for people, or as lines of JSON {"event","id","data"}
     #[arg(long, value_name = "FORMAT", default_value = "pretty")]
     pub(crate) output: TailOutput,
+}
+
+/// Some items, and some of their fields.
+#[derive(Debug, Args)]
+pub(crate) struct SelectionArgs {
+    /// Only items that meet this condition; all of them if it is given several times
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub(crate) conditions: Vec<String>,
+    /// Only these fields
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) fields: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -369,12 +401,65 @@ fn start(text: &str) -> Result<Start, String> {
     })
 }
 
+/// From so long ago, or from a time.
+fn since(text: &str) -> Result<Start, String> {
+    match (duration(text), text.parse::<Timestamp>()) {
+        (Ok(ago), _) => Ok(Start::ago(ago)),
+        (Err(_), Ok(_)) => Ok(Start::Time(text.to_owned())),
+        (Err(_), Err(_)) => {
+            Err("is neither a duration such as 10m nor an RFC 3339 time".to_owned())
+        }
+    }
+}
+
+/// A whole number and its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let millis = match text.strip_prefix(digits) {
+        Some("ms") => 1,
+        Some("s") => 1_000,
+        Some("m") => 60_000,
+        Some("h") => 3_600_000,
+        Some("d") => 86_400_000,
+        _ => 0_u64,
+    };
+    let number = digits.parse().ok().filter(|number: &u64| *number > 0);
+    let millis = number.and_then(|number| number.checked_mul(millis));
+    let duration = millis
+        .filter(|millis| *millis > 0)
+        .map(Duration::from_millis);
+    duration.ok_or_else(|| "is not a duration such as 250ms, 10s, 5m, 2h or 1d".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Draws again and again on a terminal until Ctrl-C; elsewhere it prints one table. lag is
+how many positions of the log the pool has not applied; that of followers is how far the
+one that is the most behind is from the end of its stream.
+
+Examples:
+  hookpool top
+  hookpool top --once --interval 10s                   rates over ten seconds
+  hookpool top --output json | jq '.followers[] | select(.lag > 1000)'")]
+pub(crate) struct TopArgs {
+    /// Print one table and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Over which time rates are taken
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ItemsCommand {
     /// List items, all at one position
     #[command(after_help = "\
 Examples:
   hookpool items list sales
+  hookpool items list orders --where status=open --where 'total>=100' --fields status,total
+  hookpool items list sales --at 2026-04-09T10:30:00Z
   hookpool items list sales --output json | jq '.items[].fields'")]
     List(ItemsListArgs),
     /// Show one item
@@ -435,6 +520,8 @@ pub(crate) struct ItemsListArgs {
     /// As they were: position or RFC 3339 time
     #[arg(long, value_name = "MOMENT")]
     pub(crate) at: Option<String>,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -953,6 +1040,11 @@ mod tests {
             "hookpool reader revoke n",
             "hookpool send sales - --ingest-key k --count 3 --rate 0.5",
             "hookpool tail sales --item i --from earliest --output ndjson",
+            "hookpool tail sales orders --where status=open --where total>=5 --fields status,total",
+            "hookpool tail sales --since 10m --conflate 250ms --until 42",
+            "hookpool tail sales --since 2026-04-09T10:30:00+02:00",
+            "hookpool top --once --interval 2s --output json",
+            "hookpool items list sales --where !gone --fields a,b --at 7",
             "hookpool items list sales --limit 3 --read-key-file f",
             "hookpool items get sales x --meta --at 7",
             "hookpool items list sales --at 2026-04-09T10:30:00Z",
@@ -993,6 +1085,32 @@ mod tests {
     }
 
     #[test]
+    fn durations_have_a_unit() {
+        for (text, seconds) in [
+            ("250ms", 0.25),
+            ("10s", 10.0),
+            ("5m", 300.0),
+            ("1d", 86_400.0),
+        ] {
+            assert_eq!(duration(text).unwrap().as_secs_f64(), seconds, "{text}");
+        }
+        for bad in [
+            "",
+            "5",
+            "s",
+            "0s",
+            "-1s",
+            "1.5s",
+            "1 s",
+            "1w",
+            "1ms2",
+            "99999999999999999d",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn wrong_usage_exits_with_two() {
         for line in [
             "hookpool nonsense",
@@ -1004,6 +1122,11 @@ mod tests {
             "hookpool reader add n",
             "hookpool rebuild start",
             "hookpool rebuild promote sales",
+            "hookpool tail",
+            "hookpool tail sales --since yesterday",
+            "hookpool tail sales --since 10m --from now",
+            "hookpool tail sales --conflate 0s",
+            "hookpool top --interval 1",
             "hookpool rebuild start sales --events-per-second 0",
             "hookpool send s - --ingest-key k --rate 0",
         ] {

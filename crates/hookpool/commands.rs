@@ -16,3 +16,4 @@ pub(crate) mod retention;
 pub(crate) mod send;
 mod snippet;
 pub(crate) mod tail;
+pub(crate) mod top;

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, env, fmt, net::SocketAddr, path::PathBuf, time:
 
 pub(crate) use flags::Flags;
 pub(crate) use setting::LogFormat;
-use setting::{PublicUrl, Setting};
+use setting::{Origins, PublicUrl, Setting};
 
 /// What is known about a setting without its value.
 #[derive(Clone, Copy)]
@@ -78,6 +78,8 @@ settings! {
     listen: SocketAddr = "listen" or "127.0.0.1:8080", flag "listen";
     /// URL under which senders reach the server, for the URLs it prints.
     public_url: Option<PublicUrl> = "public-url", flag "public-url";
+    /// Origins whose pages may read and fetch tickets, with commas in between.
+    cors_origins: Origins = "cors-origins", flag "cors-origins";
     /// How the server logs to stderr.
     log_format: LogFormat = "log-format" or "text", flag "log-format";
     /// Largest body of a delivery, in bytes.
@@ -366,6 +368,10 @@ mod tests {
             (
                 "public-url = 'h'\n",
                 ":1: public-url does not start with http:// or https://",
+            ),
+            (
+                "cors-origins = '*'\n",
+                ":1: cors-origins is not a list of origins such as https://app.example.com, without a path",
             ),
             (
                 "log-format = 'xml'\n",

@@ -55,6 +55,7 @@ async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {
         }
         Command::Send(args) => commands::send::run(args, &globals).await,
         Command::Tail(args) => commands::tail::run(args, &globals).await,
+        Command::Top(args) => commands::top::run(args, &globals).await,
         Command::Items(command) => commands::items::run(command, &globals).await,
         Command::Log(command) => commands::log::run(command, &globals).await,
         Command::Projection(command) => commands::projection::run(command, &globals).await,

@@ -100,6 +100,7 @@ impl Node {
             body_bytes: settings.body_bytes,
             body_timeout: settings.body_timeout,
             public_url,
+            cors_origins: settings.cors_origins.0.clone(),
         };
         let limits = Limits {
             connections: settings.connections,

@@ -1,6 +1,10 @@
 //! Data to stdout, talk to stderr. A closed stdout is an error of its own, so that it can end the process quietly.
 
-use std::io::{self, Write};
+use std::{
+    env,
+    ffi::OsStr,
+    io::{self, IsTerminal, Write},
+};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -86,6 +90,54 @@ fn print(mut table: Table) -> anyhow::Result<()> {
     line(&table.trim_fmt())
 }
 
+/// Colours, where whoever reads standard output is a person who wants them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    /// On a terminal, unless `NO_COLOR` is set to anything (no-color.org).
+    pub(crate) fn of_stdout() -> Self {
+        let no_color = env::var_os("NO_COLOR");
+        Self::new(io::stdout().is_terminal(), no_color.as_deref())
+    }
+
+    fn new(terminal: bool, no_color: Option<&OsStr>) -> Self {
+        Self {
+            on: terminal && no_color.is_none_or(OsStr::is_empty),
+        }
+    }
+
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    pub(crate) fn red(self, text: &str) -> String {
+        self.with("31", text)
+    }
+
+    pub(crate) fn green(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    pub(crate) fn cyan(self, text: &str) -> String {
+        self.with("36", text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.on && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
 /// Text from outside, safe for a terminal: control characters but line feed and tab are shown as escapes.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
@@ -118,5 +170,15 @@ mod tests {
             printable("a\u{1b}[2Jb\r\n\tü\u{9b}"),
             "a\\u{1b}[2Jb\\r\n\tü\\u{9b}"
         );
+    }
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        let painted = |terminal, no_color: Option<&str>| {
+            Paint::new(terminal, no_color.map(OsStr::new)).red("x")
+        };
+        assert_eq!(painted(true, None), "\x1b[31mx\x1b[0m");
+        assert_eq!(painted(true, Some("")), "\x1b[31mx\x1b[0m");
+        assert_eq!(painted(true, Some("1")), "x");
+        assert_eq!(painted(false, None), "x");
     }
 }

@@ -135,6 +135,7 @@ async fn serve_until(listener: TcpListener, engine: Arc<Pipeline>, stop: oneshot
         body_bytes: 1 << 20,
         body_timeout: Duration::from_secs(10),
         public_url: String::new(),
+        cors_origins: Vec::new(),
     };
     let limits = Limits {
         connections: 64,

@@ -13,8 +13,11 @@
 mod common;
 
 mod changes_contract;
+mod consumers;
+mod cors;
 mod deadlines;
 mod demo;
+mod examples;
 mod flips;
 mod framing;
 mod github;
@@ -34,4 +37,5 @@ mod selected;
 mod sse_readers;
 mod swarm;
 mod tls;
+mod top;
 mod unavailable;

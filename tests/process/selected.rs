@@ -154,7 +154,12 @@ fn fields(frame: &Frame, member: &str) -> Fields {
 }
 
 /// The pool after the events up to a position, without what a reader does not want.
-fn expected(log: &[Event], until: u64, takes: fn(&Fields) -> bool, shown: Option<&[&str]>) -> Pool {
+pub(crate) fn expected(
+    log: &[Event],
+    until: u64,
+    takes: fn(&Fields) -> bool,
+    shown: Option<&[&str]>,
+) -> Pool {
     let events: Vec<_> = log
         .iter()
         .filter(|event| event.position <= until)

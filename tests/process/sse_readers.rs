@@ -22,14 +22,14 @@ const EVENTS: usize = 300;
 const LAST: &str = "last";
 
 /// Passes connections on and cuts each one after a random number of the server's bytes, at most `cuts` times.
-struct CuttingProxy {
+pub(crate) struct CuttingProxy {
     addr: SocketAddr,
     left: Arc<AtomicUsize>,
     cuts: usize,
 }
 
 impl CuttingProxy {
-    fn start(server: SocketAddr, cuts: usize, mut rng: StdRng) -> Self {
+    pub(crate) fn start(server: SocketAddr, cuts: usize, mut rng: StdRng) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let left = Arc::new(AtomicUsize::new(cuts));
@@ -56,7 +56,7 @@ impl CuttingProxy {
         Self { addr, left, cuts }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
@@ -66,7 +66,7 @@ impl CuttingProxy {
 
     /// How often it has cut; most of what it was to do, or the reader was not put to the test.
     #[track_caller]
-    fn has_cut(&self) -> usize {
+    pub(crate) fn has_cut(&self) -> usize {
         let cut = self.cuts - self.left.load(Ordering::Relaxed);
         assert!(
             cut * 2 > self.cuts,

@@ -1,6 +1,6 @@
-//! How long to wait before trying again. Knows neither clock nor dice; both come from outside.
+//! How long to wait before trying again. Knows no clock; chance comes from dice that may be somebody else's.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Waits that double from `first` to `longest`, each shortened at random by up to half so that many clients spread out.
 #[derive(Debug, Clone, Copy)]
@@ -19,10 +19,33 @@ impl Backoff {
         let full = self.first.saturating_mul(1 << doublings).min(self.longest);
         full.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0)
     }
+}
 
-    /// [`delay`](Self::delay) with dice thrown.
-    pub(crate) fn jittered(self, failures: u32) -> Duration {
-        self.delay(failures, rand::random())
+/// Where the jitter of waits comes from. The default is random; tests and simulations have their own.
+#[derive(Clone)]
+pub struct Dice(Arc<dyn Fn() -> f64 + Send + Sync>);
+
+impl Dice {
+    /// Each throw is in 0..1.
+    #[must_use]
+    pub fn new(throw: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(throw))
+    }
+
+    pub(crate) fn throw(&self) -> f64 {
+        (self.0)()
+    }
+}
+
+impl Default for Dice {
+    fn default() -> Self {
+        Self::new(rand::random)
+    }
+}
+
+impl fmt::Debug for Dice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dice")
     }
 }
 

@@ -1,16 +1,18 @@
 //! Reads the pool and the log.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use hookpool_core::key::Secret;
-use reqwest::{RequestBuilder, header::ACCEPT};
+use reqwest::{Method, RequestBuilder, header::ACCEPT};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    ask::selecting,
     error::Error,
     follower::Follower,
     generations::{DiffLines, Sides},
+    secret,
     server::Server,
     value::Fields,
 };
@@ -29,6 +31,9 @@ pub struct Stream {
     pub stream: String,
     /// How many items it has.
     pub items: u64,
+    /// How many of its events the pool has applied.
+    #[serde(default)]
+    pub events: u64,
     /// The last position that its pool shows.
     pub position: u64,
     /// Which materialisation is served.
@@ -80,6 +85,32 @@ pub struct ItemPage {
     /// What to pass as `after` for the next page, if there is one.
     #[serde(default)]
     pub next: Option<String>,
+}
+
+/// Which items a page is to show, and how.
+#[derive(Debug, Clone, Default)]
+pub struct ItemQuery {
+    /// The `next` of the page before.
+    pub after: Option<String>,
+    /// How many at most, 1 to 1000; 100 without it.
+    pub limit: Option<u64>,
+    /// A position or an RFC 3339 time: as they were then.
+    pub at: Option<String>,
+    /// Only items that meet them all, such as `status=open` or `sales>=1000`.
+    pub conditions: Vec<String>,
+    /// Only these fields; all if it is empty.
+    pub fields: Vec<String>,
+}
+
+/// What opens one change stream, once, in place of a key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ticket {
+    /// The ticket. Serializing it shows it.
+    #[serde(with = "secret::required")]
+    pub ticket: Secret,
+    /// RFC 3339.
+    pub expires_at: String,
 }
 
 /// An event of the log.
@@ -137,6 +168,13 @@ pub struct Touch {
     pub fields: BTreeMap<String, Sides>,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewTicket<'a> {
+    streams: &'a [&'a str],
+    ttl_seconds: u64,
+}
+
 #[derive(Deserialize)]
 struct Streams {
     streams: Vec<Stream>,
@@ -158,25 +196,16 @@ impl Consumer {
         Ok(self.server.json::<Streams>(request).await?.streams)
     }
 
-    /// A page of items; `after` is the `next` of the page before. `limit` is 1 to 1000. With `at`, a position or an RFC 3339 time, as they were
-    /// then.
+    /// A page of items. All pages of one chain show one position; they are short where few items meet the conditions, and the last one has
+    /// no `next`.
     ///
     /// # Errors
     /// `PAGE_EXPIRED` if the page before is older than a minute; otherwise as every call.
-    pub async fn items(
-        &self,
-        stream: &str,
-        after: Option<&str>,
-        at: Option<&str>,
-        limit: u64,
-    ) -> Result<ItemPage, Error> {
-        let mut request = self.get(stream, &["items"])?.query(&[("limit", limit)]);
-        if let Some(at) = at {
-            request = request.query(&[("at", at)]);
-        }
-        if let Some(after) = after {
-            request = request.query(&[("after", after)]);
-        }
+    pub async fn items(&self, stream: &str, query: &ItemQuery) -> Result<ItemPage, Error> {
+        let mut request = self.get(stream, &["items"])?;
+        request = request.query(&[("limit", query.limit)]);
+        request = request.query(&[("at", &query.at), ("after", &query.after)]);
+        request = selecting(request, &query.conditions, &query.fields);
         self.server.json(request).await
     }
 
@@ -264,6 +293,32 @@ impl Consumer {
             .get(stream, &["log", &position.to_string()])?
             .header(ACCEPT, "application/octet-stream");
         self.server.body(request).await
+    }
+
+    /// A ticket for somebody who must not have the key, as a browser: it opens one change stream on these streams, within `lifetime`, which
+    /// is 1 s to 300 s.
+    ///
+    /// # Errors
+    /// 404 if one of the streams is not to be seen; otherwise as every call.
+    pub async fn ticket(&self, streams: &[&str], lifetime: Duration) -> Result<Ticket, Error> {
+        let ttl_seconds = lifetime.as_secs();
+        let request = self
+            .server
+            .request(Method::POST, &["api", "tickets"], Some(&self.key))?
+            .json(&NewTicket {
+                streams,
+                ttl_seconds,
+            });
+        self.server.json(request).await
+    }
+
+    /// Follows several streams on one connection, each from a snapshot on.
+    #[must_use]
+    pub fn follow_several<T: Into<String>>(
+        &self,
+        streams: impl IntoIterator<Item = T>,
+    ) -> Follower {
+        Follower::several(self.server.clone(), streams, self.key.clone())
     }
 
     /// Follows a stream from a snapshot on.

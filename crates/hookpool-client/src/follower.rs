@@ -1,56 +1,33 @@
 //! Follows a stream over any number of connections as if it were one.
 
-use std::{fmt, pin::Pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    pin::Pin,
+    time::Duration,
+};
 
 use futures_util::{Stream, stream};
 use hookpool_core::key::Secret;
-use reqwest::{
-    RequestBuilder, Response,
-    header::{ACCEPT, CONTENT_TYPE},
-};
+use reqwest::{RequestBuilder, Response, header::CONTENT_TYPE};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::{
-    backoff::Backoff,
+    ask::{Ask, Start, Streams},
+    backoff::{Backoff, Dice},
     error::Error,
-    frame::{Frame, Reset},
+    frame::{Frame, Goodbye, Reset},
     problem::text,
     server::Server,
     sse,
+    state::State as Items,
 };
 
-const HEARTBEAT_SECONDS: u64 = 15;
-/// Two heartbeats may be late or lost; then the connection is taken for dead.
-const SILENCE_MAX: Duration = Duration::from_secs(2 * HEARTBEAT_SECONDS + 5);
 const SILENT: &str = "it fell silent";
 const BACKOFF: Backoff = Backoff {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(30),
 };
-
-/// Where to start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Start {
-    /// With all items as they are, then the changes.
-    Snapshot,
-    /// With the next change.
-    Now,
-    /// With the first change there is.
-    Earliest,
-    /// After what a cursor has seen.
-    Cursor(String),
-}
-
-impl Start {
-    fn parameter(&self) -> &str {
-        match self {
-            Self::Snapshot => "snapshot",
-            Self::Now => "now",
-            Self::Earliest => "earliest",
-            Self::Cursor(cursor) => cursor,
-        }
-    }
-}
 
 /// Told to whom it concerns when a connection is lost that will be made again.
 #[derive(Debug)]
@@ -63,33 +40,37 @@ pub struct Interruption {
 
 type Observer = Box<dyn FnMut(&Interruption) + Send>;
 
-/// Follows one stream.
+/// Follows one stream, or several on one connection.
 ///
 /// After a cut it connects again and resumes where it was: each change comes once and in order. A cut inside a snapshot, which has
 /// nothing to resume from, starts the snapshot again, announced by [`Frame::Reset`] with [`Reset::CUT`]; so whoever forgets
-/// everything at a `Reset` is never wrong.
+/// everything of its stream at a `Reset` is never wrong. Merged changes are handed out once all of their interval are there, so that a cut
+/// tells none of them twice. [`State`](Items) does that.
 ///
-/// It ends with an error only if trying again is no use: the key is refused, the stream does not exist, the answer is
+/// It ends after [`until`](Self::until), and with an error only if trying again is no use: the key is refused, the stream does not exist, the answer is
 /// not Hookpool's, or not even the first connection could be made.
 pub struct Follower {
     server: Server,
-    stream: String,
     key: Secret,
-    start: Start,
-    item: Option<String>,
+    ask: Ask,
     backoff: Backoff,
+    dice: Dice,
     observer: Option<Observer>,
     /// What to resume from; empty until the server gave a cursor.
     cursor: String,
-    /// Rows were handed out and their snapshot has not ended.
-    inside_snapshot: bool,
-    /// The next frame comes from another connection than the row before it.
-    was_cut: bool,
+    /// Streams of which rows were handed out, and whose snapshot has not ended.
+    inside: BTreeSet<String>,
+    /// Those of them of which nothing came since the connection was cut.
+    cut: BTreeSet<String>,
     /// Whether any connection was ever made.
     was_reached: bool,
     failures: u32,
-    /// A frame that waits behind a [`Reset::CUT`].
-    held: Option<Frame>,
+    /// Streams that are between two generations.
+    crossing: BTreeSet<String>,
+    /// Changes by stream whose id has not come: without it they are not to be resumed after, and come again.
+    unmarked: BTreeMap<String, Vec<Frame>>,
+    /// Frames that are ready.
+    held: VecDeque<Frame>,
     state: State,
 }
 
@@ -105,26 +86,43 @@ struct Connection {
     response: Response,
     parser: sse::Parser,
     heard: Instant,
+    silence_max: Duration,
 }
 
 impl Follower {
     /// Follows a stream from a snapshot on, with a read key or an operator key. Nothing is sent before [`next`](Self::next).
     #[must_use]
     pub fn new(server: Server, stream: impl Into<String>, key: Secret) -> Self {
+        Self::asking(server, Streams::One(stream.into()), key)
+    }
+
+    /// Follows several streams on one connection. A cursor then says where each of them is.
+    #[must_use]
+    pub fn several<T: Into<String>>(
+        server: Server,
+        streams: impl IntoIterator<Item = T>,
+        key: Secret,
+    ) -> Self {
+        let streams = streams.into_iter().map(Into::into).collect();
+        Self::asking(server, Streams::Several(streams), key)
+    }
+
+    fn asking(server: Server, streams: Streams, key: Secret) -> Self {
         Self {
             server,
-            stream: stream.into(),
             key,
-            start: Start::Snapshot,
-            item: None,
+            ask: Ask::new(streams),
             backoff: BACKOFF,
+            dice: Dice::default(),
             observer: None,
             cursor: String::new(),
-            inside_snapshot: false,
-            was_cut: false,
+            inside: BTreeSet::new(),
+            cut: BTreeSet::new(),
             was_reached: false,
             failures: 0,
-            held: None,
+            crossing: BTreeSet::new(),
+            unmarked: BTreeMap::new(),
+            held: VecDeque::new(),
             state: State::Waiting(Instant::now()),
         }
     }
@@ -132,15 +130,64 @@ impl Follower {
     /// Starts elsewhere.
     #[must_use]
     pub fn start(mut self, start: Start) -> Self {
-        self.start = start;
+        self.ask.start = start;
         self
     }
 
     /// Only this item.
     #[must_use]
     pub fn item(mut self, item_id: impl Into<String>) -> Self {
-        self.item = Some(item_id.into());
+        self.ask.item = Some(item_id.into());
         self
+    }
+
+    /// Only items that meet a condition such as `status=open` or `sales>=1000`; with several all must hold.
+    #[must_use]
+    pub fn condition(mut self, condition: impl Into<String>) -> Self {
+        self.ask.conditions.push(condition.into());
+        self
+    }
+
+    /// Only these fields.
+    #[must_use]
+    pub fn fields<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.ask.fields = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// At most one frame for an item in this time, 1 ms to 60 s, with all that happened to it.
+    #[must_use]
+    pub fn conflate(mut self, interval: Duration) -> Self {
+        self.ask.conflate = Some(interval);
+        self
+    }
+
+    /// Ends after this position, once the log is there.
+    #[must_use]
+    pub fn until(mut self, position: u64) -> Self {
+        self.ask.until = Some(position);
+        self
+    }
+
+    /// How often a quiet server says that it is there: whole seconds, 1 to 60, 15 without this. A connection that misses two of them is
+    /// made again.
+    #[must_use]
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.ask.heartbeat = interval;
+        self
+    }
+
+    /// Other dice for the jitter of the waits.
+    #[must_use]
+    pub fn dice(mut self, dice: Dice) -> Self {
+        self.dice = dice;
+        self
+    }
+
+    /// The empty state of its streams, to be fed with its frames.
+    #[must_use]
+    pub fn state(&self) -> Items {
+        Items::new(self.ask.streams.names())
     }
 
     /// Other waits between connections than 1 s to 30 s. The server's `retry:` still sets the first one.
@@ -160,7 +207,7 @@ impl Follower {
     /// The next frame; `None` after an error. Dropping the future loses nothing, so it may stand in a `select!`.
     pub async fn next(&mut self) -> Option<Result<Frame, Error>> {
         loop {
-            if let Some(frame) = self.held.take() {
+            if let Some(frame) = self.held.pop_front() {
                 return Some(Ok(frame));
             }
             let step = match &mut self.state {
@@ -205,21 +252,15 @@ impl Follower {
     fn connection(
         &self,
     ) -> Result<impl Future<Output = Result<Connection, Error>> + Send + use<>, Error> {
-        let path = ["api", "streams", self.stream.as_str(), "changes"];
-        let mut request = self
-            .server
-            .get(&path, Some(&self.key))?
-            .header(ACCEPT, "text/event-stream")
-            .query(&[("after", self.start.parameter())])
-            .query(&[("heartbeat", HEARTBEAT_SECONDS)]);
-        if let Some(item) = &self.item {
-            request = request.query(&[("item", item)]);
-        }
-        if !self.cursor.is_empty() {
-            request = request.header("last-event-id", &self.cursor);
-        }
+        let request = self.ask.request(&self.server, &self.key, &self.cursor)?;
         let parser = sse::Parser::resuming(self.cursor.clone());
-        Ok(Connection::open(self.server.clone(), request, parser))
+        let silence_max = self.ask.silence_max();
+        Ok(Connection::open(
+            self.server.clone(),
+            request,
+            parser,
+            silence_max,
+        ))
     }
 
     /// Turns an event into a frame and remembers what is needed to resume after it.
@@ -229,22 +270,56 @@ impl Follower {
         self.cursor = cursor;
         self.failures = 0;
         let Some(frame) = frame else { return Ok(None) };
-        let starts_over =
-            std::mem::take(&mut self.was_cut) && self.inside_snapshot && !is_reset(&frame);
-        match frame {
-            Frame::Item(_) => self.inside_snapshot = true,
-            Frame::SnapshotEnd(_) | Frame::Reset(_) => self.inside_snapshot = false,
-            Frame::Change(_) | Frame::Bookmark(_) | Frame::Generation(_) | Frame::Goodbye(_) => {}
+        let stream = self.stream_of(&frame).to_owned();
+        // A server's own reset says the same.
+        if self.cut.remove(&stream) && !matches!(frame, Frame::Reset(_)) {
+            self.held.push_back(self.cut_of(&stream));
         }
-        if !starts_over {
-            return Ok(Some(frame));
+        match &frame {
+            Frame::Item(_) => drop(self.inside.insert(stream)),
+            Frame::SnapshotEnd(_) => drop(self.inside.remove(&stream)),
+            Frame::Reset(_) => {
+                self.inside.remove(&stream);
+                self.crossing.remove(&stream);
+                self.unmarked.remove(&stream);
+            }
+            Frame::Generation(_) => drop(self.crossing.insert(stream)),
+            Frame::Bookmark(_) => drop(self.crossing.remove(&stream)),
+            // A cut between two generations is answered with a reset: what comes there need not wait.
+            Frame::Change(change) if !self.crossing.contains(&stream) => {
+                if change.cursor.is_empty() {
+                    self.unmarked.entry(stream).or_default().push(frame);
+                    return Ok(self.held.pop_front());
+                }
+                let unmarked = self.unmarked.remove(&stream);
+                self.held.extend(unmarked.into_iter().flatten());
+            }
+            Frame::Change(_) => {}
+            Frame::Goodbye(goodbye) if goodbye.reason == Goodbye::UNTIL => {
+                self.state = State::Ended;
+            }
+            Frame::Goodbye(_) => {}
         }
-        self.held = Some(frame);
-        Ok(Some(Frame::Reset(Reset {
+        self.held.push_back(frame);
+        Ok(self.held.pop_front())
+    }
+
+    fn cut_of(&self, stream: &str) -> Frame {
+        let several = matches!(self.ask.streams, Streams::Several(_));
+        Frame::Reset(Reset {
+            stream: several.then(|| stream.to_owned()),
             reason: Reset::CUT.to_owned(),
             requested: None,
             earliest: None,
-        })))
+        })
+    }
+
+    /// A frame that names no stream is of the only one; the last word on several is of none.
+    fn stream_of<'a>(&'a self, frame: &'a Frame) -> &'a str {
+        match (&self.ask.streams, frame.stream()) {
+            (Streams::One(stream), _) => stream,
+            (Streams::Several(_), stream) => stream.unwrap_or_default(),
+        }
     }
 
     /// Plans the next connection, or gives the error back if there should be none.
@@ -258,9 +333,11 @@ impl Follower {
             self.backoff.first = first;
             self.backoff.longest = self.backoff.longest.max(first);
         }
-        self.was_cut = true;
+        self.cut = self.inside.clone();
+        self.crossing.clear();
+        self.unmarked.clear();
         self.failures = self.failures.saturating_add(1);
-        let wait = self.backoff.jittered(self.failures);
+        let wait = self.backoff.delay(self.failures, self.dice.throw());
         let retry_in = error.retry_after().map_or(wait, |asked| asked + wait);
         self.state = State::Waiting(Instant::now() + retry_in);
         if let Some(observer) = &mut self.observer {
@@ -283,8 +360,9 @@ impl Connection {
         server: Server,
         request: RequestBuilder,
         parser: sse::Parser,
+        silence_max: Duration,
     ) -> Result<Self, Error> {
-        let response = timeout(SILENCE_MAX, server.head(request))
+        let response = timeout(silence_max, server.head(request))
             .await
             .map_err(|_| server.lost(SILENT))??;
         let media_type = text(response.headers(), CONTENT_TYPE.as_str()).unwrap_or_default();
@@ -297,6 +375,7 @@ impl Connection {
             response,
             parser,
             heard: Instant::now(),
+            silence_max,
         })
     }
 
@@ -306,7 +385,7 @@ impl Connection {
             if let Some(event) = self.parser.next_event() {
                 return Ok(event);
             }
-            let chunk = timeout_at(self.heard + SILENCE_MAX, self.response.chunk())
+            let chunk = timeout_at(self.heard + self.silence_max, self.response.chunk())
                 .await
                 .map_err(|_| server.lost(SILENT))?
                 .map_err(|error| server.failed(&error))?
@@ -319,16 +398,11 @@ impl Connection {
     }
 }
 
-fn is_reset(frame: &Frame) -> bool {
-    matches!(frame, Frame::Reset(_))
-}
-
 impl fmt::Debug for Follower {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Follower")
             .field("server", &self.server.url())
-            .field("stream", &self.stream)
-            .field("item", &self.item)
+            .field("ask", &self.ask)
             .field("cursor", &self.cursor)
             .finish_non_exhaustive()
     }

@@ -44,6 +44,9 @@ pub struct SnapshotEnd {
     /// To resume from.
     #[serde(skip)]
     pub cursor: String,
+    /// Its stream, on a connection of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
     /// The last event that the snapshot shows.
     pub position: u64,
     /// How many rows it had.
@@ -54,7 +57,7 @@ pub struct SnapshotEnd {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// To resume from; empty where the change is part of the difference to another generation.
+    /// To resume from; empty where the change is part of the difference to another generation, or of merged changes and not the last.
     #[serde(skip)]
     pub cursor: String,
     /// Written or gone.
@@ -63,7 +66,7 @@ pub struct Change {
     pub stream: String,
     /// The item.
     pub item_id: String,
-    /// The fields that the event carried.
+    /// The fields that changed.
     #[serde(default, skip_serializing_if = "Fields::is_empty")]
     pub set: Fields,
     /// The fields that went away.
@@ -73,6 +76,9 @@ pub struct Change {
     pub position: u64,
     /// When it was recorded, RFC 3339.
     pub time: String,
+    /// How many events it tells of, where changes are merged; `position` and `time` are those of the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<u64>,
 }
 
 /// What happened to an item.
@@ -91,6 +97,9 @@ pub struct Bookmark {
     /// To resume from.
     #[serde(skip)]
     pub cursor: String,
+    /// Its stream, on a connection of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
     /// Everything up to here was seen or hidden.
     pub position: u64,
 }
@@ -98,6 +107,9 @@ pub struct Bookmark {
 /// The generation that is served from here on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
+    /// Its stream, on a connection of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
     /// Its number.
     pub generation: u32,
     /// Version of the projection that it follows.
@@ -109,6 +121,9 @@ pub struct Generation {
 /// Why a stream starts over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reset {
+    /// Its stream, on a connection of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
     /// The server's `malformed`, `other-epoch`, `other-generation`, `ahead-of-head`, `before-retention`; or [`Reset::CUT`].
     pub reason: String,
     /// The cursor that can't be honoured.
@@ -127,8 +142,13 @@ impl Reset {
 /// Why a server closes a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Goodbye {
-    /// `shutdown` or `revoked`.
+    /// `shutdown`, `revoked`, `unreadable`; or [`Goodbye::UNTIL`].
     pub reason: String,
+}
+
+impl Goodbye {
+    /// The reason where all was said that was asked for.
+    pub const UNTIL: &str = "until";
 }
 
 impl Frame {
@@ -156,6 +176,19 @@ impl Frame {
                 Some(cursor.as_str()).filter(|cursor| !cursor.is_empty())
             }
             Self::Item(_) | Self::Generation(_) | Self::Reset(_) | Self::Goodbye(_) => None,
+        }
+    }
+
+    /// The stream that it is of, where it says so: an item and a change always do, the others on a connection of several streams.
+    #[must_use]
+    pub fn stream(&self) -> Option<&str> {
+        match self {
+            Self::Item(Row { stream, .. }) | Self::Change(Change { stream, .. }) => Some(stream),
+            Self::SnapshotEnd(SnapshotEnd { stream, .. })
+            | Self::Bookmark(Bookmark { stream, .. })
+            | Self::Generation(Generation { stream, .. })
+            | Self::Reset(Reset { stream, .. }) => stream.as_deref(),
+            Self::Goodbye(_) => None,
         }
     }
 
@@ -237,7 +270,17 @@ mod tests {
                 Some("e.1.2"),
                 r#"{"op":"upsert","stream":"s","itemId":"a","set":{"n":123456789012345678901},"position":2,"time":"t"}"#,
             ),
+            (
+                "change",
+                None,
+                r#"{"op":"upsert","stream":"s","itemId":"a","set":{"y":1},"unset":["x"],"position":2,"time":"t","merged":4}"#,
+            ),
             ("bookmark", Some("e.1.3"), r#"{"position":3}"#),
+            (
+                "bookmark",
+                Some("s:e.1.3"),
+                r#"{"stream":"s","position":3}"#,
+            ),
             (
                 "reset",
                 None,

@@ -1,10 +1,11 @@
 //! Producers, consumers and operators over HTTP: what `docs/protocol.md` promises, as calls.
 //!
 //! Not here: the server, its storage, its rules. Besides the protocol this crate shares only names, keys and the signature
-//! with the server. A [`Producer`] sends, a [`Consumer`] reads, a [`Follower`] stays up to date, an [`Operator`] hands out keys.
+//! with the server. A [`Producer`] sends, a [`Consumer`] reads, a [`Follower`] stays up to date and a
+//! [`State`] is what its frames add up to, an [`Operator`] hands out keys.
 //!
 //! ```no_run
-//! use hookpool_client::{Follower, Frame, Producer, Secret, Server};
+//! use hookpool_client::{Follower, Producer, Secret, Server};
 //!
 //! # async fn example(ingest_key: Secret, signing_key: Secret, read_key: Secret) -> Result<(), hookpool_client::Error> {
 //! let server = Server::new("http://127.0.0.1:8080")?;
@@ -15,19 +16,19 @@
 //! let accepted = producer.send(r#"{"region":"North","sales":142000}"#).await?;
 //! println!("{} is at position {}", accepted.item_id, accepted.position);
 //!
-//! let mut follower = Follower::new(server, "sales", read_key);
+//! let mut follower = Follower::new(server, "sales", read_key).condition("sales>=100000");
+//! let mut state = follower.state();
 //! while let Some(frame) = follower.next().await {
-//!     match frame? {
-//!         Frame::Item(item) => println!("{} {:?}", item.item_id, item.fields),
-//!         Frame::Change(change) => println!("{} {:?}", change.item_id, change.set),
-//!         Frame::Reset(_) => println!("forget everything, a snapshot follows"),
-//!         _ => {}
+//!     state.feed(&frame?);
+//!     if let Some(cursor) = state.cursor() {
+//!         println!("{:?} as of {cursor}", state.items("sales"));
 //!     }
 //! }
 //! # Ok(())
 //! # }
 //! ```
 
+mod ask;
 mod backoff;
 mod clock;
 mod consumer;
@@ -43,12 +44,17 @@ mod retention;
 mod secret;
 mod server;
 pub mod sse;
+mod state;
 mod value;
 
-pub use backoff::Backoff;
-pub use consumer::{Consumer, Event, EventPage, FieldMeta, History, Item, ItemPage, Stream, Touch};
+pub use ask::Start;
+pub use backoff::{Backoff, Dice};
+pub use consumer::{
+    Consumer, Event, EventPage, FieldMeta, History, Item, ItemPage, ItemQuery, Stream, Ticket,
+    Touch,
+};
 pub use error::Error;
-pub use follower::{Follower, Interruption, Start};
+pub use follower::{Follower, Interruption};
 pub use frame::{Bookmark, Change, Frame, Generation, Goodbye, Op, Reset, Row, SnapshotEnd};
 pub use generations::{
     Check, DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
@@ -56,11 +62,12 @@ pub use generations::{
 pub use history::{Download, ExportQuery};
 pub use hookpool_core::key::Secret;
 pub use operator::{
-    Connector, ConnectorKey, CreatedConnector, CreatedReader, NewConnector, Operator, Reader,
-    Replay, RotatedKey, RotatedSigningKey,
+    Connector, ConnectorKey, CreatedConnector, CreatedReader, Following, NewConnector, Operator,
+    Reader, Replay, RotatedKey, RotatedSigningKey,
 };
 pub use problem::Problem;
 pub use producer::{Accepted, Producer, Retries};
 pub use retention::{Expiring, Floor, Limits, Retention};
 pub use server::{Ready, Server};
+pub use state::State;
 pub use value::{Fields, Value};

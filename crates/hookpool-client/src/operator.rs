@@ -4,7 +4,7 @@ use hookpool_core::key::Secret;
 use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{error::Error, secret, server::Server};
+use crate::{consumer::Consumer, error::Error, secret, server::Server};
 
 /// Hands out keys and takes them back, with an operator key.
 #[derive(Debug, Clone)]
@@ -132,6 +132,22 @@ pub struct RotatedSigningKey {
     pub signing_key: Secret,
 }
 
+/// A change stream that somebody has open.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Following {
+    /// The stream.
+    pub stream: String,
+    /// The name of the read key; `None` for an operator key.
+    pub reader: Option<String>,
+    /// Up to where everything was handed to the connection; `None` in a snapshot.
+    pub position: Option<u64>,
+    /// How far that is behind the last event of the stream, in positions of the log.
+    pub lag: Option<u64>,
+    /// RFC 3339.
+    pub opened_at: String,
+}
+
 /// A read key just made. Serializing it shows the key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -169,6 +185,11 @@ struct Connectors {
 }
 
 #[derive(Deserialize)]
+struct Followers {
+    followers: Vec<Following>,
+}
+
+#[derive(Deserialize)]
 struct Readers {
     readers: Vec<Reader>,
 }
@@ -191,6 +212,17 @@ impl Operator {
     #[must_use]
     pub fn new(server: Server, key: Secret) -> Self {
         Self { server, key }
+    }
+
+    /// A consumer with the same key, which reads every stream.
+    #[must_use]
+    pub fn consumer(&self) -> Consumer {
+        Consumer::new(self.server.clone(), self.key.clone())
+    }
+
+    /// The change streams that are open, oldest first.
+    pub async fn followers(&self) -> Result<Vec<Following>, Error> {
+        Ok(self.get::<Followers>(&["followers"]).await?.followers)
     }
 
     /// Makes a connector and its keys.

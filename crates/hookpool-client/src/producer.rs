@@ -10,7 +10,13 @@ use reqwest::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{backoff::Backoff, clock, error::Error, problem::text, server::Server};
+use crate::{
+    backoff::{Backoff, Dice},
+    clock,
+    error::Error,
+    problem::text,
+    server::Server,
+};
 
 /// Sends bodies to one stream.
 ///
@@ -34,6 +40,7 @@ pub struct Producer {
     signing_key: Option<Secret>,
     id_field: Option<String>,
     retries: Retries,
+    dice: Dice,
 }
 
 /// How stubbornly a [`Producer`] repeats.
@@ -112,6 +119,7 @@ impl Producer {
             signing_key: None,
             id_field: None,
             retries: Retries::default(),
+            dice: Dice::default(),
         }
     }
 
@@ -136,6 +144,23 @@ impl Producer {
         self
     }
 
+    /// Other dice for the jitter of the waits.
+    #[must_use]
+    pub fn dice(mut self, dice: Dice) -> Self {
+        self.dice = dice;
+        self
+    }
+
+    /// Delivers a value as the JSON object that it serializes to.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it can't be serialized; otherwise as [`send`](Self::send).
+    pub async fn send_value(&self, value: &impl Serialize) -> Result<Accepted, Error> {
+        let body = serde_json::to_vec(value)
+            .map_err(|error| Error::Invalid(format!("the value is no JSON: {error}")))?;
+        self.send(body).await
+    }
+
     /// Delivers one body, byte for byte: one JSON object.
     ///
     /// # Errors
@@ -152,7 +177,7 @@ impl Producer {
             if failures > self.retries.most || !is_repeatable(&error, delivery.signed.is_some()) {
                 return Err(error);
             }
-            let wait = self.retries.backoff.jittered(failures);
+            let wait = self.retries.backoff.delay(failures, self.dice.throw());
             // Jitter on top: everybody was told the same number of seconds.
             let wait = error.retry_after().map_or(wait, |asked| asked + wait);
             if wait > self.retries.patience {

@@ -9,18 +9,22 @@ use std::{
     time::Duration,
 };
 
-use hookpool_client::{Backoff, Follower, Frame, Reset, Secret, Start};
+use hookpool_client::{Backoff, Dice, Follower, Frame, Goodbye, Reset, Secret, Start};
 use support::{Canned, answer, header};
 
 const HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
 fn follower(canned: &Canned) -> Follower {
+    Follower::new(canned.server(), "sales", Secret::new("rk_a_b".to_owned())).backoff(quick())
+}
+
+fn quick() -> Backoff {
     let quick = Duration::from_millis(1);
-    Follower::new(canned.server(), "sales", Secret::new("rk_a_b".to_owned())).backoff(Backoff {
+    Backoff {
         first: quick,
         longest: quick,
-    })
+    }
 }
 
 fn item(position: u64) -> String {
@@ -201,4 +205,143 @@ async fn a_dropped_next_loses_nothing() {
         }
     }
     assert_eq!(changes, [4, 5, 6]);
+}
+
+#[tokio::test]
+async fn everything_that_can_be_asked_of_several_streams_is_asked_on_every_connection() {
+    let canned = Canned::start(|nth, _| match nth {
+        0 => chunked(&change(1)),
+        _ => chunked(&goodbye(Goodbye::UNTIL)),
+    })
+    .await;
+    let key = Secret::new("rk_a_b".to_owned());
+    let mut follower = Follower::several(canned.server(), ["a", "b"], key)
+        .backoff(quick())
+        .start(Start::Time("2026-04-09T10:30:00+02:00".to_owned()))
+        .condition("n>=5")
+        .condition("kind=a&b")
+        .fields(["n", "kind"])
+        .conflate(Duration::from_millis(250))
+        .until(42)
+        .heartbeat(Duration::from_secs(3));
+    while follower.next().await.is_some_and(|frame| frame.is_ok()) {}
+    let requests = canned.requests();
+    assert_eq!(requests.len(), 2);
+    let target = "/api/changes?stream=a&stream=b&after=2026-04-09T10%3A30%3A00%2B02%3A00&heartbeat=3\
+        &where=n%3E%3D5&where=kind%3Da%26b&fields=n%2Ckind&conflate=250&until=42";
+    for request in &requests {
+        let line = request.lines().next().unwrap();
+        assert_eq!(line, format!("GET {target} HTTP/1.1"));
+    }
+    assert_eq!(header(&requests[1], "last-event-id"), Some("e.1.1"));
+}
+
+#[tokio::test]
+async fn it_ends_where_it_was_asked_to_end() {
+    let canned = Canned::start(|nth, _| {
+        assert_eq!(nth, 0, "nothing is asked after the end");
+        chunked(&(change(1) + &goodbye(Goodbye::UNTIL)))
+    })
+    .await;
+    let mut follower = follower(&canned).until(1);
+    for event in ["change", "goodbye"] {
+        assert_eq!(follower.next().await.unwrap().unwrap().event(), event);
+    }
+    let end = tokio::time::timeout(Duration::from_secs(10), follower.next());
+    assert!(end.await.expect("it asks for more").is_none());
+}
+
+#[tokio::test]
+async fn a_cut_voids_the_snapshots_that_it_broke_off_and_no_others() {
+    let row = |stream: &str, id: &str| {
+        format!(
+            "event: item\ndata: {{\"stream\":\"{stream}\",\"itemId\":\"{id}\",\"fields\":{{}},\"position\":1}}\n\n"
+        )
+    };
+    let end = |stream: &str, id: &str| {
+        format!(
+            "event: snapshot-end\nid: {id}\ndata: {{\"stream\":\"{stream}\",\"position\":1,\"items\":1}}\n\n"
+        )
+    };
+    let first = row("a", "old") + &end("a", "a:1") + &row("b", "gone") + &row("c", "gone");
+    let bookmark = "event: bookmark\nid: a:1\ndata: {\"stream\":\"a\",\"position\":1}\n\n";
+    // The last of them was reset by the server before the cut was told of.
+    let reset = "event: reset\ndata: {\"stream\":\"c\",\"reason\":\"other-epoch\"}\n\n";
+    let second = [
+        bookmark,
+        reset,
+        &row("b", "new"),
+        &end("b", "a:1,b:1"),
+        &end("c", "all"),
+    ]
+    .concat();
+    let canned = Canned::start(move |nth, _| chunked([&first, &second][nth])).await;
+    let key = Secret::new("rk_a_b".to_owned());
+    let mut follower = Follower::several(canned.server(), ["a", "b", "c"], key).backoff(quick());
+    let mut state = follower.state();
+    let mut resets = Vec::new();
+    while state.cursor() != Some("all") {
+        let frame = follower.next().await.unwrap().unwrap();
+        if let Frame::Reset(reset) = &frame {
+            resets.push((reset.stream.clone().unwrap(), reset.reason.clone()));
+        }
+        state.feed(&frame);
+    }
+    let ids = |stream| {
+        state
+            .items(stream)
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(["a", "b", "c"].map(ids), ["old", "new", ""]);
+    let reset = |stream: &str, reason: &str| (stream.to_owned(), reason.to_owned());
+    assert_eq!(resets, [reset("c", "other-epoch"), reset("b", Reset::CUT)]);
+}
+
+#[tokio::test]
+async fn the_dice_decide_how_long_it_waits() {
+    for (throw, expected) in [(0.0, [10, 20, 40]), (1.0, [20, 40, 80])] {
+        let canned = Canned::start(|nth, _| match nth {
+            0..3 => answer("503 Service Unavailable", "", "{}"),
+            _ => answer("401 Unauthorized", "", "{}"),
+        })
+        .await;
+        let waits = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&waits);
+        let mut follower = follower(&canned)
+            .backoff(Backoff {
+                first: Duration::from_millis(20),
+                longest: Duration::from_secs(1),
+            })
+            .dice(Dice::new(move || throw))
+            .on_interruption(move |it| told.lock().unwrap().push(it.retry_in.as_millis()));
+        assert!(follower.next().await.unwrap().is_err());
+        assert_eq!(*waits.lock().unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn merged_changes_that_a_cut_broke_off_are_told_once() {
+    let merged = |id: &str, item: &str, position: u64| {
+        let id = match id {
+            "" => String::new(),
+            id => format!("id: {id}\n"),
+        };
+        format!(
+            "event: change\n{id}data: {{\"op\":\"upsert\",\"stream\":\"s\",\"itemId\":\"{item}\",\"set\":{{}},\"position\":{position},\"time\":\"t\",\"merged\":1}}\n\n"
+        )
+    };
+    let first = merged("e.1.1", "a", 1) + &merged("", "b", 2);
+    let second = merged("", "b", 4) + &merged("", "c", 3) + &merged("e.1.5", "a", 5);
+    let canned = Canned::start(move |nth, _| chunked([&first, &second][nth])).await;
+    let mut follower = follower(&canned).start(Start::Now);
+    let mut told = Vec::new();
+    while told.last() != Some(&5) {
+        if let Frame::Change(change) = follower.next().await.unwrap().unwrap() {
+            told.push(change.position);
+        }
+    }
+    assert_eq!(told, [1, 4, 3, 5]);
 }

@@ -57,6 +57,8 @@ type Pipeline = Engine<Arc<MemoryLog>, Arc<MemoryPool>>;
 
 const STREAM: &str = "model";
 const OPERATIONS: usize = 200;
+/// Sequences that run at the same time.
+const AT_ONCE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
@@ -73,11 +75,11 @@ fn every_generation_is_the_fold_of_all_events_under_its_rules() {
     // Never dropped: that would wait for the threads of a sequence that failed.
     let runtime = Box::leak(Box::new(runtime));
     let mut done = Done::default();
-    // Several at a time: each mostly waits.
+    // Many at a time: each mostly waits.
     let mut queue = seeds.into_iter();
     let mut running = VecDeque::new();
     loop {
-        let more = queue.by_ref().take(8 - running.len());
+        let more = queue.by_ref().take(AT_ONCE - running.len());
         running.extend(more.map(|seed| (seed, runtime.spawn(sequence(seed)))));
         let Some((seed, run)) = running.pop_front() else {
             break;

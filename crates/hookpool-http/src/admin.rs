@@ -21,7 +21,7 @@ use warp::{
 
 use crate::{
     app::{App, Request, set},
-    body, history,
+    body, followers, history,
     problem::{Code, Problem},
     query::Query,
     render::json_response,
@@ -99,6 +99,7 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         }
         AdminRoute::Key { name, key_id } => admin.revoke_key(named(name)?, key_id).await,
         AdminRoute::Enable { name, enabled } => admin.enable(named(name)?, enabled).await,
+        AdminRoute::Followers => followers::answer(app),
         AdminRoute::Readers if post => admin.add_reader(parse(&body)?).await,
         AdminRoute::Readers => Ok(admin.readers()),
         AdminRoute::Reader { name } => admin.revoke_reader(named(name)?).await,

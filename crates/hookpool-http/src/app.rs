@@ -14,7 +14,9 @@ use warp::{
 };
 
 use crate::{
-    admin, body, changes, generations, ingest,
+    admin, body, changes,
+    followers::Followers,
+    generations, ingest,
     metrics::Metrics,
     ops,
     pages::PageChains,
@@ -34,6 +36,8 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// How the server is reached from outside, without a slash at the end: for the URLs in answers.
     pub public_url: String,
+    /// Origins whose pages may read, each as browsers send it: `https://app.example.com`.
+    pub cors_origins: Vec<String>,
 }
 
 /// What every handler may use.
@@ -43,6 +47,7 @@ pub(crate) struct App<L, P: PoolStore> {
     pub(crate) pages: PageChains<P::Snapshot>,
     pub(crate) metrics: Metrics,
     pub(crate) tickets: Tickets,
+    pub(crate) followers: Arc<Followers>,
 }
 
 /// A request without its body.
@@ -144,6 +149,7 @@ pub fn routes<L: EventLog, P: PoolStore>(
         pages: PageChains::default(),
         metrics: Metrics::default(),
         tickets: Tickets::default(),
+        followers: Arc::default(),
     });
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
@@ -189,6 +195,7 @@ async fn answer<L: EventLog, P: PoolStore>(
     };
     app.metrics.count(response.status().as_u16());
     set(&mut response, X_REQUEST_ID, &request.id.to_string());
+    app.show_to_page(&request, &mut response);
     response
 }
 
@@ -198,6 +205,9 @@ async fn handle<L: EventLog, P: PoolStore>(
     body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
 ) -> Result<Response, Problem> {
     let route = Route::parse(&request.path).ok_or(Code::NotFound)?;
+    if let Some(answer) = app.preflight(request, &route) {
+        return Ok(answer);
+    }
     let allowed = route.methods();
     if !allowed.contains(&request.method.as_str()) {
         return Err(Problem::method_not_allowed(allowed));

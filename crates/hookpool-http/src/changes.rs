@@ -12,6 +12,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use hookpool_core::{
     name::{ItemId, StreamName},
     position::Position,
+    time::Timestamp,
     verify::Header,
 };
 use hookpool_store::{EventLog, PoolStore};
@@ -30,7 +31,7 @@ use crate::{
 };
 use selected::Wanted;
 use session::{Ask, Session, Start};
-use wire::{Out, Places, Wire};
+use wire::{Asked, Out, Places, Wire};
 
 /// Streams on one connection.
 const STREAMS_MAX: usize = 64;
@@ -57,7 +58,7 @@ pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
     let stream = app.seen_by(&viewer, stream)?;
     let query = Query::only(&request.query, PARAMETERS)?;
     let wish = Wish::parse(request, &query)?;
-    let place = place(request, &query)?;
+    let place = Asked::parse(request, &query)?.one();
     let ask = Ask {
         shared: wish.form == Form::Open(Framing::Sse),
         ..wish.of(stream, Start::parse(place.clone()))
@@ -81,11 +82,11 @@ pub(crate) fn of_streams<L: EventLog, P: PoolStore>(
         return Err(Problem::with(Code::InvalidParameter, known));
     }
     let wish = Wish::parse(request, &query)?;
-    let place = place(request, &query)?;
-    let places = Places::of_several(place.as_deref(), &streams);
+    let asked = Asked::parse(request, &query)?;
+    let places = Places::of_several(&asked, &streams);
     let mut all = StreamMap::new();
     for (n, stream) in streams.iter().enumerate() {
-        let ask = wish.of(stream.clone(), places.start(stream, place.as_deref()));
+        let ask = wish.of(stream.clone(), asked.start(stream));
         let ask = Ask {
             // One of them is enough to break a silence.
             heartbeat: ask.heartbeat.filter(|_| n == 0),
@@ -187,26 +188,29 @@ impl Start {
             None | Some("snapshot") => Self::Snapshot,
             Some("now") => Self::Now,
             Some("earliest") => Self::Earliest,
-            Some(cursor) => Self::Cursor(cursor.to_owned()),
+            Some(text) => match text.parse::<Timestamp>() {
+                Ok(time) => Self::Time(time),
+                Err(_) => Self::Cursor(text.to_owned()),
+            },
         }
     }
 }
 
-/// Where a client wants to go on: `Last-Event-ID` wins over `last_event_id`, which wins over `after`.
-fn place(request: &Request, query: &Query<'_>) -> Result<Option<String>, Problem> {
-    let resumed = match request.header("last-event-id") {
-        Header::One(id) if !id.is_empty() => Some(String::from_utf8_lossy(id).into_owned()),
-        Header::Repeated => {
-            return Err(Problem::with(
-                Code::InvalidParameter,
-                "Last-Event-ID is sent twice",
-            ));
-        }
-        Header::One(_) | Header::Absent => query.text("last_event_id")?,
-    };
-    match resumed {
-        Some(cursor) => Ok(Some(cursor)),
-        None => query.text("after"),
+impl Asked {
+    /// `Last-Event-ID` wins over `last_event_id`.
+    fn parse(request: &Request, query: &Query<'_>) -> Result<Self, Problem> {
+        let resumed = match request.header("last-event-id") {
+            Header::One(id) if !id.is_empty() => Some(String::from_utf8_lossy(id).into_owned()),
+            Header::Repeated => {
+                return Err(Problem::with(
+                    Code::InvalidParameter,
+                    "Last-Event-ID is sent twice",
+                ));
+            }
+            Header::One(_) | Header::Absent => query.text("last_event_id")?,
+        };
+        let after = query.text("after")?;
+        Ok(Self { resumed, after })
     }
 }
 

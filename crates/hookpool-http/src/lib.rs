@@ -8,6 +8,8 @@ mod admin;
 mod app;
 mod body;
 mod changes;
+mod cors;
+mod followers;
 mod generations;
 mod history;
 mod ingest;

@@ -117,6 +117,7 @@ fn stream_json<L: EventLog, P: PoolStore>(
     Ok(json!({
         "stream": stream.as_str(),
         "items": state.items,
+        "events": state.events,
         "position": state.position,
         "generation": served.generation,
         "projection": served.projection.version,

@@ -60,6 +60,7 @@ pub(crate) enum AdminRoute<'a> {
     RotateSigningKey { name: &'a str },
     Key { name: &'a str, key_id: &'a str },
     Enable { name: &'a str, enabled: bool },
+    Followers,
     Readers,
     Reader { name: &'a str },
     Head,
@@ -151,6 +152,7 @@ impl<'a> AdminRoute<'a> {
                 name: name(one)?,
                 key_id,
             },
+            ["followers"] => Self::Followers,
             ["readers"] => Self::Readers,
             ["readers", one] => Self::Reader { name: name(one)? },
             ["head"] => Self::Head,
@@ -191,7 +193,9 @@ impl<'a> AdminRoute<'a> {
     fn methods(&self) -> &'static [&'static str] {
         match self {
             Self::Connectors | Self::Readers => &["GET", "HEAD", "POST"],
-            Self::Connector { .. } | Self::Head | Self::Export | Self::Blocks => &["GET", "HEAD"],
+            Self::Connector { .. } | Self::Followers | Self::Head | Self::Export | Self::Blocks => {
+                &["GET", "HEAD"]
+            }
             Self::RotateKey { .. } | Self::RotateSigningKey { .. } | Self::Enable { .. } => {
                 &["POST"]
             }

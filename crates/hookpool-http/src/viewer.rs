@@ -53,6 +53,17 @@ impl Viewer {
         engine.access(&PresentedKey::from_authorization(&self.authorization)?)
     }
 
+    /// The name of its read key; none for an operator's.
+    pub(crate) fn reader<L: EventLog, P: PoolStore>(
+        &self,
+        engine: &Engine<L, P>,
+    ) -> Option<String> {
+        match self.access(engine)? {
+            Access::Reader(reader) => Some(reader.name.to_string()),
+            Access::Operator(_) => None,
+        }
+    }
+
     /// Whether its key, as of now, may read a stream.
     pub(crate) fn may_read<L: EventLog, P: PoolStore>(
         &self,

@@ -1,6 +1,6 @@
 //! `hookpool items`: the pool as it is, or was.
 
-use hookpool_client::{Consumer, Fields, Item, ItemPage, Sides, Touch};
+use hookpool_client::{Consumer, Fields, Item, ItemPage, ItemQuery, Sides, Touch};
 
 use crate::{
     cli::{Globals, ItemsCommand, ItemsDiffArgs, ItemsGetArgs, ItemsHistoryArgs, ItemsListArgs},
@@ -44,21 +44,23 @@ async fn list(args: &ItemsListArgs, consumer: &Consumer) -> anyhow::Result<()> {
 
 /// Follows the chain of pages, which all show one position, into one page.
 async fn chain(consumer: &Consumer, args: &ItemsListArgs) -> anyhow::Result<ItemPage> {
-    let (limit, at) = (args.limit.unwrap_or(u64::MAX), args.at.as_deref());
-    let stream = args.stream.as_str();
-    let mut all = consumer
-        .items(stream, None, at, limit.clamp(1, PAGE))
-        .await?;
+    let limit = args.limit.unwrap_or(u64::MAX);
+    let mut query = ItemQuery {
+        after: None,
+        limit: Some(limit.clamp(1, PAGE)),
+        at: args.at.clone(),
+        conditions: args.selection.conditions.clone(),
+        fields: args.selection.fields.clone(),
+    };
+    let mut all = consumer.items(&args.stream, &query).await?;
     loop {
         let left = limit.saturating_sub(all.items.len() as u64);
-        if left == 0 {
+        if left == 0 || all.next.is_none() {
             return Ok(all);
         }
-        let Some(after) = all.next.take() else {
-            return Ok(all);
-        };
-        let after = Some(after.as_str());
-        let page = consumer.items(stream, after, at, left.min(PAGE)).await?;
+        query.after = all.next.take();
+        query.limit = Some(left.min(PAGE));
+        let page = consumer.items(&args.stream, &query).await?;
         all.items.extend(page.items);
         all.next = page.next;
     }

@@ -1,4 +1,4 @@
-//! `hookpool tail`: follows a stream until somebody has seen enough.
+//! `hookpool tail`: follows streams until somebody has seen enough.
 
 use hookpool_client::{Change, Follower, Frame, Interruption, Op, Row};
 
@@ -6,11 +6,16 @@ use super::items::one_line;
 use crate::{
     cli::{Globals, TailArgs, TailOutput},
     exit::Exit,
-    output,
+    output::{self, Paint},
 };
 
 pub(crate) async fn run(args: TailArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let mut follower = follower(&args, globals)?;
+    let printer = Printer {
+        output: args.output,
+        paint: Paint::of_stdout(),
+        several: args.streams.len() > 1,
+    };
     let mut enough = Box::pin(enough());
     loop {
         let frame = tokio::select! {
@@ -18,17 +23,21 @@ pub(crate) async fn run(args: TailArgs, globals: &Globals) -> anyhow::Result<Exi
             () = &mut enough => return Ok(Exit::Ok),
         };
         match frame {
-            Some(frame) => print(&frame?, args.output)?,
+            Some(frame) => printer.print(&frame?)?,
             None => return Ok(Exit::Ok),
         }
     }
 }
 
 fn follower(args: &TailArgs, globals: &Globals) -> anyhow::Result<Follower> {
-    let follower = globals
-        .consumer()?
-        .follow(&args.stream)
-        .start(args.from.clone())
+    let consumer = globals.consumer()?;
+    let follower = match args.streams.as_slice() {
+        [stream] => consumer.follow(stream),
+        streams => consumer.follow_several(streams),
+    };
+    let mut follower = follower
+        .start(args.since.as_ref().unwrap_or(&args.from).clone())
+        .fields(&args.selection.fields)
         .on_interruption(|Interruption { error, retry_in }| {
             let line = format!(
                 "{error}; connecting again in {:.1} s",
@@ -36,80 +45,133 @@ fn follower(args: &TailArgs, globals: &Globals) -> anyhow::Result<Follower> {
             );
             output::say(&output::printable(&line));
         });
-    Ok(match &args.item {
-        Some(item) => follower.item(item),
-        None => follower,
-    })
+    for condition in &args.selection.conditions {
+        follower = follower.condition(condition);
+    }
+    if let Some(item) = &args.item {
+        follower = follower.item(item);
+    }
+    if let Some(interval) = args.conflate {
+        follower = follower.conflate(interval);
+    }
+    if let Some(position) = args.until {
+        follower = follower.until(position);
+    }
+    Ok(follower)
 }
 
-fn print(frame: &Frame, output: TailOutput) -> anyhow::Result<()> {
-    if output == TailOutput::Ndjson {
-        return output::json(frame);
-    }
-    match frame {
-        Frame::Item(Row {
-            item_id,
-            fields,
-            position,
-            ..
-        }) => {
-            line(&format!(
-                "{position:>8}  item    {item_id}  {}",
-                one_line(fields)
-            ))?;
-        }
-        Frame::Change(Change {
-            op,
-            item_id,
-            set,
-            unset,
-            position,
-            time,
-            ..
-        }) => {
-            let op = match op {
-                Op::Upsert => "upsert",
-                Op::Delete => "delete",
-            };
-            let gone: String = unset.iter().map(|name| format!(" -{name}")).collect();
-            line(&format!(
-                "{position:>8}  {op}  {item_id}  {}{gone}  {time}",
-                one_line(set)
-            ))?;
-        }
-        Frame::Generation(now) => {
-            output::say(&format!(
-                "generation {} is served now; what it differs by follows",
-                now.generation
-            ));
-        }
-        Frame::SnapshotEnd(end) => {
-            let items = output::count(end.items, "item");
-            output::say(&format!(
-                "{items} at position {}; changes follow",
-                end.position
-            ));
-        }
-        Frame::Reset(reset) => {
-            output::say(&output::printable(&format!(
-                "starting over with a snapshot: {}",
-                reset.reason
-            )));
-        }
-        Frame::Goodbye(goodbye) => {
-            output::say(&output::printable(&format!(
-                "the server says goodbye: {}",
-                goodbye.reason
-            )));
-        }
-        // A bookmark moves only the cursor.
-        _ => {}
-    }
-    Ok(())
+/// How frames are printed.
+struct Printer {
+    output: TailOutput,
+    paint: Paint,
+    /// Whether lines say of which stream they are.
+    several: bool,
 }
 
-fn line(text: &str) -> anyhow::Result<()> {
-    output::line(&output::printable(text))
+impl Printer {
+    fn print(&self, frame: &Frame) -> anyhow::Result<()> {
+        if self.output == TailOutput::Ndjson {
+            return output::json(frame);
+        }
+        match frame {
+            Frame::Item(row) => self.row(row)?,
+            Frame::Change(change) => self.change(change)?,
+            Frame::Generation(now) => {
+                let number = now.generation;
+                self.say(
+                    frame,
+                    &format!("generation {number} is served now; what it differs by follows"),
+                );
+            }
+            Frame::SnapshotEnd(end) => {
+                let items = output::count(end.items, "item");
+                self.say(
+                    frame,
+                    &format!("{items} at position {}; changes follow", end.position),
+                );
+            }
+            Frame::Reset(reset) => self.say(
+                frame,
+                &format!("starting over with a snapshot: {}", reset.reason),
+            ),
+            Frame::Goodbye(goodbye) => self.say(
+                frame,
+                &format!("the server says goodbye: {}", goodbye.reason),
+            ),
+            // A bookmark moves only the cursor.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn row(&self, row: &Row) -> anyhow::Result<()> {
+        let what = self.paint.cyan("item  ");
+        self.line(
+            row.position,
+            &what,
+            &row.stream,
+            &row.item_id,
+            &one_line(&row.fields),
+            "",
+        )
+    }
+
+    fn change(&self, change: &Change) -> anyhow::Result<()> {
+        let what = match change.op {
+            Op::Upsert => self.paint.green("upsert"),
+            Op::Delete => self.paint.red("delete"),
+        };
+        let gone: String = change
+            .unset
+            .iter()
+            .map(|name| format!(" -{name}"))
+            .collect();
+        let fields = format!("{}{gone}", one_line(&change.set));
+        let merged = match change.merged {
+            Some(events) => format!("  {}", output::count(events, "event")),
+            None => String::new(),
+        };
+        let end = format!("{merged}  {}", change.time);
+        self.line(
+            change.position,
+            &what,
+            &change.stream,
+            &change.item_id,
+            &fields,
+            &end,
+        )
+    }
+
+    /// What comes from outside is made printable before it is painted.
+    fn line(
+        &self,
+        position: u64,
+        what: &str,
+        stream: &str,
+        item_id: &str,
+        fields: &str,
+        end: &str,
+    ) -> anyhow::Result<()> {
+        let stream = match self.several {
+            true => format!("{}  ", output::printable(stream)),
+            false => String::new(),
+        };
+        let position = self.paint.dim(&format!("{position:>8}"));
+        let item_id = self.paint.bold(&output::printable(item_id));
+        let fields = output::printable(fields);
+        let end = self.paint.dim(&output::printable(end));
+        output::line(&format!(
+            "{position}  {what}  {stream}{item_id}  {fields}{end}"
+        ))
+    }
+
+    fn say(&self, frame: &Frame, text: &str) {
+        let stream = frame.stream().filter(|_| self.several);
+        let stream = stream
+            .map(|stream| format!("{stream}: "))
+            .unwrap_or_default();
+        output::say(&output::printable(&format!("{stream}{text}")));
+    }
 }
 
 /// Waits for Ctrl-C or for whoever reads our output to go away.

@@ -95,6 +95,48 @@ impl fmt::Display for PublicUrl {
     }
 }
 
+/// Origins as browsers send them: scheme, host, and a port that is not the scheme's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Origins(pub(crate) Vec<String>);
+
+impl Setting for Origins {
+    const KIND: &str = "URL,...";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let origins = text
+            .split(',')
+            .map(str::trim)
+            .filter(|origin| !origin.is_empty());
+        let origins: Vec<_> = origins.map(ToOwned::to_owned).collect();
+        if origins.iter().all(|origin| is_origin(origin)) {
+            Ok(Self(origins))
+        } else {
+            Err(
+                "is not a list of origins such as https://app.example.com, without a path"
+                    .to_owned(),
+            )
+        }
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
+/// Whether a browser would send exactly this. `*` and `null`, which stand for anybody, are none.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme @ ("http" | "https"), host)) = text.split_once("://") else {
+        return false;
+    };
+    let default_port = if scheme == "http" { ":80" } else { ":443" };
+    let plain = |byte: u8| {
+        byte.is_ascii_lowercase()
+            || byte.is_ascii_digit()
+            || matches!(byte, b'.' | b'-' | b':' | b'[' | b']')
+    };
+    !host.is_empty() && host.bytes().all(plain) && !host.ends_with(default_port)
+}
+
 /// How the server's log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogFormat {
@@ -110,6 +152,31 @@ impl Setting for LogFormat {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             _ => Err("is not one of text, json".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        let origins = Origins::parse("https://a.example, http://[::1]:8000,").unwrap();
+        assert_eq!(origins.0, ["https://a.example", "http://[::1]:8000"]);
+        for bad in [
+            "*",
+            "null",
+            "a.example",
+            "https://",
+            "https://a.example/",
+            "https://A.example",
+            "https://*.example",
+            "https://a.example:443",
+            "http://u@h",
+            "https://a.example https://b.example",
+        ] {
+            assert!(Origins::parse(bad).is_err(), "{bad}");
         }
     }
 }

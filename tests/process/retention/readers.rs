@@ -76,6 +76,16 @@ fn what_expired_is_gone_for_every_reader_and_what_is_asked_without_a_place_begin
         );
     }
     read(&server, "/items/none/history").expect_problem(404, "NOT_FOUND");
+    let from = |time: &str| {
+        let query = format!("after={time}&until={last}");
+        frames_until(&server, "sales", &query, None, named("goodbye"))
+    };
+    let told = from(&at_floor);
+    let begun = told.iter().find(|frame| frame.event == "change").unwrap();
+    assert_eq!((&*told[0].event, begun.position()), ("bookmark", floor + 1));
+    let reset = &from(&long_before)[0];
+    assert_eq!(reset.event, "reset");
+    assert_eq!(reset.json()["reason"], "before-retention");
 }
 
 #[test]

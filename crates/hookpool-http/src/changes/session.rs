@@ -8,6 +8,7 @@ use hookpool_core::{
     name::{ItemId, StreamName},
     plan::Ruled,
     position::{Generation, Position},
+    time::Timestamp,
 };
 use hookpool_engine::{
     compare::{Comparison, Pair},
@@ -24,6 +25,7 @@ use crate::{
         selected::{Known, Wanted, Window, between},
         wire::Out,
     },
+    followers::Listed,
     metrics::FollowerGauge,
     render::{Nested, push_some_of_item},
     sse::{Facts, Frame, change_json},
@@ -46,6 +48,8 @@ pub(super) enum Start {
     Snapshot,
     Now,
     Earliest,
+    /// After the last event that is not later.
+    Time(Timestamp),
     /// As sent: whether it is a cursor of ours is answered on the stream.
     Cursor(String),
 }
@@ -88,6 +92,7 @@ pub(super) struct Session<L, P: PoolStore> {
     told_at: Instant,
     /// Up to where events were passed over since then.
     passed: Option<Position>,
+    listed: Listed,
     _open: FollowerGauge,
 }
 
@@ -132,6 +137,10 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     pub(super) fn new(app: &Arc<App<L, P>>, viewer: Viewer, mut ask: Ask) -> Self {
         let plan = app.engine.control().registry().plan(ask.stream.as_str());
         let start = std::mem::replace(&mut ask.start, Start::Snapshot);
+        let reader = viewer.reader(&app.engine);
+        let listed = app
+            .followers
+            .list(ask.stream.clone(), reader, app.engine.now());
         Self {
             ask,
             viewer,
@@ -146,12 +155,13 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             known: Known::default(),
             told_at: Instant::now(),
             passed: None,
+            listed,
             _open: app.metrics.follower(),
             app: Arc::clone(app),
         }
     }
 
-    async fn begin(&mut self) -> Result<(), PoolError> {
+    async fn begin(&mut self) -> Result<(), FollowError> {
         let Phase::Start(start) = std::mem::replace(&mut self.phase, Phase::Ended) else {
             return Ok(());
         };
@@ -163,6 +173,16 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             Start::Now => {
                 self.bookmark(self.opened_at);
                 self.live(self.opened_at)
+            }
+            Start::Time(time) => {
+                let engine = &self.app.engine;
+                let position = engine.position_at(&self.ask.stream, time).await?;
+                if position < self.earliest() {
+                    self.reset("before-retention", &time.to_string(), pool)
+                } else {
+                    self.bookmark(position);
+                    self.live(position)
+                }
             }
             Start::Cursor(text) => match self.honour(&text) {
                 Ok(position) => self.live(position),
@@ -233,7 +253,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             let outcome = match &self.phase {
                 Phase::Ended => return None,
                 Phase::Live(_) => self.live_step().await,
-                Phase::Start(_) => self.begin().await.map_err(FollowError::from),
+                Phase::Start(_) => self.begin().await,
                 Phase::Snapshot { .. } => self.snapshot_rows().await.map_err(FollowError::from),
                 Phase::Leaving { .. } => self.leave().await,
                 Phase::Crossing { .. } => self.cross().await.map_err(FollowError::from),
@@ -350,6 +370,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             return Ok(());
         };
         let after = follower.position();
+        self.listed.is_at(after);
         self.told = after;
         match self.woken().await {
             Woken::Step(step) => match step? {
@@ -670,6 +691,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let data =
             serde_json::json!({ "reason": reason, "requested": requested, "earliest": earliest });
         self.known = Known::default();
+        self.listed.is_nowhere();
         self.push("reset", None, data.to_string());
         snapshot(pool)
     }

@@ -1,12 +1,13 @@
 //! What sessions hand out, as the bytes of one connection.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
 };
 
 use bytes::Bytes;
-use hookpool_core::{cursor::Cursor, name::StreamName};
+use hookpool_core::{cursor::Cursor, name::StreamName, time::Timestamp};
 
 use super::session::Start;
 use crate::sse::{Frame, Framing, RETRY};
@@ -44,23 +45,13 @@ impl Places {
     }
 
     /// Of a client of several streams that sent this. Whether the cursors are good is answered on the streams.
-    pub(super) fn of_several(place: Option<&str>, streams: &BTreeSet<StreamName>) -> Self {
-        let mut cursors = place.and_then(vector).unwrap_or_default();
-        cursors.retain(|stream, _| streams.contains(stream));
+    pub(super) fn of_several(asked: &Asked, streams: &BTreeSet<StreamName>) -> Self {
+        // What is resumed from comes last, and wins.
+        let sent = asked.in_order().rev().filter_map(vector).flatten();
+        let cursors = sent.filter(|(stream, _)| streams.contains(stream));
         Self::Several {
-            cursors,
+            cursors: cursors.collect(),
             streams: streams.len(),
-        }
-    }
-
-    /// Where one of several streams begins for a client that sent this.
-    pub(super) fn start(&self, stream: &StreamName, place: Option<&str>) -> Start {
-        match (self, place.and_then(vector)) {
-            (Self::Several { cursors, .. }, Some(_)) => {
-                let cursor = cursors.get(stream);
-                cursor.map_or(Start::Snapshot, |cursor| Start::Cursor(cursor.clone()))
-            }
-            _ => Start::parse(place.map(str::to_owned)),
         }
     }
 
@@ -75,6 +66,17 @@ impl Places {
         }
     }
 
+    /// The data of a frame, which of several streams names its own.
+    fn named<'a>(&self, stream: &StreamName, frame: &'a Frame) -> Cow<'a, str> {
+        let names_it = matches!(frame.event, "item" | "change" | "goodbye");
+        match (self, frame.data.strip_prefix('{')) {
+            (Self::Several { .. }, Some(rest)) if !names_it => {
+                format!(r#"{{"stream":"{stream}",{rest}"#).into()
+            }
+            _ => frame.data.as_str().into(),
+        }
+    }
+
     /// As a client sends it; `None` as long as it does not say where all streams are.
     fn text(&self) -> Option<String> {
         match self {
@@ -86,6 +88,41 @@ impl Places {
     }
 }
 
+/// Where a client wants to begin, as it sent it.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// What it had seen, of a client that was cut off.
+    pub(super) resumed: Option<String>,
+    /// Where it begins what is not in that.
+    pub(super) after: Option<String>,
+}
+
+impl Asked {
+    /// Of a client of one stream.
+    pub(super) fn one(self) -> Option<String> {
+        self.resumed.or(self.after)
+    }
+
+    /// Where one of several streams begins.
+    pub(super) fn start(&self, stream: &StreamName) -> Start {
+        for place in self.in_order() {
+            let Some(cursors) = vector(place) else {
+                return Start::parse(Some(place.to_owned()));
+            };
+            if let Some(cursor) = cursors.get(stream) {
+                return Start::Cursor(cursor.clone());
+            }
+        }
+        Start::Snapshot
+    }
+
+    fn in_order(&self) -> impl DoubleEndedIterator<Item = &str> {
+        [&self.resumed, &self.after]
+            .into_iter()
+            .filter_map(Option::as_deref)
+    }
+}
+
 fn joined(cursors: &BTreeMap<StreamName, String>) -> String {
     let one = |(stream, cursor)| format!("{stream}:{cursor}");
     cursors.iter().map(one).collect::<Vec<_>>().join(",")
@@ -93,6 +130,10 @@ fn joined(cursors: &BTreeMap<StreamName, String>) -> String {
 
 /// Reads an id of several streams.
 fn vector(text: &str) -> Option<BTreeMap<StreamName, String>> {
+    // The hour of a time could name a stream.
+    if text.parse::<Timestamp>().is_ok() {
+        return None;
+    }
     let place = |part: &str| {
         let (stream, cursor) = part.split_once(':')?;
         Some((StreamName::new(stream).ok()?, cursor.to_owned()))
@@ -153,8 +194,8 @@ impl Wire {
             let cursor = frame.cursor.as_ref();
             let id = cursor.map(|cursor| self.places.move_to(stream, cursor));
             let shown = id.as_ref().map(|id| id as &dyn Display);
-            self.framing
-                .push(&mut bytes, frame.event, shown, &frame.data);
+            let data = self.places.named(stream, frame);
+            self.framing.push(&mut bytes, frame.event, shown, &data);
             self.moved |= id.is_some();
         }
         if bytes.is_empty() {
@@ -195,14 +236,14 @@ mod tests {
         Out::Frames(vec![Frame {
             event: "bookmark",
             cursor: Some(cursor),
-            data: "{}".into(),
+            data: r#"{"position":1}"#.into(),
         }])
     }
 
     #[test]
     fn an_id_of_several_streams_says_where_each_is() {
         let streams = BTreeSet::from([name("a"), name("b")]);
-        let places = Places::of_several(None, &streams);
+        let places = Places::of_several(&Asked::default(), &streams);
         let mut wire = Wire::new(Framing::Ndjson, places);
         wire.write(&name("b"), bookmark(7));
         assert!(!wire.moved(), "the other stream has no place yet");
@@ -212,25 +253,42 @@ mod tests {
         assert_eq!(wire.place().as_deref(), Some(id));
         assert_eq!(
             line,
-            format!("{{\"event\":\"bookmark\",\"id\":\"{id}\",\"data\":{{}}}}\n")
+            format!(
+                r#"{{"event":"bookmark","id":"{id}","data":{{"stream":"a","position":1}}}}{}"#,
+                '\n'
+            )
         );
     }
 
     #[test]
     fn each_of_several_streams_goes_on_from_its_own_place() {
-        let streams = BTreeSet::from([name("a"), name("b")]);
-        let start = |place: Option<&str>, stream| {
-            Places::of_several(place, &streams).start(&name(stream), place)
+        let start = |resumed: Option<&str>, after: Option<&str>, stream| {
+            let [resumed, after] = [resumed, after].map(|text| text.map(str::to_owned));
+            Asked { resumed, after }.start(&name(stream))
         };
         let id = Some("a:0000000000000001.1.9,c:x");
         let cursor = |text: &str| Start::Cursor(text.to_owned());
-        assert_eq!(start(id, "a"), cursor("0000000000000001.1.9"));
-        assert_eq!(start(id, "b"), Start::Snapshot);
-        assert_eq!(start(None, "a"), Start::Snapshot);
-        assert_eq!(start(Some("now"), "a"), Start::Now);
+        assert_eq!(start(id, None, "a"), cursor("0000000000000001.1.9"));
+        assert_eq!(start(id, None, "b"), Start::Snapshot);
+        assert_eq!(start(None, None, "a"), Start::Snapshot);
+        assert_eq!(start(None, id, "a"), cursor("0000000000000001.1.9"));
+        assert_eq!(start(None, Some("now"), "a"), Start::Now);
+        assert_eq!(start(id, Some("earliest"), "b"), Start::Earliest);
+        assert_eq!(start(Some("a:2"), id, "a"), cursor("2"));
+        assert_eq!(start(Some("a:2"), id, "c"), cursor("x"));
         for other in ["0000000000000001.1.9", "a:1,", "a/b:1"] {
-            assert_eq!(start(Some(other), "b"), cursor(other), "{other}");
+            assert_eq!(start(Some(other), None, "b"), cursor(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_time_is_no_id_of_a_stream_that_is_named_like_its_hour() {
+        let asked = Asked {
+            after: Some("2026-04-09T10:30:00Z".to_owned()),
+            ..Asked::default()
+        };
+        let start = asked.start(&name("2026-04-09T10"));
+        assert!(matches!(start, Start::Time(_)), "{start:?}");
     }
 
     #[test]
