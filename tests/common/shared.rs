@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::server::{Data, Server};
+use super::server::{Connector, Data, Server, position};
 
 /// Lives as long as any test uses it. The fields drop in this order.
 pub(crate) struct Shared {
@@ -23,4 +23,23 @@ pub(crate) fn shared() -> Arc<Shared> {
         *shared = Arc::downgrade(&fresh);
         fresh
     })
+}
+
+/// A stream of the shared server, with a connector that signs nothing. Tests add what they ask of it.
+pub(crate) struct Stream {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) connector: Connector,
+}
+
+impl Stream {
+    pub(crate) fn new(name: &str) -> Self {
+        let shared = shared();
+        let connector = shared.server.add_connector(name, false);
+        Self { shared, connector }
+    }
+
+    /// Delivers, and returns the position of the event.
+    pub(crate) fn post(&self, body: &str) -> u64 {
+        position(&self.shared.server.post(&self.connector, body).expect(202))
+    }
 }

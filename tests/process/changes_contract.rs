@@ -1,31 +1,15 @@
 //! The contract of `GET /api/streams/{s}/changes` in `docs/protocol.md`.
 
 use std::io::Read;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::common::http::{Connection, Request};
-use crate::common::server::{Connector, Data, Server, position};
-use crate::common::shared::{Shared, shared};
+use crate::common::server::{Data, Server, position};
+use crate::common::shared::Stream;
 use crate::common::sse::{Frame, Parser};
 
-struct Stream {
-    shared: Arc<Shared>,
-    connector: Connector,
-}
-
 impl Stream {
-    fn new(name: &str) -> Self {
-        let shared = shared();
-        let connector = shared.server.add_connector(name, false);
-        Self { shared, connector }
-    }
-
-    fn post(&self, body: &str) -> u64 {
-        position(&self.shared.server.post(&self.connector, body).expect(202))
-    }
-
     /// Frames of a new connection until `last` holds for one.
     fn until(
         &self,

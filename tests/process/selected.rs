@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -12,28 +11,13 @@ use serde_json::{Value, json};
 use crate::common::fold::{Event, Field, Fields, Pool, as_served, fold};
 use crate::common::http::{Connection, Request};
 use crate::common::seeded;
-use crate::common::server::{Connector, percent, position};
-use crate::common::shared::{Shared, shared};
+use crate::common::server::percent;
+use crate::common::shared::{Stream, shared};
 use crate::common::sse::{Frame, Parser};
 
-struct Stream {
-    shared: Arc<Shared>,
-    connector: Connector,
-}
-
 impl Stream {
-    fn new(name: &str) -> Self {
-        let shared = shared();
-        let connector = shared.server.add_connector(name, false);
-        Self { shared, connector }
-    }
-
     fn stream(&self) -> &str {
         &self.connector.stream
-    }
-
-    fn post(&self, body: &str) -> u64 {
-        position(&self.shared.server.post(&self.connector, body).expect(202))
     }
 
     /// A random event: most name some of the fields only.
