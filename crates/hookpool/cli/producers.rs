@@ -1,0 +1,196 @@
+//! What producers use, and operators to let in producers, readers and operators.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use hookpool_client::Replay;
+
+use super::OutputArgs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectorCommand {
+    /// Make a connector for a stream; prints its keys, this once
+    #[command(after_help = "\
+Examples:
+  hookpool connector add sales --id-field region
+  hookpool connector add sales --name shop --signed
+  hookpool connector add sales --output json | jq -r .ingestKey")]
+    Add(ConnectorAddArgs),
+    /// List all connectors
+    List(OutputArgs),
+    /// Show one connector and its keys
+    Show(ConnectorArgs),
+    /// Make a new ingest key; the old ones expire
+    #[command(after_help = "\
+Example:
+  hookpool connector rotate-key sales --overlap 3600     both keys work for an hour")]
+    RotateKey(RotateArgs),
+    /// Make a new signing key; the old ones expire. Turns signing on where it was off
+    RotateSigningKey(RotateArgs),
+    /// Refuse all deliveries of a connector
+    Disable(ConnectorArgs),
+    /// Take its deliveries again
+    Enable(ConnectorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectorAddArgs {
+    /// Stream that the connector writes to
+    pub(crate) stream: String,
+    /// Name of the connector [default: the stream's]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Take only deliveries signed with a key of this connector
+    #[arg(long)]
+    pub(crate) signed: bool,
+    /// Property that holds the item id, where a request names none [default: id]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) id_field: Option<String>,
+    /// What a signed delivery that comes again gets: the first answer, or recorded again
+    #[arg(long, default_value = "collapse")]
+    pub(crate) replay: ReplayArg,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ReplayArg {
+    Collapse,
+    Allow,
+}
+
+impl From<ReplayArg> for Replay {
+    fn from(arg: ReplayArg) -> Self {
+        match arg {
+            ReplayArg::Collapse => Self::Collapse,
+            ReplayArg::Allow => Self::Allow,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectorArgs {
+    /// Name of the connector
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateArgs {
+    /// Name of the connector
+    pub(crate) name: String,
+    /// How long the old keys still work
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) overlap: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReaderCommand {
+    /// Make a read key; prints it, this once
+    #[command(after_help = "\
+Examples:
+  hookpool reader add dashboard --stream sales --stream orders
+  hookpool reader add backup --stream '*'")]
+    Add(ReaderAddArgs),
+    /// List all read keys
+    List(OutputArgs),
+    /// Refuse a read key from now on; its change streams end
+    Revoke(ReaderArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReaderAddArgs {
+    /// Name of the read key
+    pub(crate) name: String,
+    /// Stream that it may read; '*' is every stream
+    #[arg(long = "stream", value_name = "STREAM", required = true, num_args = 1..)]
+    pub(crate) streams: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReaderArgs {
+    /// Name of the read key
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperatorCommand {
+    /// Make another operator key on a stopped data folder and write it to operator.key there
+    #[command(after_help = "\
+Who may write to the data folder may do this: it is the second way in. The server must be stopped, and operator.key must
+not be there: a key is never overwritten. Keys that were made before work on.
+
+Examples:
+  hookpool operator add
+  hookpool operator add --data-dir /var/lib/hookpool")]
+    Add,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Bodies are posted byte for byte. A file that ends in .ndjson is one body a line.
+Keys in variables stay out of the list of processes.
+
+Examples:
+  export HOOKPOOL_INGEST_KEY=ik_...
+  echo '{\"region\":\"North\",\"sales\":142000}' | hookpool send sales --id-field region
+  hookpool send sales body.json --count 100 --rate 10
+  HOOKPOOL_SIGNING_KEY=whsk_... hookpool send sales events.ndjson --output json")]
+pub(crate) struct SendArgs {
+    /// Stream to send to
+    pub(crate) stream: String,
+    /// File with the body, or - for standard input
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Property that holds the item id
+    #[arg(long, value_name = "NAME")]
+    pub(crate) id_field: Option<String>,
+    /// How often to send the whole file
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) count: u64,
+    /// Events per second at most [default: one after the other]
+    #[arg(long, value_name = "R", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// Key of the connector
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "HOOKPOOL_INGEST_KEY",
+        hide_env_values = true
+    )]
+    pub(crate) ingest_key: SecretArg,
+    /// Key to sign with
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "HOOKPOOL_SIGNING_KEY",
+        hide_env_values = true
+    )]
+    pub(crate) signing_key: Option<SecretArg>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// A secret from the command line or the environment.
+#[derive(Debug, Clone)]
+pub(crate) struct SecretArg(pub(crate) hookpool_client::Secret);
+
+impl From<&str> for SecretArg {
+    fn from(text: &str) -> Self {
+        Self(hookpool_client::Secret::new(text.to_owned()))
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (1e-6..=1e6).contains(&rate) => Ok(rate),
+        _ => Err("not a number of events per second, up to a million".to_owned()),
+    }
+}
