@@ -1,4 +1,7 @@
-//! One followed stream: where it starts, what it hands out next, how it passes from one generation to another, and why it ends.
+//! One followed stream: where it starts, what it hands out next, and why it ends.
+
+mod passage;
+mod rows;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -7,35 +10,32 @@ use hookpool_core::{
     cursor::Cursor,
     name::{ItemId, StreamName},
     plan::Ruled,
-    position::{Generation, Position},
+    position::Position,
     time::Timestamp,
 };
 use hookpool_engine::{
-    compare::{Comparison, Pair},
+    compare::Comparison,
     follow::{FollowError, Follower, Form, Step, Told, blocking},
     past::View,
     status::Status,
 };
-use hookpool_store::{EventLog, ItemPage, PoolError, PoolSnapshot, PoolStore};
+use hookpool_store::{EventLog, PoolError, PoolSnapshot, PoolStore};
 use tokio::{sync::watch, time::Instant};
+
+use rows::snapshot;
 
 use crate::{
     app::App,
     changes::{
-        selected::{Known, Wanted, Window, between},
+        selected::{Known, Wanted, Window},
         wire::Out,
     },
     followers::Listed,
     metrics::FollowerGauge,
-    render::{Nested, push_some_of_item},
-    sse::{Facts, Frame, change_json},
+    sse::{Frame, change_json},
     viewer::Viewer,
 };
 
-/// Rows of a snapshot that are written at once.
-const ROWS: usize = 256;
-/// Bytes of item text in them; the last row may go over.
-const ROWS_BYTES: usize = 256 << 10;
 /// How often at most a bookmark says that events were passed over.
 const BOOKMARK_EVERY: Duration = Duration::from_millis(250);
 
@@ -299,58 +299,6 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         false
     }
 
-    /// Some rows of the snapshot, or its end.
-    async fn snapshot_rows(&mut self) -> Result<(), PoolError> {
-        let Phase::Snapshot { pool, after, .. } = &self.phase else {
-            return Ok(());
-        };
-        let rows = rows_after(
-            Arc::clone(pool),
-            self.ask.stream.clone(),
-            self.ruled.generation,
-            self.ask.wanted.item.clone(),
-            after.clone(),
-        );
-        let page = blocking(rows).await?;
-        self.push_rows(&page);
-        Ok(())
-    }
-
-    fn push_rows(&mut self, page: &ItemPage) {
-        let Phase::Snapshot { pool, after, rows } = &mut self.phase else {
-            return;
-        };
-        let (stream, wanted) = (&self.ask.stream, &self.ask.wanted);
-        let row = |(id, item): &(ItemId, _)| {
-            let item = wanted.seen(Some(item))?;
-            let mut data = format!(r#"{{"stream":"{stream}","#);
-            push_some_of_item(
-                &mut data,
-                id.as_str(),
-                item,
-                &wanted.selection,
-                Nested::AsString,
-            );
-            data.push_str(&format!(r#","position":{}}}"#, item.position));
-            Some(Frame {
-                event: "item",
-                cursor: None,
-                data,
-            })
-        };
-        let frames: Vec<_> = page.items.iter().filter_map(row).collect();
-        *rows += frames.len() as u64;
-        self.ready.push_back(Out::Frames(frames));
-        if page.more {
-            *after = page.items.last().map(|(id, _)| id.clone());
-            return;
-        }
-        let position = checkpoint(&**pool);
-        let data = format!(r#"{{"position":{position},"items":{rows}}}"#);
-        self.push("snapshot-end", Some(position), data);
-        self.go_live(position);
-    }
-
     /// Follows after a position, unless that was all.
     fn go_live(&mut self, after: Position) {
         // What was passed over is before this: a bookmark of it would send the client back.
@@ -432,139 +380,6 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             Some(position) => self.bookmark(position),
             None => self.ready.push_back(Out::Quiet),
         }
-    }
-
-    /// From the generation that was followed to the one that is served now.
-    async fn go_over(&mut self) -> Result<(), FollowError> {
-        let Phase::Live(follower) = &self.phase else {
-            return Ok(());
-        };
-        self.go_over_after(follower.position()).await
-    }
-
-    async fn go_over_after(&mut self, after: Position) -> Result<(), FollowError> {
-        let pool = self.app.engine.pool();
-        let to = self.served(&pool).await?;
-        self.phase = if to.generation == self.ruled.generation {
-            self.live(after)
-        } else {
-            Phase::Leaving { pool, to, after }
-        };
-        Ok(())
-    }
-
-    /// What is left of the generation before, page by page, then the frame that says that another is served.
-    ///
-    /// Until the difference is through, the id is one of the generation before, which nobody can resume from: a client that breaks off in
-    /// it gets a snapshot.
-    async fn leave(&mut self) -> Result<(), FollowError> {
-        let Phase::Leaving { pool, to, after } = &self.phase else {
-            return Ok(());
-        };
-        let (pool, to, after) = (Arc::clone(pool), to.clone(), *after);
-        self.told = after;
-        let (stream, generation) = (self.ask.stream.clone(), self.ruled.generation);
-        let page = self
-            .app
-            .engine
-            .told(Arc::clone(&pool), stream, generation, after);
-        let told = match page.await? {
-            Some((told, through)) => self
-                .push_left(&pool, &told, after, through)
-                .await?
-                .then_some(through),
-            None => None,
-        };
-        let Some(through) = told else {
-            let cursor = self.app.engine.cursor(generation, after).to_string();
-            self.ruled = to;
-            self.phase = self.reset("other-generation", &cursor, pool);
-            return Ok(());
-        };
-        let at = checkpoint(&*pool);
-        self.phase = if through < at {
-            Phase::Leaving {
-                pool,
-                to,
-                after: through,
-            }
-        } else {
-            let (number, version) = (to.generation, to.projection.version);
-            let data =
-                format!(r#"{{"generation":{number},"projection":{version},"position":{at}}}"#);
-            self.push("generation", Some(at), data);
-            let stream = self.ask.stream.clone();
-            let comparison = Comparison::new(pool, stream, generation, number);
-            Phase::Crossing {
-                comparison: Box::new(comparison),
-                to,
-                at,
-            }
-        };
-        Ok(())
-    }
-
-    /// Some events that are left of the generation before, no matter how often; whether the view has it.
-    async fn push_left(
-        &mut self,
-        pool: &Arc<P::Snapshot>,
-        told: &[Told],
-        after: Position,
-        through: Position,
-    ) -> Result<bool, FollowError> {
-        if self.ask.wanted.is_of_events() {
-            self.push_told(told, through)?;
-            return Ok(true);
-        }
-        let mut window = Window::new(after);
-        window.add(told, through, &self.ruled.projection, &self.ask.wanted)?;
-        self.push_window(Arc::clone(pool), window).await
-    }
-
-    /// Some of the difference, or its end.
-    async fn cross(&mut self) -> Result<(), PoolError> {
-        let Phase::Crossing {
-            mut comparison,
-            to,
-            at,
-        } = std::mem::replace(&mut self.phase, Phase::Ended)
-        else {
-            return Ok(());
-        };
-        let read = move || comparison.pairs().map(|pairs| (pairs, comparison));
-        let (pairs, comparison) = blocking(read).await?;
-        match pairs {
-            Some(pairs) => {
-                self.push_differences(&pairs, at);
-                self.phase = Phase::Crossing { comparison, to, at };
-            }
-            None => {
-                self.ruled = to;
-                self.known = Known::default();
-                self.bookmark(at);
-                self.go_live(at);
-            }
-        }
-        Ok(())
-    }
-
-    fn push_differences(&mut self, pairs: &[Pair], at: Position) {
-        let facts = Facts {
-            position: at,
-            time: self.app.engine.now(),
-            merged: None,
-        };
-        let (stream, wanted) = (&self.ask.stream, &self.ask.wanted);
-        let named = pairs.iter().filter(|pair| wanted.names(&pair.id));
-        let differences = named.filter_map(|Pair { id, old, new }| {
-            between(stream, wanted, id, old.as_ref(), new.as_ref(), facts)
-        });
-        let frames = differences.map(|data| Frame {
-            event: "change",
-            cursor: None,
-            data,
-        });
-        self.ready.push_back(Out::Frames(frames.collect()));
     }
 
     async fn woken(&mut self) -> Woken {
@@ -715,35 +530,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     }
 }
 
-fn snapshot<L, P: PoolStore>(pool: Arc<P::Snapshot>) -> Phase<L, P> {
-    Phase::Snapshot {
-        pool,
-        after: None,
-        rows: 0,
-    }
-}
-
 fn checkpoint(pool: &impl PoolSnapshot) -> Position {
     pool.checkpoint()
         .map_or(Position::ZERO, |checkpoint| checkpoint.position)
-}
-
-/// The next rows of a snapshot, all of them or those of one item.
-fn rows_after<S: PoolSnapshot>(
-    pool: Arc<S>,
-    stream: StreamName,
-    generation: Generation,
-    item: Option<ItemId>,
-    after: Option<ItemId>,
-) -> impl FnOnce() -> Result<ItemPage, PoolError> {
-    move || match item {
-        Some(id) => {
-            let item = pool.item(&stream, generation, &id)?;
-            Ok(ItemPage {
-                items: item.map(|item| (id, item)).into_iter().collect(),
-                more: false,
-            })
-        }
-        None => pool.items(&stream, generation, after.as_ref(), ROWS, ROWS_BYTES),
-    }
 }

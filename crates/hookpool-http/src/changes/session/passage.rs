@@ -1,0 +1,154 @@
+//! How a stream passes from one generation to another: what is left of the one before, then the difference, then the new one.
+
+use std::sync::Arc;
+
+use hookpool_core::position::Position;
+use hookpool_engine::{
+    compare::{Comparison, Pair},
+    follow::{FollowError, Told, blocking},
+};
+use hookpool_store::{EventLog, PoolError, PoolStore};
+
+use super::{Phase, Session, checkpoint};
+use crate::{
+    changes::{
+        selected::{Known, Window, between},
+        wire::Out,
+    },
+    sse::{Facts, Frame},
+};
+
+impl<L: EventLog, P: PoolStore> Session<L, P> {
+    /// From the generation that was followed to the one that is served now.
+    pub(super) async fn go_over(&mut self) -> Result<(), FollowError> {
+        let Phase::Live(follower) = &self.phase else {
+            return Ok(());
+        };
+        self.go_over_after(follower.position()).await
+    }
+
+    pub(super) async fn go_over_after(&mut self, after: Position) -> Result<(), FollowError> {
+        let pool = self.app.engine.pool();
+        let to = self.served(&pool).await?;
+        self.phase = if to.generation == self.ruled.generation {
+            self.live(after)
+        } else {
+            Phase::Leaving { pool, to, after }
+        };
+        Ok(())
+    }
+
+    /// What is left of the generation before, page by page, then the frame that says that another is served.
+    ///
+    /// Until the difference is through, the id is one of the generation before, which nobody can resume from: a client that breaks off in
+    /// it gets a snapshot.
+    pub(super) async fn leave(&mut self) -> Result<(), FollowError> {
+        let Phase::Leaving { pool, to, after } = &self.phase else {
+            return Ok(());
+        };
+        let (pool, to, after) = (Arc::clone(pool), to.clone(), *after);
+        self.told = after;
+        let (stream, generation) = (self.ask.stream.clone(), self.ruled.generation);
+        let page = self
+            .app
+            .engine
+            .told(Arc::clone(&pool), stream, generation, after);
+        let told = match page.await? {
+            Some((told, through)) => self
+                .push_left(&pool, &told, after, through)
+                .await?
+                .then_some(through),
+            None => None,
+        };
+        let Some(through) = told else {
+            let cursor = self.app.engine.cursor(generation, after).to_string();
+            self.ruled = to;
+            self.phase = self.reset("other-generation", &cursor, pool);
+            return Ok(());
+        };
+        let at = checkpoint(&*pool);
+        self.phase = if through < at {
+            Phase::Leaving {
+                pool,
+                to,
+                after: through,
+            }
+        } else {
+            let (number, version) = (to.generation, to.projection.version);
+            let data =
+                format!(r#"{{"generation":{number},"projection":{version},"position":{at}}}"#);
+            self.push("generation", Some(at), data);
+            let stream = self.ask.stream.clone();
+            let comparison = Comparison::new(pool, stream, generation, number);
+            Phase::Crossing {
+                comparison: Box::new(comparison),
+                to,
+                at,
+            }
+        };
+        Ok(())
+    }
+
+    /// Some events that are left of the generation before, no matter how often; whether the view has it.
+    async fn push_left(
+        &mut self,
+        pool: &Arc<P::Snapshot>,
+        told: &[Told],
+        after: Position,
+        through: Position,
+    ) -> Result<bool, FollowError> {
+        if self.ask.wanted.is_of_events() {
+            self.push_told(told, through)?;
+            return Ok(true);
+        }
+        let mut window = Window::new(after);
+        window.add(told, through, &self.ruled.projection, &self.ask.wanted)?;
+        self.push_window(Arc::clone(pool), window).await
+    }
+
+    /// Some of the difference, or its end.
+    pub(super) async fn cross(&mut self) -> Result<(), PoolError> {
+        let Phase::Crossing {
+            mut comparison,
+            to,
+            at,
+        } = std::mem::replace(&mut self.phase, Phase::Ended)
+        else {
+            return Ok(());
+        };
+        let read = move || comparison.pairs().map(|pairs| (pairs, comparison));
+        let (pairs, comparison) = blocking(read).await?;
+        match pairs {
+            Some(pairs) => {
+                self.push_differences(&pairs, at);
+                self.phase = Phase::Crossing { comparison, to, at };
+            }
+            None => {
+                self.ruled = to;
+                self.known = Known::default();
+                self.bookmark(at);
+                self.go_live(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn push_differences(&mut self, pairs: &[Pair], at: Position) {
+        let facts = Facts {
+            position: at,
+            time: self.app.engine.now(),
+            merged: None,
+        };
+        let (stream, wanted) = (&self.ask.stream, &self.ask.wanted);
+        let named = pairs.iter().filter(|pair| wanted.names(&pair.id));
+        let differences = named.filter_map(|Pair { id, old, new }| {
+            between(stream, wanted, id, old.as_ref(), new.as_ref(), facts)
+        });
+        let frames = differences.map(|data| Frame {
+            event: "change",
+            cursor: None,
+            data,
+        });
+        self.ready.push_back(Out::Frames(frames.collect()));
+    }
+}
