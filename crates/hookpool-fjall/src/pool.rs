@@ -6,7 +6,7 @@ use std::{
     ops::Bound,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -229,8 +229,10 @@ impl FjallPool {
     /// Waits until most of what was written is in files, so that large commits do not pile up in memory; fjall itself waits later, and counts
     /// commits and not bytes. Not for ever: whether fjall still writes is for the commit to find out.
     fn wait_for_room(&self) {
-        let begun = Instant::now();
-        while self.database.write_buffer_size() > UNWRITTEN_BYTES && begun.elapsed() < ROOM_WAIT {
+        for _ in 0..LOOKS_MAX {
+            if self.database.write_buffer_size() <= UNWRITTEN_BYTES {
+                break;
+            }
             std::thread::sleep(LOOK_AGAIN);
         }
     }
@@ -255,8 +257,9 @@ impl FjallPool {
 
 /// What may be in memory and in no file yet when a large commit begins; more than a memtable, since a smaller one stays in memory.
 const UNWRITTEN_BYTES: u64 = 2 * database::MEMTABLE_BYTES;
-const ROOM_WAIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// About ten seconds.
+const LOOKS_MAX: usize = 5_000;
 /// Rows of a commit from which on it is large.
 const LARGE_ROWS: usize = 8_192;
 
