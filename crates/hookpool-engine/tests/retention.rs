@@ -202,6 +202,8 @@ impl World {
             signed: false,
             id_field: None,
             replay: Replay::Collapse,
+            scheme: None,
+            signing_key: None,
         };
         let made = engine.control().add_connector(&author(), spec).await;
         let key = made.unwrap().ingest_key.secret;
@@ -210,8 +212,7 @@ impl World {
         for n in 0..events {
             let proof = Proof {
                 authorization: Header::One(authorization.as_bytes()),
-                signature: Header::Absent,
-                timestamp: Header::Absent,
+                headers: &Vec::<(&str, &str)>::new(),
             };
             let admitted = engine.admit("sales", proof).unwrap();
             let body = Bytes::from(format!(r#"{{"id":"a","n":{n}}}"#));

@@ -4,7 +4,11 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
-use hookpool_core::{event::RequestId, registry::Access, verify::Header};
+use hookpool_core::{
+    event::RequestId,
+    registry::Access,
+    verify::{Header, Headers},
+};
 use hookpool_engine::Engine;
 use hookpool_store::{EventLog, PoolStore};
 use warp::{
@@ -16,7 +20,7 @@ use warp::{
 use crate::{
     admin, body, changes,
     followers::Followers,
-    generations, ingest,
+    generations, hooks, ingest,
     metrics::Metrics,
     ops,
     pages::PageChains,
@@ -94,6 +98,12 @@ impl Request {
             .rev()
             .max_by_key(|(_, quality)| *quality)
             .map(|(offer, _)| offer)
+    }
+}
+
+impl Headers for Request {
+    fn header(&self, name: &str) -> Header<'_> {
+        Self::header(self, name)
     }
 }
 
@@ -214,6 +224,7 @@ async fn handle<L: EventLog, P: PoolStore>(
     }
     match route {
         Route::Webhook { stream } => ingest::webhook(app, request, stream, body).await,
+        Route::Hook { hook } => hooks::hook(app, request, hook, body).await,
         Route::Streams => read::streams(app, request),
         Route::Stream { stream } => read::stream(app, request, stream).await,
         Route::Items { stream } => read::items(app, request, stream).await,

@@ -12,6 +12,7 @@ mod cors;
 mod followers;
 mod generations;
 mod history;
+mod hooks;
 mod ingest;
 mod metrics;
 mod ops;

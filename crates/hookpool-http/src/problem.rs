@@ -74,7 +74,7 @@ impl Code {
             Self::TimestampOutOfRange => (
                 StatusCode::UNAUTHORIZED,
                 "TIMESTAMP_OUT_OF_RANGE",
-                "The timestamp is more than 300 seconds from the server's clock.",
+                "The timestamp is too far from the server's clock.",
             ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
@@ -279,6 +279,12 @@ impl From<ControlError> for Problem {
             }
             ControlError::Registry(RegistryError::Plan(error)) => error.into(),
             ControlError::Registry(RegistryError::Unknown(_)) => Code::NotFound.into(),
+            ControlError::Registry(RegistryError::Secret(error)) => {
+                Self::with(Code::InvalidPayload, error.to_string())
+            }
+            ControlError::Registry(RegistryError::IdField(error)) => {
+                Self::with(Code::InvalidPayload, format!("idField: {error}"))
+            }
             ControlError::Registry(error @ RegistryError::Seal(_)) => {
                 tracing::error!(%error, "a control change failed");
                 Code::Internal.into()
