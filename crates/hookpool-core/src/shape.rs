@@ -70,6 +70,7 @@ pub fn shape(
         connector: connector.name.clone(),
         request_id: stamp.request_id,
         dedupe,
+        idempotency: None,
         body: body.clone(),
     })
 }
