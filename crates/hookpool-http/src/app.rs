@@ -27,6 +27,7 @@ use crate::{
     past,
     problem::{Code, Problem},
     read,
+    refusal::Refusal,
     route::Route,
     viewer::{self, Tickets},
 };
@@ -166,9 +167,10 @@ pub fn routes<L: EventLog, P: PoolStore>(
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional())
         .and(warp::body::stream())
         .then(
-            move |method, path: warp::path::FullPath, query, headers, body| {
+            move |method, path: warp::path::FullPath, query, headers, refusal, body| {
                 let app = Arc::clone(&app);
                 let path = path.as_str().to_owned();
                 async move {
@@ -182,6 +184,7 @@ pub fn routes<L: EventLog, P: PoolStore>(
                             headers,
                             id,
                         },
+                        refusal,
                         body,
                     )
                     .await
@@ -193,10 +196,15 @@ pub fn routes<L: EventLog, P: PoolStore>(
 async fn answer<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
     request: Request,
+    refusal: Option<Refusal>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
 ) -> Response {
     let mut body = pin!(body.fuse());
-    let mut response = match handle(app, &request, body.as_mut()).await {
+    let outcome = match refusal {
+        None => handle(app, &request, body.as_mut()).await,
+        Some(refusal) => Err(refusal.into()),
+    };
+    let mut response = match outcome {
         Ok(response) => response,
         Err(problem) => {
             body::discard(&request, body, app.settings.body_bytes).await;

@@ -21,6 +21,7 @@ mod past;
 mod problem;
 mod query;
 mod read;
+mod refusal;
 mod render;
 mod retention;
 mod route;
