@@ -80,7 +80,7 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Response, Problem> {
     let (author, body) = operator(app, request, body).await?;
-    let query = Query::only(&request.query, route.parameters())?;
+    let query = Query::of(request)?;
     let admin = Admin { app, author };
     let post = request.method == Method::POST;
     match route {

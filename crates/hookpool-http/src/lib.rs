@@ -14,6 +14,7 @@ mod generations;
 mod history;
 mod ingest;
 mod metrics;
+mod openapi;
 mod ops;
 mod pages;
 mod past;

@@ -2,7 +2,10 @@
 
 use hookpool_core::selection::{ConditionError, Selection};
 
-use crate::problem::{Code, Problem};
+use crate::{
+    app::Request,
+    problem::{Code, Problem},
+};
 
 /// The parameters of one request, still encoded.
 pub(crate) struct Query<'a>(Vec<(&'a str, &'a str)>);
@@ -18,9 +21,9 @@ impl<'a> Query<'a> {
         )
     }
 
-    /// The same, but every parameter must be one of these.
-    pub(crate) fn only(raw: &'a str, known: &[&str]) -> Result<Self, Problem> {
-        let query = Self::new(raw);
+    /// Those of a request, each of which must be known with its route.
+    pub(crate) fn of(request: &'a Request) -> Result<Self, Problem> {
+        let (query, known) = (Self::new(&request.query), request.parameters);
         if query.0.iter().all(|(name, _)| known.contains(name)) {
             Ok(query)
         } else {
