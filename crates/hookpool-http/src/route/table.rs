@@ -140,7 +140,7 @@ rows! {
         GET: [],
     }
     REBUILD_DIFF = "/api/admin/streams/{stream}/rebuilds/{rebuild}/diff" {
-        GET: ["limit", "expand"],
+        GET: ["limit"],
     }
     PROMOTE = "/api/admin/streams/{stream}/rebuilds/{rebuild}:promote" {
         POST: [],
