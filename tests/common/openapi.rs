@@ -25,6 +25,9 @@ const HEADERS_OF_HTTP: &[&str] = &[
     "vary",
 ];
 
+/// What a head may be refused with whatever it is for; so may it with a 400 of its own, which every operation but a few has.
+const REFUSED_HEADS: &[u16] = &[414, 417, 431, 505];
+
 /// How something differs from the document.
 type Finding = Result<(), String>;
 
@@ -87,6 +90,8 @@ impl Document {
         let path = target.split('?').next().unwrap_or_default();
         let found = self.operation(method, path);
         let outcome = match found {
+            // A head that is refused is for no path yet.
+            _ if REFUSED_HEADS.contains(&response.status) => self.problem(response),
             Some(operation) => self.answered(operation, method, response),
             None => self.refused(path, response),
         };
@@ -127,9 +132,9 @@ impl Document {
         let by_http = response.header("X-Request-Id").is_none() && response.body.is_empty();
         let preflight = response.header("Access-Control-Allow-Methods").is_some();
         match response.status {
-            400 | 431 if by_http => Ok(()),
+            400 if by_http => Ok(()),
             204 if preflight => Ok(()),
-            404 => self.problem(response),
+            400 | 404 => self.problem(response),
             405 => {
                 let fitting = self.operations.iter().filter(|it| fits(&it.path, path));
                 let best = fitting.clone().map(|it| literal(&it.path)).max();

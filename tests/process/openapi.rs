@@ -2,14 +2,18 @@
 //! too, answer by answer: see `common::openapi`.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
+use rand::Rng;
 use serde_json::{Value, json};
 
-use crate::common::eventually;
 use crate::common::http::{Request, Response};
 use crate::common::openapi::{DOCUMENT, Operation};
-use crate::common::server::{Data, Server};
+use crate::common::program::{both, command, repository, tool};
+use crate::common::server::{Connector, Data, Server};
+use crate::common::{eventually, now_s, seeded, signer};
 
 #[test]
 fn the_document_is_served_to_the_letter_without_a_key() {
@@ -71,12 +75,22 @@ fn ask(server: &Server, operation: &Operation, query: &str) -> Response {
     )
 }
 
+/// Where the hook of a new connector is.
+fn path_of_hook(connector: &Value) -> String {
+    let url = connector["hookUrl"].as_str().unwrap();
+    format!("/api/hooks/{}", url.rsplit('/').next().unwrap())
+}
+
 #[test]
 fn each_query_parameter_of_the_document_is_one_that_the_server_reads() {
     let data = Data::new();
     let server = data.serve();
     let connector = server.add_connector("sales", false);
     server.post(&connector, r#"{"id":"North"}"#).expect(202);
+    let described = json!({"stream": "hooked", "scheme": "hookpool"});
+    let described = server.admin("POST", "connectors", &described).expect(201);
+    let hook = path_of_hook(&described.json());
+    let hooked: Connector = described.json();
     let mut asked = 0;
     for operation in &DOCUMENT.operations {
         for parameter in operation.parameters.iter().filter(|it| it["in"] == "query") {
@@ -86,6 +100,8 @@ fn each_query_parameter_of_the_document_is_one_that_the_server_reads() {
                 server.call(
                     &connector.delivery_to(&format!("{}?{broken}", connector.target()), b"{}"),
                 )
+            } else if operation.id == "postHook" {
+                server.call(&hooked.delivery_to(&format!("{hook}?{broken}"), b"{}"))
             } else {
                 // What comes before it has to be there, where it is needed.
                 let needed = if name == "stream" {
@@ -141,6 +157,7 @@ fn tour(server: &mut Server) {
     assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
     server.post(&connector, r#"{"sales":7}"#).expect(202);
     assert!(server.settles());
+    hooks(server);
     read(server);
     follow(server);
     operate(server, name);
@@ -154,6 +171,47 @@ fn tour(server: &mut Server) {
                 .expect(304);
         }
     }
+}
+
+fn hooks(server: &Server) {
+    let settings = json!({"stream": "chat", "scheme": "slack"});
+    let made: Value = server
+        .admin("POST", "connectors", &settings)
+        .expect(201)
+        .json();
+    let (hook, key) = (path_of_hook(&made), made["signingKey"].as_str().unwrap());
+    let ingest_key = made["ingestKey"].as_str().unwrap();
+    let post = |target: &str, body: &str| {
+        let headers = signer::headers("slack", key, "", now_s(), body.as_bytes());
+        let request = Request::post(target).bearer(ingest_key);
+        server.call(&signer::with(request, &headers).body(body))
+    };
+    let challenge = r#"{"type":"url_verification","challenge":"c"}"#;
+    post(&hook, challenge).expect(200);
+    post("/api/webhook/chat", challenge).expect(200);
+    post(&hook, r#"{"event_id":"Ev1"}"#).expect(202);
+    let handshake = Request::new("OPTIONS", &hook);
+    server
+        .call(
+            &handshake
+                .clone()
+                .header("WebHook-Request-Origin", "example.com"),
+        )
+        .expect(200);
+    server.call(&handshake).expect(405);
+    let rotated = server.admin("POST", "connectors/chat/hooks:rotate", &json!({}));
+    let rotated: Value = rotated.expect(200).json();
+    let id = rotated["keyId"].as_str().unwrap();
+    server
+        .admin(
+            "DELETE",
+            &format!("connectors/chat/hooks/{id}"),
+            &Value::Null,
+        )
+        .expect(204);
+    server
+        .admin("PATCH", "connectors/chat", &json!({"idField": "/event/id"}))
+        .expect(200);
 }
 
 fn read(server: &Server) {
@@ -342,4 +400,92 @@ fn limit(server: &Server) {
     server
         .admin("DELETE", "streams/sales/retention", &Value::Null)
         .expect(200);
+}
+
+/// Lints a document; whether nothing was found, and what.
+fn lint(document: &Path) -> (bool, String) {
+    let mut spectral = command(tool("HOOKPOOL_NODE"));
+    let program = tool("HOOKPOOL_NODE_MODULES").join("@stoplight/spectral-cli/dist/index.js");
+    spectral
+        .arg(program)
+        .arg("lint")
+        .arg("--ruleset")
+        .arg(repository("tests/openapi/spectral.yaml"));
+    let output = spectral
+        .arg("--fail-severity=hint")
+        .arg(document)
+        .output()
+        .unwrap();
+    (output.status.success(), both(&output))
+}
+
+#[test]
+#[ignore = "needs spectral: tests/run"]
+fn the_document_passes_the_linter_and_a_broken_one_does_not() {
+    let path = repository("crates/hookpool-http/src/openapi.json");
+    let (good, said) = lint(&path);
+    assert!(good, "{said}");
+    let text = fs::read_to_string(path).unwrap();
+    let folder = Data::new();
+    for (from, to) in [
+        (
+            "#/components/schemas/Stream\"",
+            "#/components/schemas/Absent\"",
+        ),
+        (
+            "\"operationId\": \"listItems\"",
+            "\"operationId\": \"getItem\"",
+        ),
+        (
+            "\"items\": 3, \"events\": 5",
+            "\"items\": \"3\", \"events\": 5",
+        ),
+    ] {
+        let broken = text.replacen(from, to, 1);
+        assert_ne!(broken, text, "{from} is not there");
+        let file = folder.path().join("openapi.json");
+        fs::write(&file, broken).unwrap();
+        let (good, said) = lint(&file);
+        assert!(!good, "{to} was not found: {said}");
+    }
+}
+
+#[test]
+#[ignore = "needs schemathesis: tests/run"]
+fn schemathesis_finds_no_server_error_and_no_undocumented_answer() {
+    let data = Data::new();
+    let mut server = data.serve();
+    let connector = server.add_connector("sales", false);
+    let hook = json!({"stream": "hooked", "scheme": "github"});
+    let hook = path_of_hook(&server.admin("POST", "connectors", &hook).expect(201).json());
+    for n in 0..20 {
+        server
+            .post(&connector, format!(r#"{{"id":"North","sales":{n}}}"#))
+            .expect(202);
+    }
+    assert!(server.settles());
+    // The key stays good whatever is done to the connectors of the document's examples.
+    let key = server.admin(
+        "POST",
+        "connectors",
+        &json!({"stream": "sales", "name": "steady"}),
+    );
+    let key: Connector = key.expect(201).json();
+    let seed: u32 = seeded("schemathesis").random_range(0..1 << 31);
+    let mut schemathesis = command(tool("HOOKPOOL_SCHEMATHESIS"));
+    let output = schemathesis
+        .arg("--config-file")
+        .arg(repository("tests/openapi/schemathesis.toml"))
+        .args(["run", &format!("{}/api/openapi.json", server.url())])
+        .args(["--max-time", "60", "--seed", &seed.to_string()])
+        .env("OPERATOR_KEY", &server.operator_key)
+        .env("INGEST_KEY", &key.ingest_key)
+        .env("HOOK", hook.rsplit('/').next().unwrap())
+        .current_dir(repository("."))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", both(&output));
+    eprintln!("{}", String::from_utf8_lossy(&output.stdout));
+    server.get("/readyz").expect(200);
+    server.stop();
 }

@@ -102,6 +102,7 @@ fn is_for_pages(route: &Route<'_>) -> bool {
         | Route::Tickets
         | Route::OpenApi => true,
         Route::Webhook { .. }
+        | Route::Hook { .. }
         | Route::Admin(_)
         | Route::Generations { .. }
         | Route::Healthz

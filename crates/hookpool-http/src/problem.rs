@@ -14,7 +14,7 @@ use warp::{
     reply::Response,
 };
 
-use crate::{app::set, render::json_response, route::Row};
+use crate::{app::set, refusal::Refusal, render::json_response, route::Row};
 
 /// One variant for each code, and all of them for the test of the document.
 macro_rules! codes {
@@ -40,12 +40,13 @@ macro_rules! codes {
 }
 
 codes! {
+    MalformedRequest = BAD_REQUEST, "MALFORMED_REQUEST", "The request can't be read in one way only.";
     InvalidPayload = BAD_REQUEST, "INVALID_PAYLOAD", "The body is not one strict JSON object.";
     InvalidItemId = BAD_REQUEST, "INVALID_ITEM_ID", "The item id is too long or holds a control character.";
     InvalidParameter = BAD_REQUEST, "INVALID_PARAMETER", "A parameter is malformed or not known here.";
     Unauthorized = UNAUTHORIZED, "UNAUTHORIZED", "No valid key for this.";
     SignatureInvalid = UNAUTHORIZED, "SIGNATURE_INVALID", "The signature is missing or does not match.";
-    TimestampOutOfRange = UNAUTHORIZED, "TIMESTAMP_OUT_OF_RANGE", "The timestamp is more than 300 seconds from the server's clock.";
+    TimestampOutOfRange = UNAUTHORIZED, "TIMESTAMP_OUT_OF_RANGE", "The timestamp is too far from the server's clock.";
     NotFound = NOT_FOUND, "NOT_FOUND", "There is nothing here that this key may see.";
     MethodNotAllowed = METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "This path takes other methods.";
     NotAcceptable = NOT_ACCEPTABLE, "NOT_ACCEPTABLE", "This path speaks text/event-stream, application/x-ndjson and application/json.";
@@ -57,10 +58,14 @@ codes! {
     PreconditionFailed = PRECONDITION_FAILED, "PRECONDITION_FAILED", "It is another one by now.";
     PreconditionRequired = PRECONDITION_REQUIRED, "PRECONDITION_REQUIRED", "This call needs If-Match.";
     PayloadTooLarge = PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The body is over the limit.";
+    UriTooLong = URI_TOO_LONG, "URI_TOO_LONG", "The target is over the limit.";
     UnsupportedEncoding = UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_ENCODING", "Compressed bodies are not read.";
+    ExpectationFailed = EXPECTATION_FAILED, "EXPECTATION_FAILED", "The expectation can't be met.";
+    HeadTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "HEAD_TOO_LARGE", "The head of the request is over the limit.";
     Internal = INTERNAL_SERVER_ERROR, "INTERNAL", "A stored record could not be read.";
     Unavailable = SERVICE_UNAVAILABLE, "UNAVAILABLE", "Not now; the request may be sent again.";
     NotYetApplied = SERVICE_UNAVAILABLE, "NOT_YET_APPLIED", "The position was not reached in time.";
+    VersionNotSupported = HTTP_VERSION_NOT_SUPPORTED, "VERSION_NOT_SUPPORTED", "This version of HTTP is not spoken here.";
 }
 
 /// What a client is told instead of an answer.
@@ -132,6 +137,26 @@ impl Problem {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::TargetTooLong => Code::UriTooLong,
+            Refusal::TooLarge => Code::HeadTooLarge,
+            Refusal::Expectation => Code::ExpectationFailed,
+            Refusal::Version => Code::VersionNotSupported,
+            Refusal::RequestLine
+            | Refusal::Target
+            | Refusal::LineEnd
+            | Refusal::Field
+            | Refusal::Host
+            | Refusal::Length
+            | Refusal::Coding
+            | Refusal::TwoLengths => Code::MalformedRequest,
+        };
+        Self::with(code, refusal.to_string())
+    }
+}
+
 impl From<AcceptError> for Problem {
     fn from(error: AcceptError) -> Self {
         match error {
@@ -188,6 +213,12 @@ impl From<ControlError> for Problem {
             }
             ControlError::Registry(RegistryError::Plan(error)) => error.into(),
             ControlError::Registry(RegistryError::Unknown(_)) => Code::NotFound.into(),
+            ControlError::Registry(RegistryError::Secret(error)) => {
+                Self::with(Code::InvalidPayload, error.to_string())
+            }
+            ControlError::Registry(RegistryError::IdField(error)) => {
+                Self::with(Code::InvalidPayload, format!("idField: {error}"))
+            }
             ControlError::Registry(error @ RegistryError::Seal(_)) => {
                 tracing::error!(%error, "a control change failed");
                 Code::Internal.into()

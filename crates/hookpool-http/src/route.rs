@@ -2,17 +2,23 @@
 
 mod table;
 
+use std::fmt;
+
 use hookpool_core::position::Position;
 
 #[cfg(test)]
 pub(crate) use table::ALL;
-pub(crate) use table::Row;
+pub(crate) use table::{HOOK, Row};
 
 /// A path of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
     Webhook {
         stream: &'a str,
+    },
+    /// The segment is a secret.
+    Hook {
+        hook: Secret<'a>,
     },
     Streams,
     Stream {
@@ -58,6 +64,16 @@ pub(crate) enum Route<'a> {
     Metrics,
 }
 
+/// A segment that must not be told to anybody, not even to the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Secret<'a>(pub(crate) &'a str);
+
+impl fmt::Debug for Secret<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// A path under `/api/admin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AdminRoute<'a> {
@@ -65,7 +81,9 @@ pub(crate) enum AdminRoute<'a> {
     Connector { name: &'a str },
     RotateKey { name: &'a str },
     RotateSigningKey { name: &'a str },
+    RotateHook { name: &'a str },
     Key { name: &'a str, key_id: &'a str },
+    Hook { name: &'a str, key_id: &'a str },
     Enable { name: &'a str, enabled: bool },
     Followers,
     Readers,
@@ -109,6 +127,7 @@ impl<'a> Route<'a> {
             ["api", "webhook", stream] => Self::Webhook {
                 stream: name(stream)?,
             },
+            ["api", "hooks", hook] if !hook.is_empty() => Self::Hook { hook: Secret(hook) },
             ["api", "changes"] => Self::AllChanges,
             ["api", "tickets"] => Self::Tickets,
             ["api", "streams"] => Self::Streams,
@@ -140,6 +159,7 @@ impl<'a> Route<'a> {
     pub(crate) fn row(&self) -> &'static Row {
         match self {
             Self::Webhook { .. } => table::WEBHOOK,
+            Self::Hook { .. } => HOOK,
             Self::Streams => table::STREAMS,
             Self::Stream { .. } => table::STREAM,
             Self::Items { .. } => table::ITEMS,
@@ -170,7 +190,12 @@ impl<'a> AdminRoute<'a> {
             ["connectors", one, "signing-keys:rotate"] => {
                 Self::RotateSigningKey { name: name(one)? }
             }
+            ["connectors", one, "hooks:rotate"] => Self::RotateHook { name: name(one)? },
             ["connectors", one, "keys", key_id] => Self::Key {
+                name: name(one)?,
+                key_id,
+            },
+            ["connectors", one, "hooks", key_id] => Self::Hook {
                 name: name(one)?,
                 key_id,
             },
@@ -209,7 +234,9 @@ impl<'a> AdminRoute<'a> {
             Self::Connector { .. } => table::CONNECTOR,
             Self::RotateKey { .. } => table::ROTATE_KEY,
             Self::RotateSigningKey { .. } => table::ROTATE_SIGNING_KEY,
+            Self::RotateHook { .. } => table::ROTATE_HOOK,
             Self::Key { .. } => table::KEY,
+            Self::Hook { .. } => table::REVOKE_HOOK,
             Self::Enable { enabled: true, .. } => table::ENABLE,
             Self::Enable { enabled: false, .. } => table::DISABLE,
             Self::Followers => table::FOLLOWERS,
@@ -320,6 +347,9 @@ mod tests {
             "/api/webhook/$all",
             "/api/streams/sales/log/+1",
             "/api/streams/sales/log/",
+            "/api/hooks",
+            "/api/hooks/",
+            "/api/hooks/hk_a_b/",
             "/api/admin",
             "/api/admin/connectors/sales:explode",
             "/healthz/",

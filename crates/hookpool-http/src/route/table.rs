@@ -40,7 +40,7 @@ impl Row {
 /// One constant for each row, and all of them for the test.
 macro_rules! rows {
     ($($name:ident = $path:literal { $($method:ident: [$($parameter:literal),*],)+ })+) => {
-        $(pub(super) const $name: &Row = &Row {
+        $(pub(crate) const $name: &Row = &Row {
             path: $path,
             calls: &[$((stringify!($method), &[$($parameter),*])),+],
         };)+
@@ -52,6 +52,10 @@ macro_rules! rows {
 
 rows! {
     WEBHOOK = "/api/webhook/{stream}" {
+        POST: ["dryRun", "idField"],
+    }
+    HOOK = "/api/hooks/{hookId}" {
+        OPTIONS: [],
         POST: ["dryRun", "idField"],
     }
     STREAMS = "/api/streams" {
@@ -93,6 +97,7 @@ rows! {
     }
     CONNECTOR = "/api/admin/connectors/{connector}" {
         GET: [],
+        PATCH: [],
     }
     ENABLE = "/api/admin/connectors/{connector}:enable" {
         POST: [],
@@ -105,6 +110,12 @@ rows! {
     }
     ROTATE_SIGNING_KEY = "/api/admin/connectors/{connector}/signing-keys:rotate" {
         POST: [],
+    }
+    ROTATE_HOOK = "/api/admin/connectors/{connector}/hooks:rotate" {
+        POST: [],
+    }
+    REVOKE_HOOK = "/api/admin/connectors/{connector}/hooks/{keyId}" {
+        DELETE: [],
     }
     KEY = "/api/admin/connectors/{connector}/keys/{keyId}" {
         DELETE: [],
