@@ -402,6 +402,28 @@ fn limit(server: &Server) {
         .expect(200);
 }
 
+#[test]
+fn what_is_no_object_or_a_null_in_place_of_a_rule_is_refused() {
+    let data = Data::new();
+    let server = data.serve();
+    server.add_connector("sales", false);
+    for (method, target, body) in [
+        ("PATCH", "connectors/sales", json!([null, null])),
+        ("POST", "readers", json!(["dashboard", ["sales"]])),
+        ("PUT", "streams/sales/projection", json!([null])),
+        ("PUT", "streams/sales/projection", json!({"id": null})),
+        (
+            "POST",
+            "streams/sales/rebuilds",
+            json!({"projection": {"fields": {"a": {"flatten": null}}}}),
+        ),
+    ] {
+        server
+            .admin(method, target, &body)
+            .expect_problem(400, "INVALID_PAYLOAD");
+    }
+}
+
 /// Lints a document; whether nothing was found, and what.
 fn lint(document: &Path) -> (bool, String) {
     let mut spectral = command(tool("HOOKPOOL_NODE"));

@@ -33,7 +33,7 @@ use warp::{
 };
 
 use crate::{
-    admin::{created, operator, parse_or_default},
+    admin::{created, must_be_object, operator, parse_or_default},
     app::{App, Request, set},
     problem::{Code, Problem},
     query::Query,
@@ -665,6 +665,7 @@ fn ready(rules: Rules) -> Result<Projection, Problem> {
 
 /// An operator's rules hold no secret, so the message may say what is wrong with them.
 fn parse_rules(body: &[u8]) -> Result<Rules, Problem> {
+    must_be_object(body)?;
     let rules: Rules = serde_json::from_slice(body)
         .map_err(|error| Problem::with(Code::InvalidPayload, error.to_string()))?;
     ready(rules.clone())?;
