@@ -25,6 +25,7 @@ mod history;
 mod ingest_contract;
 mod kill_loop;
 mod mutations;
+mod openapi;
 mod page;
 mod past;
 mod read_contract;
