@@ -22,16 +22,13 @@ use crate::{
 ///
 /// # Retries
 ///
-/// A failed try is repeated, with growing waits or after the server's `Retry-After`, if
-/// - the connection was never established, or the server said 503; or
-/// - the delivery is signed and no complete answer came.
+/// A failed try is repeated, with growing waits or after the server's `Retry-After`, if no complete answer came, if the server said 503 or that the
+/// first try is still in flight, or if a proxy said 502 or 504.
 ///
-/// A repeated signed delivery is the very same request, timestamp included. A connector that collapses replays (the default)
-/// answers it with the first answer and no second event, so it is safe even if the first try had arrived. An unsigned delivery
-/// that got a 503 after it had been handed on, and a signed one on a connector with `replay: allow`, may be in the log
-/// twice; the pool shows the same item either way if the body carries its item id.
+/// Every delivery has an `Idempotency-Key`, a random one where the caller has none, and a repeated delivery is the very same request, timestamp included. The
+/// server answers it with the first answer and no second event, for 96 hours, so it is safe even if the first try had arrived.
 ///
-/// For the same reason two equal bodies signed within one second are one delivery to a connector that collapses replays.
+/// Two equal bodies signed within one second are one delivery to a connector that collapses replays (the default), whatever their keys are.
 #[derive(Debug, Clone)]
 pub struct Producer {
     server: Server,
@@ -100,6 +97,7 @@ struct AcceptedBody {
 /// What stays the same over all tries.
 struct Delivery {
     body: Bytes,
+    idempotency_key: String,
     signed: Option<Signed>,
 }
 
@@ -166,7 +164,19 @@ impl Producer {
     /// # Errors
     /// The last try's. After [`Error::Unreachable`] with `sent` it is unknown whether the event is in the log.
     pub async fn send(&self, body: impl Into<Bytes>) -> Result<Accepted, Error> {
-        let delivery = self.sign(body.into());
+        self.send_as(&random_key(), body).await
+    }
+
+    /// The same under an idempotency key of the caller, which makes it safe to send a delivery again in another process, or tomorrow.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); and the server's `IDEMPOTENCY_MISMATCH` if the key was used for something else.
+    pub async fn send_as(
+        &self,
+        idempotency_key: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<Accepted, Error> {
+        let delivery = self.sign(idempotency_key, body.into());
         let mut failures = 0;
         loop {
             let error = match self.post(&delivery).await {
@@ -174,7 +184,7 @@ impl Producer {
                 Err(error) => error,
             };
             failures += 1;
-            if failures > self.retries.most || !is_repeatable(&error, delivery.signed.is_some()) {
+            if failures > self.retries.most || !is_repeatable(&error) {
                 return Err(error);
             }
             let wait = self.retries.backoff.delay(failures, self.dice.throw());
@@ -187,7 +197,7 @@ impl Producer {
         }
     }
 
-    fn sign(&self, body: Bytes) -> Delivery {
+    fn sign(&self, idempotency_key: &str, body: Bytes) -> Delivery {
         let signed = self.signing_key.as_ref().map(|key| {
             let timestamp = clock::unix_seconds();
             let signature = signature(key.expose(), timestamp, &body);
@@ -196,7 +206,11 @@ impl Producer {
                 signature,
             }
         });
-        Delivery { body, signed }
+        Delivery {
+            body,
+            idempotency_key: quoted(idempotency_key),
+            signed,
+        }
     }
 
     async fn post(&self, delivery: &Delivery) -> Result<Accepted, Error> {
@@ -205,6 +219,7 @@ impl Producer {
             .server
             .request(Method::POST, &path, Some(&self.ingest_key))?
             .header(CONTENT_TYPE, "application/json")
+            .header("idempotency-key", &delivery.idempotency_key)
             .body(delivery.body.clone());
         if let Some(name) = &self.id_field {
             request = request.query(&[("idField", name)]);
@@ -245,10 +260,21 @@ fn accepted(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Error> {
     })
 }
 
-fn is_repeatable(error: &Error, signed: bool) -> bool {
+/// As a string of structured fields, which every key can be.
+fn quoted(key: &str) -> String {
+    format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn random_key() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+fn is_repeatable(error: &Error) -> bool {
     match error {
-        Error::Unreachable { sent, .. } => signed || !sent,
-        Error::Problem(problem) => problem.status == 503,
+        Error::Unreachable { .. } => true,
+        Error::Problem(problem) => {
+            matches!(problem.status, 502..=504) || problem.code == "IDEMPOTENCY_IN_PROGRESS"
+        }
         Error::Protocol(_) | Error::Invalid(_) => false,
     }
 }

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
-    event::DedupeKey,
+    event::{DedupeKey, Idempotency},
+    idempotency::{Call, IdempotencyKey, fingerprint},
     key::{KeyKind, PresentedKey},
     registry::{Connector, Registry, Replay},
     sign::WINDOW_SECONDS,
@@ -250,6 +251,22 @@ fn replay_key(connector: &Connector, mac: &[u8; 32]) -> DedupeKey {
     let mut key = [0; 16];
     key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     DedupeKey(key)
+}
+
+impl Verified {
+    /// The identity that a key gives it.
+    #[must_use]
+    pub fn identity(
+        &self,
+        key: &IdempotencyKey,
+        call: Call,
+        id_field: Option<&str>,
+    ) -> Idempotency {
+        key.identity(
+            &self.connector.name,
+            fingerprint(call, id_field, &self.body),
+        )
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use futures_util::Stream;
-use hookpool_core::verify::{Header, Proof};
-use hookpool_engine::Receipt;
+use hookpool_core::{
+    idempotency::IdempotencyKey,
+    verify::{Header, Proof},
+};
+use hookpool_engine::{Asked, Receipt};
 use hookpool_store::{EventLog, PoolStore};
 use warp::{
     http::{HeaderName, StatusCode, header},
@@ -23,6 +26,7 @@ use crate::{
 const POSITION: HeaderName = HeaderName::from_static("datapool-position");
 const NOTICE: HeaderName = HeaderName::from_static("datapool-notice");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-webhook-timestamp");
 
@@ -44,12 +48,14 @@ pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
             "dryRun is not supported yet; nothing was written",
         ));
     }
+    let key = idempotency_key(request)?;
     must_be_plain(request)?;
     let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
-    let receipt = app
-        .engine
-        .accept(admitted, body, id_field.as_deref(), request.id)
-        .await?;
+    let asked = Asked {
+        id_field: id_field.as_deref(),
+        key: key.as_ref(),
+    };
+    let receipt = app.engine.accept(admitted, body, asked, request.id).await?;
     Ok(accepted(&receipt))
 }
 
@@ -58,6 +64,18 @@ fn proof(request: &Request) -> Proof<'_> {
         authorization: request.header(header::AUTHORIZATION),
         signature: request.header(SIGNATURE),
         timestamp: request.header(TIMESTAMP),
+    }
+}
+
+/// What the sender calls the request by, if it does.
+fn idempotency_key(request: &Request) -> Result<Option<IdempotencyKey>, Problem> {
+    let invalid = |detail: String| Problem::with(Code::InvalidParameter, detail);
+    match request.header(IDEMPOTENCY_KEY) {
+        Header::Absent => Ok(None),
+        Header::Repeated => Err(invalid("Idempotency-Key is sent twice".into())),
+        Header::One(value) => IdempotencyKey::parse(value)
+            .map(Some)
+            .map_err(|error| invalid(error.to_string())),
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) enum Code {
     NotAcceptable,
     BodyTimeout,
     Conflict,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
     NotReady,
     PageExpired,
     BeforeRetention,
@@ -101,6 +103,16 @@ impl Code {
                 "CONFLICT",
                 "It does not fit what is there.",
             ),
+            Self::IdempotencyInProgress => (
+                StatusCode::CONFLICT,
+                "IDEMPOTENCY_IN_PROGRESS",
+                "A request with this idempotency key is still in flight.",
+            ),
+            Self::IdempotencyMismatch => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "IDEMPOTENCY_MISMATCH",
+                "Another request had this idempotency key.",
+            ),
             Self::NotReady => (
                 StatusCode::CONFLICT,
                 "NOT_READY",
@@ -169,7 +181,9 @@ impl From<Code> for Problem {
             Code::Unauthorized | Code::SignatureInvalid | Code::TimestampOutOfRange => {
                 Some((header::WWW_AUTHENTICATE, "Bearer".to_owned()))
             }
-            Code::Unavailable | Code::NotYetApplied => Some((header::RETRY_AFTER, "1".to_owned())),
+            Code::Unavailable | Code::NotYetApplied | Code::IdempotencyInProgress => {
+                Some((header::RETRY_AFTER, "1".to_owned()))
+            }
             _ => None,
         };
         Self {
@@ -227,6 +241,8 @@ impl From<AcceptError> for Problem {
     fn from(error: AcceptError) -> Self {
         match error {
             AcceptError::Verify(error) => error.into(),
+            AcceptError::Mismatch => Code::IdempotencyMismatch.into(),
+            AcceptError::InFlight => Code::IdempotencyInProgress.into(),
             AcceptError::Shape(error) => error.into(),
             AcceptError::Queue(error) => error.into(),
             AcceptError::Read(error) => error.into(),
@@ -264,7 +280,7 @@ impl From<QueueError> for Problem {
                 tracing::warn!(%error, "an append failed");
                 Self::with(
                     Code::Unavailable,
-                    "the outcome is unknown; a signed request may safely be sent again",
+                    "the outcome is unknown; a request that is signed or has an idempotency key may safely be sent again",
                 )
             }
         }
