@@ -123,6 +123,8 @@ async fn first_operator(engine: &Pipeline, streams: &[&str]) -> String {
             signed: false,
             id_field: None,
             replay: Replay::Collapse,
+            scheme: None,
+            signing_key: None,
         };
         let added = engine.control().add_connector(&key.key_id, spec).await;
         added.unwrap();

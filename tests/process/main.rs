@@ -34,6 +34,7 @@ mod refusals;
 mod restart;
 mod retention;
 mod runbook;
+mod schemes;
 mod selected;
 mod sse_readers;
 mod swarm;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookpool_core::{key::Secret, sign::signature};
+use hookpool_core::{key::Secret, scheme::Scheme};
 use reqwest::{
     Method,
     header::{CONTENT_TYPE, HeaderMap},
@@ -35,6 +35,7 @@ pub struct Producer {
     stream: String,
     ingest_key: Secret,
     signing_key: Option<Secret>,
+    scheme: Scheme,
     id_field: Option<String>,
     retries: Retries,
     dice: Dice,
@@ -98,12 +99,8 @@ struct AcceptedBody {
 struct Delivery {
     body: Bytes,
     idempotency_key: String,
-    signed: Option<Signed>,
-}
-
-struct Signed {
-    timestamp: u64,
-    signature: String,
+    /// What the scheme adds; nothing if it is not signed.
+    headers: Vec<(String, String)>,
 }
 
 impl Producer {
@@ -115,20 +112,28 @@ impl Producer {
             stream: stream.into(),
             ingest_key,
             signing_key: None,
+            scheme: Scheme::default(),
             id_field: None,
             retries: Retries::default(),
             dice: Dice::default(),
         }
     }
 
-    /// Signs every delivery with the whole key, its `whsk_` included.
+    /// Signs every delivery with this key, as it was given out: its `whsk_` or `whsec_` included.
     #[must_use]
     pub fn signing_key(mut self, key: Secret) -> Self {
         self.signing_key = Some(key);
         self
     }
 
-    /// The property that holds the item id, for every delivery.
+    /// Signs as another scheme does than the page's own.
+    #[must_use]
+    pub fn scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = scheme;
+        self
+    }
+
+    /// The property that holds the item id, or a JSON Pointer to it, for every delivery.
     #[must_use]
     pub fn id_field(mut self, name: impl Into<String>) -> Self {
         self.id_field = Some(name.into());
@@ -176,7 +181,7 @@ impl Producer {
         idempotency_key: &str,
         body: impl Into<Bytes>,
     ) -> Result<Accepted, Error> {
-        let delivery = self.sign(idempotency_key, body.into());
+        let delivery = self.sign(idempotency_key, body.into())?;
         let mut failures = 0;
         loop {
             let error = match self.post(&delivery).await {
@@ -197,20 +202,19 @@ impl Producer {
         }
     }
 
-    fn sign(&self, idempotency_key: &str, body: Bytes) -> Delivery {
-        let signed = self.signing_key.as_ref().map(|key| {
-            let timestamp = clock::unix_seconds();
-            let signature = signature(key.expose(), timestamp, &body);
-            Signed {
-                timestamp,
-                signature,
-            }
-        });
-        Delivery {
+    fn sign(&self, idempotency_key: &str, body: Bytes) -> Result<Delivery, Error> {
+        let mut headers = Vec::new();
+        if let Some(key) = &self.signing_key {
+            let key = self.scheme.key(key.expose());
+            let key = key.map_err(|error| Error::Invalid(error.to_string()))?;
+            let id = format!("msg_{:x}{:x}", clock::now().0, self.dice.throw().to_bits());
+            headers = self.scheme.sign(&key, clock::unix_seconds(), &id, &body);
+        }
+        Ok(Delivery {
             body,
             idempotency_key: quoted(idempotency_key),
-            signed,
-        }
+            headers,
+        })
     }
 
     async fn post(&self, delivery: &Delivery) -> Result<Accepted, Error> {
@@ -224,14 +228,8 @@ impl Producer {
         if let Some(name) = &self.id_field {
             request = request.query(&[("idField", name)]);
         }
-        if let Some(Signed {
-            timestamp,
-            signature,
-        }) = &delivery.signed
-        {
-            request = request
-                .header("x-webhook-timestamp", *timestamp)
-                .header("x-webhook-signature", signature);
+        for (name, value) in &delivery.headers {
+            request = request.header(name, value);
         }
         let (headers, body) = self.server.head_and_body(request).await?;
         accepted(&headers, &body)

@@ -22,8 +22,9 @@ use hookpool_core::{
     retention::Retention,
     seal::MasterKey,
     shape::{ShapeError, Stamp, shape},
+    source::Source,
     time::Timestamp,
-    verify::{self, Admitted, Proof, VerifyError},
+    verify::{self, Admitted, Headers, Proof, Verified, VerifyError},
 };
 use hookpool_store::{
     AppendError, Appended, EventLog, ItemPage, Page, PageRequest, PoolError, PoolSnapshot,
@@ -125,7 +126,7 @@ pub enum AcceptError {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asked<'a> {
     /// The property that holds the item id.
-    pub id_field: Option<&'a str>,
+    pub id_field: Option<&'a Source>,
     /// What the sender calls the request by.
     pub key: Option<&'a IdempotencyKey>,
 }
@@ -316,6 +317,22 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         verify::admit(&self.control.registry(), stream, proof, self.clock.now())
     }
 
+    /// The same for a sender that has a hook.
+    ///
+    /// # Errors
+    /// [`VerifyError`]
+    pub fn admit_hook(&self, hook: &str, headers: &dyn Headers) -> Result<Admitted, VerifyError> {
+        verify::admit_hook(&self.control.registry(), hook, headers, self.clock.now())
+    }
+
+    /// Whether there is such a hook.
+    ///
+    /// # Errors
+    /// [`VerifyError::Unauthorized`]
+    pub fn must_be_hook(&self, hook: &str) -> Result<(), VerifyError> {
+        verify::must_be_hook(&self.control.registry(), hook, self.clock.now())
+    }
+
     /// Takes a delivery: verify, shape, append. Returns when its event is durable.
     ///
     /// # Errors
@@ -324,26 +341,48 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         &self,
         admitted: Admitted,
         body: Bytes,
+        asked: Asked<'_>,
+        request_id: RequestId,
+    ) -> Result<Receipt, AcceptError> {
+        let verified = self.verify(admitted, body)?;
+        self.record(verified, asked, request_id).await
+    }
+
+    /// The first half of [`Self::accept`]: whether these bytes are what the sender sent.
+    ///
+    /// # Errors
+    /// [`VerifyError`]
+    pub fn verify(&self, admitted: Admitted, body: Bytes) -> Result<Verified, VerifyError> {
+        let now = self.clock.now();
+        if !admitted.still_stands(&self.control.registry(), now) {
+            return Err(VerifyError::Unauthorized);
+        }
+        admitted.verify(body, now)
+    }
+
+    /// The second half: shape and append.
+    ///
+    /// # Errors
+    /// As for [`Self::accept`].
+    pub async fn record(
+        &self,
+        verified: Verified,
         Asked { id_field, key }: Asked<'_>,
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
-        let now = self.clock.now();
-        if !admitted.still_stands(&self.control.registry(), now) {
-            return Err(VerifyError::Unauthorized.into());
-        }
-        let verified = admitted.verify(body, now)?;
         let identity = key.map(|key| verified.identity(key, Call::Webhook, id_field));
-        let _in_flight = self.in_flight.reserve(identity.as_ref())?;
         let mut event = shape(
             verified,
             id_field,
             Stamp {
-                now,
+                now: self.clock.now(),
                 request_id,
                 random: self.entropy.bytes(),
             },
         )?;
-        event.idempotency = identity;
+        // What the sender says itself comes before what its scheme names the delivery by.
+        event.idempotency = identity.or(event.idempotency);
+        let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
         self.append(event).await
     }
 

@@ -205,6 +205,8 @@ impl World {
             signed: false,
             id_field: None,
             replay: Replay::Collapse,
+            scheme: None,
+            signing_key: None,
         };
         let made = engine.control().add_connector(&author(), spec).await;
         let key = made.unwrap().ingest_key.secret;
@@ -227,8 +229,7 @@ impl World {
     async fn deliver(&mut self, key: Option<&IdempotencyKey>) {
         let proof = Proof {
             authorization: Header::One(self.authorization.as_bytes()),
-            signature: Header::Absent,
-            timestamp: Header::Absent,
+            headers: &Vec::<(&str, &str)>::new(),
         };
         let engine = &self.engine;
         let admitted = engine.admit("sales", proof).unwrap();
