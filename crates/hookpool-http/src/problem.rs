@@ -52,6 +52,8 @@ codes! {
     NotAcceptable = NOT_ACCEPTABLE, "NOT_ACCEPTABLE", "This path speaks text/event-stream, application/x-ndjson and application/json.";
     BodyTimeout = REQUEST_TIMEOUT, "BODY_TIMEOUT", "The body came too slowly.";
     Conflict = CONFLICT, "CONFLICT", "It does not fit what is there.";
+    IdempotencyInProgress = CONFLICT, "IDEMPOTENCY_IN_PROGRESS", "A request with this idempotency key is still in flight.";
+    IdempotencyMismatch = UNPROCESSABLE_ENTITY, "IDEMPOTENCY_MISMATCH", "Another request had this idempotency key.";
     NotReady = CONFLICT, "NOT_READY", "The rebuild has not caught up yet.";
     PageExpired = GONE, "PAGE_EXPIRED", "The page chain is too old; start again without after.";
     BeforeRetention = GONE, "BEFORE_RETENTION", "The stream does not keep history that far back.";
@@ -82,7 +84,9 @@ impl From<Code> for Problem {
             Code::Unauthorized | Code::SignatureInvalid | Code::TimestampOutOfRange => {
                 Some((header::WWW_AUTHENTICATE, "Bearer".to_owned()))
             }
-            Code::Unavailable | Code::NotYetApplied => Some((header::RETRY_AFTER, "1".to_owned())),
+            Code::Unavailable | Code::NotYetApplied | Code::IdempotencyInProgress => {
+                Some((header::RETRY_AFTER, "1".to_owned()))
+            }
             _ => None,
         };
         Self {
@@ -161,6 +165,8 @@ impl From<AcceptError> for Problem {
     fn from(error: AcceptError) -> Self {
         match error {
             AcceptError::Verify(error) => error.into(),
+            AcceptError::Mismatch => Code::IdempotencyMismatch.into(),
+            AcceptError::InFlight => Code::IdempotencyInProgress.into(),
             AcceptError::Shape(error) => error.into(),
             AcceptError::Queue(error) => error.into(),
             AcceptError::Read(error) => error.into(),
@@ -198,7 +204,7 @@ impl From<QueueError> for Problem {
                 tracing::warn!(%error, "an append failed");
                 Self::with(
                     Code::Unavailable,
-                    "the outcome is unknown; a signed request may safely be sent again",
+                    "the outcome is unknown; a request that is signed or has an idempotency key may safely be sent again",
                 )
             }
         }
