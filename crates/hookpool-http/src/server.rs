@@ -1,12 +1,15 @@
 //! The accept loop that warp's own server is not: limits, deadlines, TLS, and an end.
 
 mod endless;
+mod gate;
+mod strict;
 mod timed;
 
 use std::{future::poll_fn, io, path::Path, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use endless::Part;
 use futures_util::future::Either;
+use gate::gated;
 use hyper::{
     body::{Body, Incoming},
     server::conn::http1,
@@ -47,9 +50,12 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// Bytes that the headers of a request may have.
-const HEADER_BYTES_MAX: usize = 32 << 10;
-const HEADERS_MAX: usize = 64;
+/// Bytes that the head of a request may have, its first line included; a little less than what hyper reads at once.
+pub(crate) const HEAD_BYTES_MAX: usize = 31 << 10;
+pub(crate) const HEADERS_MAX: usize = 64;
+/// As much as everybody should take (RFC 9110, 4.1).
+pub(crate) const TARGET_BYTES_MAX: usize = 8_000;
+const READ_BYTES_MAX: usize = 32 << 10;
 /// After a failed accept, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -168,7 +174,7 @@ fn http(limits: &Limits) -> http1::Builder {
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.keep_alive)
         .max_headers(HEADERS_MAX)
-        .max_buf_size(HEADER_BYTES_MAX);
+        .max_buf_size(READ_BYTES_MAX);
     http
 }
 
@@ -246,10 +252,11 @@ where
         let service = TowerToHyperService::new(warp::service(self.routes.clone()));
         let (stream, service) = timed(stream, service, self.patience);
         let handover = service.handover();
+        let (stream, service) = gated(stream, service);
         // In a box, of which nothing is left when hyper is gone.
         let connection = Box::new(self.http.serve_connection(TokioIo::new(stream), service));
         match until_handed_over(connection, handover, course).await? {
-            Some((mut stream, body)) => Ok(endless::write_rest(&mut stream, body).await?),
+            Some((gate, body)) => Ok(endless::write_rest(&mut gate.into_inner(), body).await?),
             None => Ok(()),
         }
     }
