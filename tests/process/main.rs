@@ -15,6 +15,7 @@ mod common;
 mod canaries;
 mod changes_contract;
 mod consumers;
+mod corpus;
 mod cors;
 mod deadlines;
 mod demo;
