@@ -20,8 +20,9 @@ use hookpool_core::{
     retention::Retention,
     seal::MasterKey,
     shape::{ShapeError, Stamp, shape},
+    source::Source,
     time::Timestamp,
-    verify::{self, Admitted, Proof, VerifyError},
+    verify::{self, Admitted, Headers, Proof, Verified, VerifyError},
 };
 use hookpool_store::{
     AppendError, Appended, EventLog, ItemPage, Page, PageRequest, PoolError, PoolSnapshot,
@@ -296,6 +297,22 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         verify::admit(&self.control.registry(), stream, proof, self.clock.now())
     }
 
+    /// The same for a sender that has a hook.
+    ///
+    /// # Errors
+    /// [`VerifyError`]
+    pub fn admit_hook(&self, hook: &str, headers: &dyn Headers) -> Result<Admitted, VerifyError> {
+        verify::admit_hook(&self.control.registry(), hook, headers, self.clock.now())
+    }
+
+    /// Whether there is such a hook.
+    ///
+    /// # Errors
+    /// [`VerifyError::Unauthorized`]
+    pub fn must_be_hook(&self, hook: &str) -> Result<(), VerifyError> {
+        verify::must_be_hook(&self.control.registry(), hook, self.clock.now())
+    }
+
     /// Takes a delivery: verify, shape, append. Returns when its event is durable.
     ///
     /// # Errors
@@ -304,19 +321,40 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         &self,
         admitted: Admitted,
         body: Bytes,
-        id_field: Option<&str>,
+        id_field: Option<&Source>,
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
+        let verified = self.verify(admitted, body)?;
+        self.record(verified, id_field, request_id).await
+    }
+
+    /// The first half of [`Self::accept`]: whether these bytes are what the sender sent.
+    ///
+    /// # Errors
+    /// [`VerifyError`]
+    pub fn verify(&self, admitted: Admitted, body: Bytes) -> Result<Verified, VerifyError> {
         let now = self.clock.now();
         if !admitted.still_stands(&self.control.registry(), now) {
-            return Err(VerifyError::Unauthorized.into());
+            return Err(VerifyError::Unauthorized);
         }
-        let verified = admitted.verify(body, now)?;
+        admitted.verify(body, now)
+    }
+
+    /// The second half: shape and append.
+    ///
+    /// # Errors
+    /// As for [`Self::accept`].
+    pub async fn record(
+        &self,
+        verified: Verified,
+        id_field: Option<&Source>,
+        request_id: RequestId,
+    ) -> Result<Receipt, AcceptError> {
         let event = shape(
             verified,
             id_field,
             Stamp {
-                now,
+                now: self.clock.now(),
                 request_id,
                 random: self.entropy.bytes(),
             },
@@ -329,7 +367,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             return Err(QueueError::Refused("the engine is stopping").into());
         }
         let receipt = Receipt::new(&event);
-        match self.appender.append(event).await? {
+        match self.appender.append(event.into()).await? {
             Appended::New(position) => Ok(Receipt {
                 position,
                 ..receipt

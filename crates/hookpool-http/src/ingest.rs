@@ -1,10 +1,10 @@
-//! `POST /api/webhook/{stream}`, to the letter of the product page.
+//! `POST /api/webhook/{stream}`, to the letter of the product page, and what other ways in share with it.
 
 use std::sync::Arc;
 
 use bytes::Buf;
 use futures_util::Stream;
-use hookpool_core::verify::{Header, Proof};
+use hookpool_core::verify::{Admitted, Header, Proof};
 use hookpool_engine::Receipt;
 use hookpool_store::{EventLog, PoolStore};
 use warp::{
@@ -17,14 +17,12 @@ use crate::{
     body,
     problem::{Code, Problem},
     query::Query,
-    render::{json_response, push_string},
+    render::{json_response, push_string, text_response},
 };
 
 const POSITION: HeaderName = HeaderName::from_static("datapool-position");
 const NOTICE: HeaderName = HeaderName::from_static("datapool-notice");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-const SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
-const TIMESTAMP: HeaderName = HeaderName::from_static("x-webhook-timestamp");
 
 /// Takes one delivery. The order of the checks is promised: nothing of a stranger's body is kept.
 pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
@@ -35,8 +33,18 @@ pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
 ) -> Result<Response, Problem> {
     body::must_fit(request, app.settings.body_bytes)?;
     let admitted = app.engine.admit(stream, proof(request))?;
+    take(app, request, admitted, body).await
+}
+
+/// The rest of a delivery whose headers may write to the stream, whichever way it came in.
+pub(crate) async fn take<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    admitted: Admitted,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, Problem> {
     let query = Query::new(&request.query);
-    let id_field = query.text("idField")?;
+    let id_field = query.source("idField")?;
     // Other parameters are ignored, as senders add their own; this one asks for the opposite of what would happen.
     if query.text("dryRun")?.is_some() {
         return Err(Problem::with(
@@ -46,9 +54,13 @@ pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
     }
     must_be_plain(request)?;
     let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
+    let verified = app.engine.verify(admitted, body)?;
+    if let Some(challenge) = verified.challenge() {
+        return Ok(text_response(challenge));
+    }
     let receipt = app
         .engine
-        .accept(admitted, body, id_field.as_deref(), request.id)
+        .record(verified, id_field.as_ref(), request.id)
         .await?;
     Ok(accepted(&receipt))
 }
@@ -56,8 +68,7 @@ pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
 fn proof(request: &Request) -> Proof<'_> {
     Proof {
         authorization: request.header(header::AUTHORIZATION),
-        signature: request.header(SIGNATURE),
-        timestamp: request.header(TIMESTAMP),
+        headers: request,
     }
 }
 

@@ -1,8 +1,14 @@
 //! Query strings, read strictly: a parameter twice or broken is an error, never a guess.
 
-use hookpool_core::selection::{ConditionError, Selection};
+use hookpool_core::{
+    selection::{ConditionError, Selection},
+    source::{Source, SourceError},
+};
 
-use crate::problem::{Code, Problem};
+use crate::{
+    app::Request,
+    problem::{Code, Problem},
+};
 
 /// The parameters of one request, still encoded.
 pub(crate) struct Query<'a>(Vec<(&'a str, &'a str)>);
@@ -18,9 +24,9 @@ impl<'a> Query<'a> {
         )
     }
 
-    /// The same, but every parameter must be one of these.
-    pub(crate) fn only(raw: &'a str, known: &[&str]) -> Result<Self, Problem> {
-        let query = Self::new(raw);
+    /// Those of a request, each of which must be known with its route.
+    pub(crate) fn of(request: &'a Request) -> Result<Self, Problem> {
+        let (query, known) = (Self::new(&request.query), request.parameters);
         if query.0.iter().all(|(name, _)| known.contains(name)) {
             Ok(query)
         } else {
@@ -48,6 +54,14 @@ impl<'a> Query<'a> {
         }
         let value = value.map(|value| text(name, value)).transpose()?;
         Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// A parameter that says where in a body something is: the name of a property, or a JSON Pointer.
+    pub(crate) fn source(&self, name: &str) -> Result<Option<Source>, Problem> {
+        let invalid =
+            |error: SourceError| Problem::with(Code::InvalidParameter, format!("{name}: {error}"));
+        let text = self.text(name)?;
+        text.map(Source::try_from).transpose().map_err(invalid)
     }
 
     /// The decoded values of a parameter that may be given several times, without empty ones.

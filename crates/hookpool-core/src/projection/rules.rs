@@ -2,18 +2,30 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
-use super::{Source, Text, Unfit, convert::convert};
-use crate::json::{self, Value};
+use super::{Text, Unfit, convert::convert};
+use crate::{
+    json::{self, Value},
+    source::Source,
+};
+
+/// A rule that is there says something: it is left out and not `null` where there is none.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(rule: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(rule).map(Some)
+}
 
 /// The rules of a projection. Left out, each is what the webhook page does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Rules {
     /// Where the item id is; an event without it keeps the id that was fixed when it was appended.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
     pub id: Option<Source>,
     /// What happens to fields that an event does not name.
     #[serde(default)]
@@ -25,7 +37,11 @@ pub struct Rules {
     #[serde(default)]
     pub unknown: Unknown,
     /// Where a time or version is; an event with an older one than its item has seen changes nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
     pub order_by: Option<Source>,
     /// By name of the field.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -70,16 +86,29 @@ pub enum Unknown {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FieldRule {
     /// Where its value is; left out, the property of its name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
     pub from: Option<Source>,
     /// What the value becomes; left out, it is taken as it is.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "type",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
     pub into: Option<Type>,
     /// What the field is while no event gives it a value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default: Option<serde_json::Value>,
     /// A nested object becomes a field for each of its leaves, named by the path with this between its parts.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
     pub flatten: Option<Box<str>>,
     /// There is no such field.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -117,11 +146,6 @@ impl fmt::Display for Type {
 /// Rules that can't be followed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RulesError {
-    /// A path is empty or broken.
-    #[error(
-        "a source is the name of a property or a JSON Pointer like /a/b, with ~1 for / and ~0 for ~"
-    )]
-    Pointer,
     /// A rule says two things.
     #[error("field {0}: {1}")]
     Field(Box<str>, &'static str),
