@@ -12,8 +12,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod canaries;
 mod changes_contract;
 mod consumers;
+mod corpus;
 mod cors;
 mod deadlines;
 mod demo;
