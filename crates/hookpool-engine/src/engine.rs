@@ -15,13 +15,14 @@ use hookpool_core::{
     name::{ItemId, StreamName},
     plan::Ruled,
     position::{Generation, Position},
+    projection::Projection,
     proof::HeadKey,
     registry::Access,
     retention::Retention,
     seal::MasterKey,
-    shape::{ShapeError, Stamp, shape},
+    shape::{ShapeError, Stamp, deletion, shape},
     time::Timestamp,
-    verify::{self, Admitted, Proof, VerifyError},
+    verify::{self, Admitted, Proof, Verified, VerifyError},
 };
 use hookpool_store::{
     AppendError, Appended, EventLog, ItemPage, Page, PageRequest, PoolError, PoolSnapshot,
@@ -307,21 +308,71 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         id_field: Option<&str>,
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
+        let verified = self.verify(admitted, body)?;
+        self.record(verified, id_field, request_id).await
+    }
+
+    /// The first half of [`Self::accept`]: whether these bytes are what the sender sent.
+    ///
+    /// # Errors
+    /// [`VerifyError`]
+    pub fn verify(&self, admitted: Admitted, body: Bytes) -> Result<Verified, VerifyError> {
         let now = self.clock.now();
         if !admitted.still_stands(&self.control.registry(), now) {
-            return Err(VerifyError::Unauthorized.into());
+            return Err(VerifyError::Unauthorized);
         }
-        let verified = admitted.verify(body, now)?;
-        let event = shape(
-            verified,
-            id_field,
-            Stamp {
-                now,
-                request_id,
-                random: self.entropy.bytes(),
-            },
-        )?;
+        admitted.verify(body, now)
+    }
+
+    /// The second half: shape and append.
+    ///
+    /// # Errors
+    /// As for [`Self::accept`].
+    pub async fn record(
+        &self,
+        verified: Verified,
+        id_field: Option<&str>,
+        request_id: RequestId,
+    ) -> Result<Receipt, AcceptError> {
+        let event = shape(verified, id_field, self.stamp(request_id))?;
         self.append(event).await
+    }
+
+    /// The same for a deletion.
+    ///
+    /// # Errors
+    /// As for [`Self::accept`].
+    pub async fn record_deletion(
+        &self,
+        verified: Verified,
+        item_id: ItemId,
+        request_id: RequestId,
+    ) -> Result<Receipt, AcceptError> {
+        let event = deletion(verified, item_id, self.stamp(request_id))?;
+        self.append(event).await
+    }
+
+    /// What [`Self::record`] would append, and the rules by which it would be read. Nothing is written.
+    ///
+    /// # Errors
+    /// [`ShapeError`]
+    pub fn rehearse(
+        &self,
+        verified: Verified,
+        id_field: Option<&str>,
+        request_id: RequestId,
+    ) -> Result<(NewEvent, Arc<Projection>), ShapeError> {
+        let event = shape(verified, id_field, self.stamp(request_id))?;
+        let plan = self.control.registry().plan(event.stream.as_str());
+        Ok((event, Arc::clone(&plan.live.projection)))
+    }
+
+    fn stamp(&self, request_id: RequestId) -> Stamp {
+        Stamp {
+            now: self.clock.now(),
+            request_id,
+            random: self.entropy.bytes(),
+        }
     }
 
     async fn append(&self, event: NewEvent) -> Result<Receipt, AcceptError> {
@@ -489,7 +540,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         page
     }
 
-    /// An item as it was at a position, under the rules of a generation; `None` if it was not there yet.
+    /// An item as it was at a position, under the rules of a generation; `None` if it was not there.
     ///
     /// # Errors
     /// [`FollowError`]
@@ -521,15 +572,20 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
         let read = blocking(move || -> Result<_, FollowError> {
             let (mut page, mut bytes) = (ItemPage::default(), 0);
+            let checkpoint = view.pool.checkpoint();
+            let is_now = checkpoint.is_none_or(|checkpoint| checkpoint.position <= at);
             loop {
-                let now = view.items(after.as_ref(), limit, bytes_max)?;
+                let now = match is_now {
+                    true => view.items(after.as_ref(), limit, bytes_max)?,
+                    false => view.touched_items(after.as_ref(), limit, bytes_max)?,
+                };
                 for (id, item) in now.items {
                     if page.items.len() >= limit || bytes >= bytes_max {
                         page.more = true;
                         return Ok(page);
                     }
                     let then = match item.position <= at {
-                        true => Some(item),
+                        true => Some(item).filter(Item::is_there),
                         false => past.item_at(&id, at)?,
                     };
                     after = Some(id.clone());
