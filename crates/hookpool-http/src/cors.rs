@@ -32,7 +32,9 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
         self.named_origin(request)?;
         let mut response = Response::default();
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let methods = route.methods().join(", ");
+        let methods = route.methods().iter();
+        let methods: Vec<_> = methods.filter(|method| !writes(method)).copied().collect();
+        let methods = methods.join(", ");
         set(
             &mut response,
             header::ACCESS_CONTROL_ALLOW_METHODS,
@@ -54,6 +56,7 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
     /// Lets the page that asked see the answer, be it an error, if its origin is one of those that are named.
     pub(crate) fn show_to_page(&self, request: &Request, response: &mut Response) {
         let for_pages = Route::parse(&request.path).is_some_and(|route| is_for_pages(&route));
+        let for_pages = for_pages && !writes(request.method.as_str());
         if self.settings.cors_origins.is_empty() || !for_pages {
             return;
         }
@@ -79,6 +82,11 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
             .find(|named| named.as_bytes() == origin)
             .map(String::as_str)
     }
+}
+
+/// Of the paths that pages may read, one takes deletions too.
+fn writes(method: &str) -> bool {
+    method == "DELETE"
 }
 
 /// Reads and tickets; never ingest, administration or metrics.

@@ -20,6 +20,7 @@ mod past;
 mod problem;
 mod query;
 mod read;
+mod rehearsal;
 mod render;
 mod retention;
 mod route;

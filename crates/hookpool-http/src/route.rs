@@ -134,6 +134,8 @@ impl<'a> Route<'a> {
             Self::Webhook { .. } | Self::Tickets => &["POST"],
             Self::Admin(route) => route.methods(),
             Self::Generations { route, .. } => route.methods(),
+            // Readers read, connectors delete.
+            Self::Item { .. } => &["GET", "HEAD", "DELETE"],
             _ => &["GET", "HEAD"],
         }
     }
