@@ -15,6 +15,7 @@ use hookpool_core::{
     position::{Epoch, Position},
     projection::Projection,
     registry::{Registry, Replay},
+    scheme::Scheme,
     seal::MasterKey,
     shape::{Stamp, shape},
     sign::signature,
@@ -49,7 +50,7 @@ impl World {
             KeyId::from_random([2; 6]),
         );
         let (key, secret_sha256) = key::generate(KeyKind::Ingest, &key_id, &[3; 64]).unwrap();
-        let signing = key::generate_signing(&[4; 64]).unwrap();
+        let signing = Scheme::Hookpool.generate_key(&[4; 64]).unwrap();
         let sealed = master.seal(&signing, &connector, [5; 12]);
         let change = ControlChange::ConnectorAdded {
             stream: StreamName::new("bench").unwrap(),
@@ -61,6 +62,8 @@ impl World {
                 secret_sha256,
             },
             signing_key: Some(SigningKeyRecord { key_id, sealed }),
+            scheme: None,
+            hook: None,
         };
         let mut registry = Registry::default();
         registry
@@ -80,10 +83,13 @@ impl World {
 
     fn verify(&self, body: &Bytes, signature: &str) -> Verified {
         let authorization = format!("Bearer {}", self.key);
+        let headers = [
+            ("X-Webhook-Signature", signature),
+            ("X-Webhook-Timestamp", "1700000000"),
+        ];
         let proof = Proof {
             authorization: Header::One(authorization.as_bytes()),
-            signature: Header::One(signature.as_bytes()),
-            timestamp: Header::One(b"1700000000"),
+            headers: &headers,
         };
         let now = Timestamp::from_seconds(NOW);
         admit(&self.registry, "bench", proof, now)

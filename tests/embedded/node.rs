@@ -123,6 +123,8 @@ async fn first_operator(engine: &Pipeline, streams: &[&str]) -> String {
             signed: false,
             id_field: None,
             replay: Replay::Collapse,
+            scheme: None,
+            signing_key: None,
         };
         let added = engine.control().add_connector(&key.key_id, spec).await;
         added.unwrap();
@@ -163,6 +165,7 @@ pub(crate) fn event(stream: &str, item: &str, n: u64, body: String) -> NewEvent 
         connector: ConnectorName::new(stream).unwrap(),
         request_id: RequestId(u128::from(n).to_le_bytes()),
         dedupe: None,
+        idempotency: None,
         body: Bytes::from(body),
     }
 }

@@ -33,6 +33,7 @@ mod refusals;
 mod restart;
 mod retention;
 mod runbook;
+mod schemes;
 mod selected;
 mod sse_readers;
 mod swarm;

@@ -1,7 +1,7 @@
 //! Producers, consumers and operators over HTTP: what `docs/protocol.md` promises, as calls.
 //!
-//! Not here: the server, its storage, its rules. Besides the protocol this crate shares only names, keys and the signature
-//! with the server. A [`Producer`] sends, a [`Consumer`] reads, a [`Follower`] stays up to date and a
+//! Not here: the server, its storage, its rules. Besides the protocol this crate shares only names, keys and the schemes of
+//! signatures with the server. A [`Producer`] sends, a [`Consumer`] reads, a [`Follower`] stays up to date and a
 //! [`State`] is what its frames add up to, an [`Operator`] hands out keys.
 //!
 //! ```no_run
@@ -60,10 +60,10 @@ pub use generations::{
     Check, DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
 };
 pub use history::{Download, ExportQuery};
-pub use hookpool_core::key::Secret;
+pub use hookpool_core::{key::Secret, scheme::Scheme};
 pub use operator::{
-    Connector, ConnectorKey, CreatedConnector, CreatedReader, Following, NewConnector, Operator,
-    Reader, Replay, RotatedKey, RotatedSigningKey,
+    Connector, ConnectorChange, ConnectorKey, CreatedConnector, CreatedReader, Following,
+    NewConnector, Operator, Reader, Replay, RotatedHook, RotatedKey, RotatedSigningKey,
 };
 pub use problem::Problem;
 pub use producer::{Accepted, Producer, Retries};

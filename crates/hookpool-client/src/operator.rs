@@ -1,6 +1,6 @@
 //! Connectors and read keys: who may write and who may read.
 
-use hookpool_core::key::Secret;
+use hookpool_core::{key::Secret, scheme::Scheme};
 use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -35,11 +35,29 @@ pub struct NewConnector {
     pub name: Option<String>,
     /// Whether deliveries must be signed.
     pub signed: bool,
-    /// The property that holds the item id, for deliveries that name none.
+    /// The property that holds the item id, or a JSON Pointer to it, for deliveries that name none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_field: Option<String>,
     /// About repeated deliveries.
     pub replay: Replay,
+    /// How its sender signs; with it there is a hook. The page's own way, without a hook, if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    /// The sender's own signing key; one is made if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none", with = "secret::optional")]
+    pub signing_key: Option<Secret>,
+}
+
+/// What a connector is to do otherwise; what is left out stays.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectorChange {
+    /// The property that holds the item id, or a JSON Pointer to it; `Some(None)` is `id` again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_field: Option<Option<String>>,
+    /// About repeated deliveries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 /// A connector just made, with the secrets that are never shown again. Serializing it shows them.
@@ -60,6 +78,16 @@ pub struct CreatedConnector {
     pub signing_key: Option<Secret>,
     /// Where to post.
     pub url: String,
+    /// Where senders post that can set no headers; the hook in it is a secret.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "secret::optional"
+    )]
+    pub hook_url: Option<Secret>,
+    /// How its sender signs.
+    #[serde(default)]
+    pub scheme: Scheme,
     /// The property that holds the item id.
     pub id_field: Option<String>,
     /// About repeated deliveries.
@@ -78,6 +106,9 @@ pub struct Connector {
     pub stream: String,
     /// Whether it takes deliveries.
     pub enabled: bool,
+    /// How its sender signs.
+    #[serde(default)]
+    pub scheme: Scheme,
     /// The property that holds the item id.
     pub id_field: Option<String>,
     /// About repeated deliveries.
@@ -86,6 +117,9 @@ pub struct Connector {
     pub created_at: String,
     /// Ingest keys that are accepted or will expire.
     pub keys: Vec<ConnectorKey>,
+    /// The same for hooks; none if its scheme was not named.
+    #[serde(default)]
+    pub hooks: Vec<ConnectorKey>,
     /// The same for signing keys; none if it is unsigned.
     pub signing_keys: Vec<ConnectorKey>,
 }
@@ -115,6 +149,21 @@ pub struct RotatedKey {
     /// The key.
     #[serde(with = "secret::required")]
     pub ingest_key: Secret,
+}
+
+/// A new hook. Serializing it shows the hook.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotatedHook {
+    /// The connector.
+    pub name: String,
+    /// The stream it writes to.
+    pub stream: String,
+    /// The public part of the hook.
+    pub key_id: String,
+    /// Where to post.
+    #[serde(with = "secret::required")]
+    pub hook_url: Secret,
 }
 
 /// A new signing key. Serializing it shows the key.
@@ -201,6 +250,14 @@ struct Overlap {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewSigningKey<'a> {
+    overlap_seconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signing_key: Option<&'a str>,
+}
+
+#[derive(Serialize)]
 struct NewReader<'a> {
     name: &'a str,
     streams: &'a [String],
@@ -246,14 +303,45 @@ impl Operator {
         self.post(&path, &Overlap { overlap_seconds }).await
     }
 
-    /// Makes a new signing key; the old ones expire after the overlap. Turns signing on where it was off.
+    /// Adds a signing key, the sender's own or a new one; the old ones expire after the overlap. Turns signing on where it was off.
     pub async fn rotate_signing_key(
         &self,
         name: &str,
+        signing_key: Option<&Secret>,
         overlap_seconds: u64,
     ) -> Result<RotatedSigningKey, Error> {
         let path = ["connectors", name, "signing-keys:rotate"];
+        let new = NewSigningKey {
+            overlap_seconds,
+            signing_key: signing_key.map(Secret::expose),
+        };
+        self.post(&path, &new).await
+    }
+
+    /// Makes a new hook; the old ones expire after the overlap.
+    pub async fn rotate_hook(
+        &self,
+        name: &str,
+        overlap_seconds: u64,
+    ) -> Result<RotatedHook, Error> {
+        let path = ["connectors", name, "hooks:rotate"];
         self.post(&path, &Overlap { overlap_seconds }).await
+    }
+
+    /// Refuses a hook from now on.
+    pub async fn revoke_hook(&self, name: &str, key_id: &str) -> Result<(), Error> {
+        self.delete(&["connectors", name, "hooks", key_id]).await
+    }
+
+    /// Changes what a connector does with its deliveries.
+    pub async fn change_connector(
+        &self,
+        name: &str,
+        change: &ConnectorChange,
+    ) -> Result<Connector, Error> {
+        let path = admin(&["connectors", name]);
+        let request = self.server.request(Method::PATCH, &path, Some(&self.key))?;
+        self.server.json(request.json(change)).await
     }
 
     /// Refuses an ingest key from now on.

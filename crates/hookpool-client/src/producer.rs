@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookpool_core::{key::Secret, sign::signature};
+use hookpool_core::{key::Secret, scheme::Scheme};
 use reqwest::{
     Method,
     header::{CONTENT_TYPE, HeaderMap},
@@ -24,7 +24,7 @@ use crate::{
 ///
 /// A failed try is repeated, with growing waits or after the server's `Retry-After`, if
 /// - the connection was never established, or the server said 503; or
-/// - the delivery is signed and no complete answer came.
+/// - the delivery is signed, with a timestamp, and no complete answer came.
 ///
 /// A repeated signed delivery is the very same request, timestamp included. A connector that collapses replays (the default)
 /// answers it with the first answer and no second event, so it is safe even if the first try had arrived. An unsigned delivery
@@ -38,6 +38,7 @@ pub struct Producer {
     stream: String,
     ingest_key: Secret,
     signing_key: Option<Secret>,
+    scheme: Scheme,
     id_field: Option<String>,
     retries: Retries,
     dice: Dice,
@@ -100,12 +101,10 @@ struct AcceptedBody {
 /// What stays the same over all tries.
 struct Delivery {
     body: Bytes,
-    signed: Option<Signed>,
-}
-
-struct Signed {
-    timestamp: u64,
-    signature: String,
+    /// What the scheme adds; nothing if it is not signed.
+    headers: Vec<(String, String)>,
+    /// Whether the server knows it when it comes again.
+    is_known_again: bool,
 }
 
 impl Producer {
@@ -117,20 +116,28 @@ impl Producer {
             stream: stream.into(),
             ingest_key,
             signing_key: None,
+            scheme: Scheme::default(),
             id_field: None,
             retries: Retries::default(),
             dice: Dice::default(),
         }
     }
 
-    /// Signs every delivery with the whole key, its `whsk_` included.
+    /// Signs every delivery with this key, as it was given out: its `whsk_` or `whsec_` included.
     #[must_use]
     pub fn signing_key(mut self, key: Secret) -> Self {
         self.signing_key = Some(key);
         self
     }
 
-    /// The property that holds the item id, for every delivery.
+    /// Signs as another scheme does than the page's own.
+    #[must_use]
+    pub fn scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = scheme;
+        self
+    }
+
+    /// The property that holds the item id, or a JSON Pointer to it, for every delivery.
     #[must_use]
     pub fn id_field(mut self, name: impl Into<String>) -> Self {
         self.id_field = Some(name.into());
@@ -166,7 +173,7 @@ impl Producer {
     /// # Errors
     /// The last try's. After [`Error::Unreachable`] with `sent` it is unknown whether the event is in the log.
     pub async fn send(&self, body: impl Into<Bytes>) -> Result<Accepted, Error> {
-        let delivery = self.sign(body.into());
+        let delivery = self.sign(body.into())?;
         let mut failures = 0;
         loop {
             let error = match self.post(&delivery).await {
@@ -174,7 +181,7 @@ impl Producer {
                 Err(error) => error,
             };
             failures += 1;
-            if failures > self.retries.most || !is_repeatable(&error, delivery.signed.is_some()) {
+            if failures > self.retries.most || !is_repeatable(&error, delivery.is_known_again) {
                 return Err(error);
             }
             let wait = self.retries.backoff.delay(failures, self.dice.throw());
@@ -187,16 +194,23 @@ impl Producer {
         }
     }
 
-    fn sign(&self, body: Bytes) -> Delivery {
-        let signed = self.signing_key.as_ref().map(|key| {
-            let timestamp = clock::unix_seconds();
-            let signature = signature(key.expose(), timestamp, &body);
-            Signed {
-                timestamp,
-                signature,
-            }
-        });
-        Delivery { body, signed }
+    fn sign(&self, body: Bytes) -> Result<Delivery, Error> {
+        let Some(key) = &self.signing_key else {
+            return Ok(Delivery {
+                body,
+                headers: Vec::new(),
+                is_known_again: false,
+            });
+        };
+        let key = self.scheme.key(key.expose());
+        let key = key.map_err(|error| Error::Invalid(error.to_string()))?;
+        let id = format!("msg_{:x}{:x}", clock::now().0, self.dice.throw().to_bits());
+        let headers = self.scheme.sign(&key, clock::unix_seconds(), &id, &body);
+        Ok(Delivery {
+            body,
+            headers,
+            is_known_again: self.scheme.description().timestamp.is_some(),
+        })
     }
 
     async fn post(&self, delivery: &Delivery) -> Result<Accepted, Error> {
@@ -209,14 +223,8 @@ impl Producer {
         if let Some(name) = &self.id_field {
             request = request.query(&[("idField", name)]);
         }
-        if let Some(Signed {
-            timestamp,
-            signature,
-        }) = &delivery.signed
-        {
-            request = request
-                .header("x-webhook-timestamp", *timestamp)
-                .header("x-webhook-signature", signature);
+        for (name, value) in &delivery.headers {
+            request = request.header(name, value);
         }
         let (headers, body) = self.server.head_and_body(request).await?;
         accepted(&headers, &body)
@@ -245,9 +253,9 @@ fn accepted(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Error> {
     })
 }
 
-fn is_repeatable(error: &Error, signed: bool) -> bool {
+fn is_repeatable(error: &Error, is_known_again: bool) -> bool {
     match error {
-        Error::Unreachable { sent, .. } => signed || !sent,
+        Error::Unreachable { sent, .. } => is_known_again || !sent,
         Error::Problem(problem) => problem.status == 503,
         Error::Protocol(_) | Error::Invalid(_) => false,
     }

@@ -39,7 +39,7 @@ fn producer(canned: &Canned) -> Producer {
 }
 
 fn signed(canned: &Canned) -> Producer {
-    producer(canned).signing_key(Secret::new("whsk_x".to_owned()))
+    producer(canned).signing_key(Secret::new("whsk_0123456789ab".to_owned()))
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::{
     position::{Generation, Position},
     projection::Rules,
     registry::Replay,
+    scheme::Scheme,
     time::Timestamp,
 };
 
@@ -31,7 +32,7 @@ pub enum ControlChange {
         connector: ConnectorName,
         /// The stream it may write to.
         stream: StreamName,
-        /// Property that holds the item id.
+        /// Where the item id is: the name of a property, or a JSON Pointer.
         id_field: Option<String>,
         /// What happens to repeated signed requests.
         replay: Replay,
@@ -39,6 +40,39 @@ pub enum ControlChange {
         key: KeyRecord,
         /// The first signing key, if deliveries must be signed.
         signing_key: Option<SigningKeyRecord>,
+        /// How its sender signs, if somebody said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scheme: Option<Scheme>,
+        /// The key in the URL for senders that can't set headers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hook: Option<KeyRecord>,
+    },
+    /// What a connector does otherwise from now on; what is left out stays.
+    ConnectorChanged {
+        /// Which connector.
+        connector: ConnectorName,
+        /// Where the item id is; empty is `id` again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id_field: Option<String>,
+        /// What happens to repeated signed requests.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replay: Option<Replay>,
+    },
+    /// Another hook for a connector.
+    HookAdded {
+        /// Of which connector.
+        connector: ConnectorName,
+        /// The new key.
+        key: KeyRecord,
+        /// When the hooks before it stop working.
+        others_expire_at: Timestamp,
+    },
+    /// A hook that must not work any more.
+    HookRevoked {
+        /// Of which connector.
+        connector: ConnectorName,
+        /// Which.
+        key_id: KeyId,
     },
     /// Another ingest key for a connector.
     IngestKeyAdded {
@@ -214,6 +248,29 @@ mod tests {
         let text = r#"{"change":"connector-added","connector":"sales","stream":"sales","idField":"region","replay":"collapse","key":{"keyId":"5f8d4c2a91be","secretSha256":"0000000000000000000000000000000000000000000000000000000000000001"},"signingKey":null}"#;
         let change: ControlChange = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&change).unwrap(), text);
+    }
+
+    #[test]
+    fn golden_texts_of_schemes_and_hooks_still_read() {
+        let key = r#"{"keyId":"5f8d4c2a91be","secretSha256":"0000000000000000000000000000000000000000000000000000000000000001"}"#;
+        for text in [
+            format!(
+                r#"{{"change":"connector-added","connector":"gh","stream":"gh","idField":"/repository/id","replay":"collapse","key":{key},"signingKey":null,"scheme":"github","hook":{key}}}"#
+            ),
+            format!(
+                r#"{{"change":"connector-added","connector":"c","stream":"c","idField":null,"replay":"allow","key":{key},"signingKey":null,"scheme":{{"header":"X-Sig","prefix":"v1=","encoding":"base64","template":"{{timestamp}}.{{body}}","timestampHeader":"X-Time","tolerance":60}},"hook":{key}}}"#
+            ),
+            r#"{"change":"connector-changed","connector":"c","idField":"","replay":"allow"}"#
+                .to_owned(),
+            r#"{"change":"connector-changed","connector":"c"}"#.to_owned(),
+            format!(
+                r#"{{"change":"hook-added","connector":"c","key":{key},"othersExpireAt":1700000000123456}}"#
+            ),
+            r#"{"change":"hook-revoked","connector":"c","keyId":"5f8d4c2a91be"}"#.to_owned(),
+        ] {
+            let change: ControlChange = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&change).unwrap(), text);
+        }
     }
 
     #[test]

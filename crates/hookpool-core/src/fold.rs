@@ -425,6 +425,7 @@ pub(crate) mod tests {
                 connector: ConnectorName::new("till").unwrap(),
                 request_id: RequestId([1; 16]),
                 dedupe: None,
+                idempotency: None,
                 body: Bytes::copy_from_slice(body.as_bytes()),
             },
         }

@@ -15,6 +15,8 @@ pub enum KeyKind {
     Read,
     /// `ok`: operates.
     Operator,
+    /// `hk`: appends to the stream of one connector, as a part of a URL.
+    Hook,
 }
 
 impl KeyKind {
@@ -23,6 +25,7 @@ impl KeyKind {
             Self::Ingest => "ik_",
             Self::Read => "rk_",
             Self::Operator => "ok_",
+            Self::Hook => "hk_",
         }
     }
 }
@@ -94,7 +97,7 @@ const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// 40 letters and digits from 64 random bytes, each character equally likely: 238 bits.
 ///
 /// Bytes of 248 and more are skipped (62 x 4 = 248). `None` if too few are left, which asks for new bytes: once in 10^17 calls.
-fn text(random: &[u8; 64]) -> Option<String> {
+pub(crate) fn text(random: &[u8; 64]) -> Option<String> {
     let text: String = random
         .iter()
         .filter(|b| **b < 248)
@@ -111,12 +114,6 @@ pub fn generate(kind: KeyKind, id: &KeyId, random: &[u8; 64]) -> Option<(Secret,
     let secret = text(random)?;
     let hash = SecretHash::of(&secret);
     Some((Secret(format!("{}{id}_{secret}", kind.prefix())), hash))
-}
-
-/// A new signing key, `whsk_` and 40 letters and digits. `None` asks for new random bytes.
-#[must_use]
-pub fn generate_signing(random: &[u8; 64]) -> Option<Secret> {
-    Some(Secret(format!("whsk_{}", text(random)?)))
 }
 
 /// SHA-256 of a secret: all that is kept of it. The secret has 238 random bits, so a slow hash would add nothing.
@@ -184,7 +181,13 @@ impl<'a> PresentedKey<'a> {
     /// From the text of a key. The secret may hold underscores; the id may not.
     #[must_use]
     pub fn parse(key: &'a str) -> Option<Self> {
-        let (kind, rest) = [KeyKind::Ingest, KeyKind::Read, KeyKind::Operator]
+        let kinds = [
+            KeyKind::Ingest,
+            KeyKind::Read,
+            KeyKind::Operator,
+            KeyKind::Hook,
+        ];
+        let (kind, rest) = kinds
             .into_iter()
             .find_map(|kind| Some((kind, key.strip_prefix(kind.prefix())?)))?;
         let (id, secret) = rest.split_once('_')?;
@@ -219,8 +222,8 @@ mod tests {
 
     #[test]
     fn too_few_usable_random_bytes_ask_for_more() {
-        assert!(generate_signing(&[255; 64]).is_none());
-        assert!(generate_signing(&[1; 64]).is_some());
+        assert!(text(&[255; 64]).is_none());
+        assert!(text(&[1; 64]).is_some());
     }
 
     #[test]

@@ -7,7 +7,6 @@
 mod convert;
 mod order;
 mod rules;
-mod source;
 mod time;
 
 use std::{
@@ -20,7 +19,6 @@ use thiserror::Error;
 pub(crate) use order::Decimal;
 pub use order::Order;
 pub use rules::{FieldRule, Merge, Nulls, Rules, RulesError, Type, Unknown};
-pub use source::Source;
 
 use crate::{
     event::Event,

@@ -11,8 +11,10 @@ use crate::{
     name::{ConnectorName, StreamName},
     plan::{Plan, PlanError},
     retention::Retention,
+    scheme::{Scheme, SecretError},
     seal::{MasterKey, SealError},
     sign::SigningKey,
+    source::{Source, SourceError},
     time::Timestamp,
 };
 
@@ -52,8 +54,10 @@ pub struct Connector {
     pub name: ConnectorName,
     /// The one stream it may write to.
     pub stream: StreamName,
-    /// Property that holds the item id where a request names none.
-    pub id_field: Option<String>,
+    /// How its sender signs.
+    pub scheme: Scheme,
+    /// Where the item id is if a request does not say so.
+    pub id_field: Option<Source>,
     /// For signed requests.
     pub replay: Replay,
     /// Whether deliveries are taken at all.
@@ -62,6 +66,8 @@ pub struct Connector {
     pub created_at: Timestamp,
     /// Oldest first.
     pub keys: Vec<Keyed<SecretHash>>,
+    /// Keys that are a part of a URL, oldest first.
+    pub hooks: Vec<Keyed<SecretHash>>,
     /// Oldest first; empty where deliveries are not signed.
     pub signing_keys: Vec<Keyed<SigningKey>>,
 }
@@ -71,6 +77,15 @@ impl Connector {
     #[must_use]
     pub fn is_signed(&self) -> bool {
         !self.signing_keys.is_empty()
+    }
+
+    /// The keys of a kind that let in deliveries.
+    pub(crate) fn keys_of(&self, kind: KeyKind) -> &[Keyed<SecretHash>] {
+        match kind {
+            KeyKind::Ingest => &self.keys,
+            KeyKind::Hook => &self.hooks,
+            KeyKind::Read | KeyKind::Operator => &[],
+        }
     }
 
     /// The signing keys that count now.
@@ -128,6 +143,12 @@ pub enum RegistryError {
     /// The signing key can't be opened.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// The signing key is none of its connector's scheme.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// There is no such place for an item id.
+    #[error("take the id field: {0}")]
+    IdField(#[from] SourceError),
 }
 
 /// Connectors, readers and operators by name and key.
@@ -142,7 +163,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The connector that an ingest key belongs to, if the key is right and works now.
+    /// The connector that an ingest key or a hook belongs to, if the key is right and works now.
     ///
     /// An unknown id costs the same comparison as a known one.
     #[must_use]
@@ -156,10 +177,8 @@ impl Registry {
             .get(presented.id)
             .and_then(|name| self.connectors.get(name));
         let key = connector.and_then(|connector| {
-            connector
-                .keys
-                .iter()
-                .find(|key| key.key_id.as_str() == presented.id)
+            let mut keys = connector.keys_of(presented.kind).iter();
+            keys.find(|key| key.key_id.as_str() == presented.id)
         });
         let matches = key
             .map_or(&SecretHash::NONE, |key| &key.value)
@@ -171,7 +190,7 @@ impl Registry {
     #[must_use]
     pub fn access_of(&self, presented: &PresentedKey<'_>) -> Option<Access> {
         match presented.kind {
-            KeyKind::Ingest => None,
+            KeyKind::Ingest | KeyKind::Hook => None,
             KeyKind::Read => {
                 let reader = self
                     .reader_by_key
@@ -255,26 +274,64 @@ impl Registry {
                 replay,
                 key,
                 signing_key,
+                scheme,
+                hook,
             } => {
                 self.must_be_free(&self.connectors, &name)?;
+                let scheme = scheme.unwrap_or_default();
+                let id_field = id_field.map(Source::try_from).transpose()?;
                 let signing_keys = match signing_key {
-                    Some(record) => vec![opened(record, &name, at, master)?],
+                    Some(record) => vec![opened(record, &name, &scheme, at, master)?],
                     None => Vec::new(),
                 };
-                self.connector_by_key
-                    .insert(key.key_id.clone(), name.clone());
+                for key in [Some(&key), hook.as_ref()].into_iter().flatten() {
+                    self.connector_by_key
+                        .insert(key.key_id.clone(), name.clone());
+                }
                 let keys = vec![hashed(key, at)];
                 let connector = Connector {
                     name: name.clone(),
                     stream,
+                    scheme,
                     id_field,
                     replay,
                     enabled: true,
                     created_at: at,
                     keys,
+                    hooks: hook.into_iter().map(|hook| hashed(hook, at)).collect(),
                     signing_keys,
                 };
                 self.connectors.insert(name, Arc::new(connector));
+            }
+            ControlChange::ConnectorChanged {
+                connector,
+                id_field,
+                replay,
+            } => {
+                let id_field = match id_field {
+                    Some(path) if path.is_empty() => Some(None),
+                    Some(path) => Some(Some(Source::try_from(path)?)),
+                    None => None,
+                };
+                let entry = self.connector_mut(&connector)?;
+                entry.id_field = id_field.unwrap_or_else(|| entry.id_field.take());
+                entry.replay = replay.unwrap_or(entry.replay);
+            }
+            ControlChange::HookAdded {
+                connector,
+                key,
+                others_expire_at,
+            } => {
+                let key = hashed(key, at);
+                let key_id = key.key_id.clone();
+                let entry = self.connector_mut(&connector)?;
+                add(&mut entry.hooks, key, others_expire_at);
+                self.connector_by_key.insert(key_id, connector);
+            }
+            ControlChange::HookRevoked { connector, key_id } => {
+                let hooks = &mut self.connector_mut(&connector)?.hooks;
+                remove(hooks, &key_id)?;
+                self.connector_by_key.remove(&key_id);
             }
             ControlChange::IngestKeyAdded {
                 connector,
@@ -289,9 +346,7 @@ impl Registry {
             }
             ControlChange::IngestKeyRevoked { connector, key_id } => {
                 let keys = &mut self.connector_mut(&connector)?.keys;
-                let own = keys.iter().position(|key| key.key_id == key_id);
-                let own = own.ok_or_else(|| RegistryError::Unknown(key_id.to_string()))?;
-                keys.remove(own);
+                remove(keys, &key_id)?;
                 self.connector_by_key.remove(&key_id);
             }
             ControlChange::SigningKeyAdded {
@@ -299,12 +354,9 @@ impl Registry {
                 signing_key,
                 others_expire_at,
             } => {
-                let key = opened(signing_key, &connector, at, master)?;
-                add(
-                    &mut self.connector_mut(&connector)?.signing_keys,
-                    key,
-                    others_expire_at,
-                );
+                let entry = self.connector_mut(&connector)?;
+                let key = opened(signing_key, &connector, &entry.scheme, at, master)?;
+                add(&mut entry.signing_keys, key, others_expire_at);
             }
             ControlChange::ConnectorEnabled { connector, enabled } => {
                 self.connector_mut(&connector)?.enabled = enabled
@@ -425,10 +477,11 @@ fn hashed(record: KeyRecord, at: Timestamp) -> Keyed<SecretHash> {
 fn opened(
     record: SigningKeyRecord,
     connector: &ConnectorName,
+    scheme: &Scheme,
     at: Timestamp,
     master: &MasterKey,
 ) -> Result<Keyed<SigningKey>, RegistryError> {
-    let key = SigningKey::new(master.open(&record.sealed, connector)?.expose());
+    let key = scheme.key(master.open(&record.sealed, connector)?.expose())?;
     Ok(Keyed {
         key_id: record.key_id,
         created_at: at,
@@ -448,17 +501,25 @@ fn add<T>(keys: &mut Vec<Keyed<T>>, key: Keyed<T>, others_expire_at: Timestamp) 
     keys.push(key);
 }
 
+fn remove<T>(keys: &mut Vec<Keyed<T>>, key_id: &KeyId) -> Result<(), RegistryError> {
+    let own = keys.iter().position(|key| key.key_id == *key_id);
+    keys.remove(own.ok_or_else(|| RegistryError::Unknown(key_id.to_string()))?);
+    Ok(())
+}
+
 #[cfg(test)]
 impl Connector {
     pub(crate) fn for_test(name: &str) -> Self {
         Self {
             name: ConnectorName::new(name).unwrap(),
             stream: StreamName::new(name).unwrap(),
+            scheme: Scheme::Hookpool,
             id_field: None,
             replay: Replay::Collapse,
             enabled: true,
             created_at: Timestamp(0),
             keys: Vec::new(),
+            hooks: Vec::new(),
             signing_keys: Vec::new(),
         }
     }
@@ -467,7 +528,7 @@ impl Connector {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::key::{generate, generate_signing};
+    use crate::key::generate;
 
     /// A registry with an unsigned connector `plain`, a signed one `signed`, and a reader of `plain`.
     pub(crate) struct World {
@@ -508,6 +569,8 @@ pub(crate) mod tests {
             replay: Replay::Collapse,
             key,
             signing_key,
+            scheme: None,
+            hook: None,
         }
     }
 
@@ -517,7 +580,7 @@ pub(crate) mod tests {
             let (plain_key, plain) = key(KeyKind::Ingest, 1);
             let (signed_key, signed) = key(KeyKind::Ingest, 2);
             let (read_key, read) = key(KeyKind::Read, 3);
-            let signing = generate_signing(&[4; 64]).unwrap();
+            let signing = Scheme::Hookpool.generate_key(&[4; 64]).unwrap();
             let record = SigningKeyRecord {
                 key_id: KeyId::from_random([4; 6]),
                 sealed: master.seal(&signing, &name("signed"), [0; 12]),
@@ -644,7 +707,7 @@ pub(crate) mod tests {
             Err(RegistryError::Taken(_))
         ));
         let sealed = MasterKey::new(&[6; 32]).seal(
-            &generate_signing(&[4; 64]).unwrap(),
+            &Scheme::Hookpool.generate_key(&[4; 64]).unwrap(),
             &name("new"),
             [0; 12],
         );

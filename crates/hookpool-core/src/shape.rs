@@ -5,9 +5,10 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::{
-    event::{DedupeKey, NewEvent, Op, RequestId, uuid_v7},
+    event::{DedupeKey, Idempotency, NewEvent, Op, RequestId, uuid_v7},
     json::{self, Fields, JsonError, Value},
     name::{ItemId, NameError},
+    source::Source,
     time::Timestamp,
     verify::Verified,
 };
@@ -40,30 +41,34 @@ pub struct Stamp {
     pub random: [u8; 10],
 }
 
-/// Makes the event. `id_field` is the request's `idField`; the connector's own comes next, then `id`.
+/// Makes the event. `id_field` is the request's `idField`; the connector's own comes next, then the property `id`.
 ///
 /// # Errors
 /// See [`ShapeError`]; nothing else is wrong with a verified delivery.
 pub fn shape(
     verified: Verified,
-    id_field: Option<&str>,
+    id_field: Option<&Source>,
     stamp: Stamp,
 ) -> Result<NewEvent, ShapeError> {
     let Verified {
         connector,
         body,
         dedupe,
-    } = verified;
-    let object = json::object(&body)?;
-    let id_field = id_field
-        .or(connector.id_field.as_deref())
-        .unwrap_or(DEFAULT_ID_FIELD);
-    let given = given_id(&object.fields, id_field)?;
+        ..
+    } = &verified;
+    let object = json::object(body)?;
+    let given = given_id(&object.fields, id_field.or(connector.id_field.as_ref()))?;
     let generated_id = given.is_none();
     let item_id = match given {
         Some(id) => id,
         None => ItemId::new(uuid_v7(stamp.now, &stamp.random).to_string())?,
     };
+    // The same delivery is the same whatever its body says by now: senders change counters of their own when they try again.
+    let idempotency = verified.delivery(&object.fields).map(|key| Idempotency {
+        key,
+        request: None,
+        events: 1,
+    });
     Ok(NewEvent {
         time: stamp.now,
         stream: connector.stream.clone(),
@@ -74,7 +79,8 @@ pub fn shape(
         field_count: u32::try_from(object.fields.len()).unwrap_or(u32::MAX),
         connector: connector.name.clone(),
         request_id: stamp.request_id,
-        dedupe,
+        dedupe: *dedupe,
+        idempotency,
         body: body.clone(),
     })
 }
@@ -93,11 +99,19 @@ pub fn deletion(verified: Verified, item_id: ItemId, stamp: Stamp) -> Result<New
     if !body.is_empty() {
         return Err(ShapeError::DeletionBody);
     }
+    let idempotency = verified
+        .delivery(&Fields::default())
+        .map(|key| Idempotency {
+            key: key_of(key, &item_id),
+            request: None,
+            events: 1,
+        });
     Ok(NewEvent {
         time: stamp.now,
         stream: connector.stream.clone(),
         op: Op::Delete,
-        dedupe: dedupe.map(|key| dedupe_of(key, &item_id)),
+        dedupe: dedupe.map(|key| key_of(key, &item_id)),
+        idempotency,
         item_id,
         generated_id: false,
         duplicate_keys: false,
@@ -109,7 +123,7 @@ pub fn deletion(verified: Verified, item_id: ItemId, stamp: Stamp) -> Result<New
 }
 
 /// The signature of an empty body is the same for all items of a second, and their deletions are not one.
-fn dedupe_of(DedupeKey(key): DedupeKey, item_id: &ItemId) -> DedupeKey {
+fn key_of(DedupeKey(key): DedupeKey, item_id: &ItemId) -> DedupeKey {
     let digest = Sha256::new()
         .chain_update(b"delete\0")
         .chain_update(key)
@@ -121,8 +135,12 @@ fn dedupe_of(DedupeKey(key): DedupeKey, item_id: &ItemId) -> DedupeKey {
 }
 
 /// The id that the body gives, if it gives one that can name an item.
-fn given_id(fields: &Fields<'_>, id_field: &str) -> Result<Option<ItemId>, NameError> {
-    match fields.get(id_field).and_then(Value::id_text) {
+fn given_id(fields: &Fields<'_>, id_field: Option<&Source>) -> Result<Option<ItemId>, NameError> {
+    let value = match id_field {
+        Some(source) => source.find(fields),
+        None => fields.get(DEFAULT_ID_FIELD).copied(),
+    };
+    match value.as_ref().and_then(Value::id_text) {
         Some(text) => ItemId::new(text).map(Some),
         None => Ok(None),
     }
@@ -140,11 +158,16 @@ mod tests {
     };
 
     fn shaped(body: &str, id_field: Option<&str>) -> Result<NewEvent, ShapeError> {
+        let id_field = id_field.map(source);
         shape(
             Verified::for_test(Connector::for_test("sales"), body),
-            id_field,
+            id_field.as_ref(),
             STAMP,
         )
+    }
+
+    fn source(path: &str) -> Source {
+        Source::try_from(path.to_owned()).unwrap()
     }
 
     fn check(body: &str, id_field: Option<&str>, id: &str, field_count: u32) {
@@ -171,6 +194,25 @@ mod tests {
         check(r#"{"id":"a","id":"b"}"#, None, "b", 1);
         check(r#"{"\u0069d":"\u0041/\/"}"#, None, "A//", 1);
         check(r#"{"a.b":"x"}"#, Some("a.b"), "x", 1);
+        check(r#"{"a/b":"x"}"#, Some("a/b"), "x", 1);
+    }
+
+    #[test]
+    fn id_is_what_a_pointer_finds() {
+        let body = r#"{"id":"top","repository":{"id":1296269,"a/b":{"~":["x",true]},"none":null}}"#;
+        check(body, Some("/repository/id"), "1296269", 2);
+        check(body, Some("/repository/a~1b/~0/0"), "x", 2);
+        check(body, Some("/repository/a~1b/~0/1"), "true", 2);
+        check(body, Some("/id"), "top", 2);
+        for nothing in [
+            "/repository",
+            "/repository/none",
+            "/repository/ID",
+            "/sender/id",
+        ] {
+            let event = shaped(body, Some(nothing)).unwrap();
+            assert!(event.generated_id, "{nothing}");
+        }
     }
 
     #[test]
@@ -244,12 +286,13 @@ mod tests {
     #[test]
     fn connectors_id_field_stands_between_the_request_and_the_default() {
         let connector = || Connector {
-            id_field: Some("build".into()),
+            id_field: Some(source("build")),
             ..Connector::for_test("ci")
         };
-        let id = |id_field| {
+        let id = |id_field: Option<&str>| {
+            let id_field = id_field.map(source);
             let verified = Verified::for_test(connector(), r#"{"id":"a","build":"7","x":"y"}"#);
-            shape(verified, id_field, STAMP)
+            shape(verified, id_field.as_ref(), STAMP)
                 .unwrap()
                 .item_id
                 .as_str()

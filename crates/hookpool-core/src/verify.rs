@@ -3,17 +3,19 @@
 //! In two steps, so that the body of a stranger is never read: [`admit`] looks at the headers alone, [`Admitted::verify`] at
 //! the bytes. There is no other way to a [`Verified`].
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
 
 use crate::{
     event::DedupeKey,
+    json::{self, Fields, Value},
     key::{KeyKind, PresentedKey},
     registry::{Connector, Registry, Replay},
-    sign::WINDOW_SECONDS,
+    scheme::{DELIVERY_ID_BYTES_MAX, DeliveryAt, Description, SIGNATURES_MAX, TimestampAt},
     time::Timestamp,
 };
 
@@ -26,7 +28,7 @@ pub enum VerifyError {
     /// Signature or timestamp missing, repeated, malformed or wrong.
     #[error("match the signature")]
     SignatureInvalid,
-    /// A well-formed timestamp more than 300 s from the clock.
+    /// A well-formed timestamp further from the clock than the scheme tolerates.
     #[error("take a timestamp outside the window")]
     TimestampOutOfRange,
 }
@@ -69,31 +71,66 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The headers that prove a delivery.
-#[derive(Debug, Clone, Copy)]
+/// The headers of a request; names in any case.
+pub trait Headers {
+    /// All values of one header.
+    fn header(&self, name: &str) -> Header<'_>;
+}
+
+/// Written down, name and value.
+impl<N: AsRef<str>, V: AsRef<[u8]>, const COUNT: usize> Headers for [(N, V); COUNT] {
+    fn header(&self, name: &str) -> Header<'_> {
+        find(self, name)
+    }
+}
+
+/// The same.
+impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
+    fn header(&self, name: &str) -> Header<'_> {
+        find(self, name)
+    }
+}
+
+fn find<'a>(headers: &'a [(impl AsRef<str>, impl AsRef<[u8]>)], name: &str) -> Header<'a> {
+    let values = headers
+        .iter()
+        .filter(|(given, _)| given.as_ref().eq_ignore_ascii_case(name));
+    Header::from_values(values.map(|(_, value)| value.as_ref()))
+}
+
+/// What proves a delivery; which headers do, the connector's scheme says.
+#[derive(Clone, Copy)]
 pub struct Proof<'a> {
     /// `Authorization`.
     pub authorization: Header<'a>,
-    /// `X-Webhook-Signature`.
-    pub signature: Header<'a>,
-    /// `X-Webhook-Timestamp`.
-    pub timestamp: Header<'a>,
+    /// All of them.
+    pub headers: &'a dyn Headers,
+}
+
+impl std::fmt::Debug for Proof<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Proof(..)")
+    }
 }
 
 /// Headers that may write to the stream; the body is still to come.
 #[derive(Debug)]
 pub struct Admitted {
     connector: Arc<Connector>,
+    kind: KeyKind,
     key_id: Box<str>,
     signed: Option<Signed>,
 }
 
+/// What the headers of a signed delivery say.
 #[derive(Debug)]
 struct Signed {
-    mac: [u8; 32],
-    /// The digits as sent: they go into the MAC verbatim.
-    timestamp: Box<[u8]>,
-    seconds: u64,
+    macs: Vec<[u8; 32]>,
+    /// The digits as sent, which go into the MAC verbatim, and what they mean.
+    timestamp: Option<(Box<[u8]>, u64)>,
+    /// As sent; empty if there is none.
+    id: Box<[u8]>,
+    delivery: Option<DedupeKey>,
 }
 
 /// A delivery whose sender is known. Only this module makes one.
@@ -102,6 +139,7 @@ pub struct Verified {
     pub(crate) connector: Arc<Connector>,
     pub(crate) body: Bytes,
     pub(crate) dedupe: Option<DedupeKey>,
+    delivery: Option<DedupeKey>,
 }
 
 /// Decides by the headers alone whether the body may be read.
@@ -118,23 +156,66 @@ pub fn admit(
         .authorization
         .presented_key()
         .filter(|key| key.kind == KeyKind::Ingest);
-    let (connector, key_id) = presented
-        .and_then(|key| Some((registry.connector_of(&key, now)?, key.id)))
-        .filter(|(connector, _)| connector.enabled && connector.stream.as_str() == stream)
-        .ok_or(VerifyError::Unauthorized)?;
-    let signed = if connector.is_signed() {
-        Some(Signed::parse(proof, now)?)
+    let admitted = Admitted::of_key(registry, presented, now)?;
+    if admitted.connector.stream.as_str() == stream {
+        admitted.signed_by(proof.headers, now)
     } else {
-        None
-    };
-    Ok(Admitted {
-        connector: Arc::clone(connector),
-        key_id: key_id.into(),
-        signed,
-    })
+        Err(VerifyError::Unauthorized)
+    }
+}
+
+/// The same for a sender that shows its key as a part of the URL; the stream is that of the connector.
+///
+/// # Errors
+/// As for [`admit`].
+pub fn admit_hook(
+    registry: &Registry,
+    hook: &str,
+    headers: &dyn Headers,
+    now: Timestamp,
+) -> Result<Admitted, VerifyError> {
+    known_hook(registry, hook, now)?.signed_by(headers, now)
+}
+
+/// Whether deliveries to a hook may be taken at all, for handshakes that carry no signature.
+///
+/// # Errors
+/// [`VerifyError::Unauthorized`], for whatever is no working hook.
+pub fn must_be_hook(registry: &Registry, hook: &str, now: Timestamp) -> Result<(), VerifyError> {
+    known_hook(registry, hook, now).map(drop)
+}
+
+fn known_hook(registry: &Registry, hook: &str, now: Timestamp) -> Result<Admitted, VerifyError> {
+    let presented = PresentedKey::parse(hook).filter(|key| key.kind == KeyKind::Hook);
+    Admitted::of_key(registry, presented, now)
 }
 
 impl Admitted {
+    fn of_key(
+        registry: &Registry,
+        presented: Option<PresentedKey<'_>>,
+        now: Timestamp,
+    ) -> Result<Self, VerifyError> {
+        let key = presented.ok_or(VerifyError::Unauthorized)?;
+        let connector = registry
+            .connector_of(&key, now)
+            .filter(|connector| connector.enabled)
+            .ok_or(VerifyError::Unauthorized)?;
+        Ok(Self {
+            connector: Arc::clone(connector),
+            kind: key.kind,
+            key_id: key.id.into(),
+            signed: None,
+        })
+    }
+
+    fn signed_by(mut self, headers: &dyn Headers, now: Timestamp) -> Result<Self, VerifyError> {
+        if self.connector.is_signed() {
+            self.signed = Some(Signed::parse(&self.connector, headers, now)?);
+        }
+        Ok(self)
+    }
+
     /// Whether the key still counts. What an operator took away while the body was on its way must not; a rotation that lets the old
     /// key work on changes nothing.
     #[must_use]
@@ -146,7 +227,7 @@ impl Admitted {
                     || current.enabled
                         && current.is_signed() == self.signed.is_some()
                         && current
-                            .keys
+                            .keys_of(self.kind)
                             .iter()
                             .any(|key| key.key_id.as_str() == &*self.key_id && key.works(now))
             })
@@ -160,68 +241,218 @@ impl Admitted {
         let Self {
             connector, signed, ..
         } = self;
-        let dedupe = match signed {
-            Some(signed) => signed.check(&connector, &body, now)?,
-            None => None,
-        };
+        let (mut dedupe, mut delivery) = (None, None);
+        if let Some(signed) = signed {
+            let mac = signed.check(&connector, &body, now)?;
+            if connector.replay == Replay::Collapse {
+                dedupe = signed.replay_key(&connector, &mac, &body);
+                delivery = signed.delivery;
+            }
+        }
         Ok(Verified {
             connector,
             body,
             dedupe,
+            delivery,
         })
     }
 }
 
+impl Verified {
+    /// What names the delivery, the same on every retry of its sender; `fields` are those of its body.
+    #[must_use]
+    pub fn delivery(&self, fields: &Fields<'_>) -> Option<DedupeKey> {
+        self.delivery.or_else(|| {
+            let scheme = self.connector.scheme.description();
+            let Some(DeliveryAt::Body(name)) = scheme.delivery else {
+                return None;
+            };
+            let counts = self.connector.is_signed() && self.connector.replay == Replay::Collapse;
+            let id = fields.get(name).filter(|_| counts)?.as_string()?;
+            (!id.is_empty()).then(|| delivery_key(&self.connector, &[id.as_bytes()]))
+        })
+    }
+
+    /// The text that the sender wants back before it sends anything, if this is its question.
+    #[must_use]
+    pub fn challenge(&self) -> Option<String> {
+        const QUESTION: &str = "url_verification";
+        let may_be = self.connector.scheme.description().challenge
+            && self.connector.is_signed()
+            && memchr::memmem::find(&self.body, QUESTION.as_bytes()).is_some();
+        if !may_be {
+            return None;
+        }
+        let object = json::object(&self.body).ok()?;
+        let text = |name| object.fields.get(name).and_then(Value::as_string);
+        (text("type")? == QUESTION).then(|| text("challenge").map(Cow::into_owned))?
+    }
+}
+
 impl Signed {
-    fn parse(proof: Proof<'_>, now: Timestamp) -> Result<Self, VerifyError> {
-        let timestamp = proof.timestamp.one()?;
-        let signature = proof.signature.one()?;
-        let hex = signature
-            .strip_prefix(b"sha256=")
-            .ok_or(VerifyError::SignatureInvalid)?;
-        let mac = const_hex::decode_to_array(hex_digits(hex)?)
-            .map_err(|_| VerifyError::SignatureInvalid)?;
-        let signed = Self {
-            mac,
-            seconds: unix_seconds(timestamp)?,
-            timestamp: timestamp.into(),
+    fn parse(
+        connector: &Connector,
+        headers: &dyn Headers,
+        now: Timestamp,
+    ) -> Result<Self, VerifyError> {
+        let scheme = connector.scheme.description();
+        let own_timestamp = match &scheme.timestamp {
+            Some(TimestampAt::Header(name)) => Some(headers.header(name).one()?),
+            Some(TimestampAt::Entry(_)) | None => None,
         };
-        signed.in_window(now)?;
+        let header = headers.header(&scheme.signature).one()?;
+        let Entries { macs, timestamp } = Entries::parse(scheme, header)?;
+        let timestamp = own_timestamp.or(timestamp);
+        if timestamp.is_some() != scheme.timestamp.is_some() {
+            return Err(VerifyError::SignatureInvalid);
+        }
+        let timestamp = match timestamp {
+            Some(digits) => Some((digits.into(), unix_seconds(digits)?)),
+            None => None,
+        };
+        let (id, delivery) = named(connector, headers)?;
+        let signed = Self {
+            macs,
+            timestamp,
+            id,
+            delivery,
+        };
+        signed.in_window(scheme, now)?;
         Ok(signed)
     }
 
-    fn in_window(&self, now: Timestamp) -> Result<(), VerifyError> {
-        if now.seconds().abs_diff(self.seconds) <= WINDOW_SECONDS {
+    fn in_window(&self, scheme: &Description, now: Timestamp) -> Result<(), VerifyError> {
+        let off = match &self.timestamp {
+            Some((_, seconds)) => now.seconds().abs_diff(*seconds),
+            None => 0,
+        };
+        if off <= scheme.tolerance {
             Ok(())
         } else {
             Err(VerifyError::TimestampOutOfRange)
         }
     }
 
+    /// The MAC that was found among those that were sent, under one of the keys that work.
     fn check(
         &self,
         connector: &Connector,
         body: &[u8],
         now: Timestamp,
-    ) -> Result<Option<DedupeKey>, VerifyError> {
-        self.in_window(now)?;
-        if !connector
+    ) -> Result<[u8; 32], VerifyError> {
+        let scheme = connector.scheme.description();
+        self.in_window(scheme, now)?;
+        let parts = [self.digits(), &self.id, body];
+        connector
             .signing_keys(now)
-            .any(|key| key.verify(&self.timestamp, body, &self.mac))
-        {
-            return Err(VerifyError::SignatureInvalid);
-        }
-        Ok(match connector.replay {
-            Replay::Collapse => Some(replay_key(connector, &self.mac)),
-            Replay::Allow => None,
+            .map(|key| key.mac(&scheme.template, parts))
+            .find(|mac| self.holds(mac))
+            .ok_or(VerifyError::SignatureInvalid)
+    }
+
+    /// Takes the same time wherever they differ.
+    fn holds(&self, mac: &[u8; 32]) -> bool {
+        let equal = |found: Choice, sent: &[u8; 32]| found | sent.ct_eq(mac);
+        self.macs.iter().fold(Choice::from(0), equal).into()
+    }
+
+    fn digits(&self) -> &[u8] {
+        self.timestamp.as_ref().map_or(&[], |(digits, _)| digits)
+    }
+
+    /// What makes the very same request known when it comes again inside the window; without a timestamp there is no window.
+    ///
+    /// Hashed, so that no signature is kept. Of a list it is what was signed that counts: with some of its signatures taken away it is
+    /// still the same request.
+    fn replay_key(&self, connector: &Connector, mac: &[u8; 32], body: &[u8]) -> Option<DedupeKey> {
+        self.timestamp.as_ref()?;
+        let is_list = connector.scheme.description().separator.is_some();
+        Some(if is_list {
+            let signed = [b"content", self.digits(), b".", &self.id, b".", body];
+            dedupe_key(b"replay\0", connector, &signed)
+        } else {
+            dedupe_key(b"replay\0", connector, &[mac])
         })
     }
 }
 
-/// 64 digits and nothing else: the decoder alone would also take a `0x` in front.
-fn hex_digits(hex: &[u8]) -> Result<&[u8], VerifyError> {
-    if hex.len() == 64 && hex.iter().all(u8::is_ascii_hexdigit) {
-        Ok(hex)
+/// The header with the signatures, taken apart.
+struct Entries<'a> {
+    macs: Vec<[u8; 32]>,
+    timestamp: Option<&'a [u8]>,
+}
+
+impl<'a> Entries<'a> {
+    fn parse(scheme: &Description, header: &'a [u8]) -> Result<Self, VerifyError> {
+        let invalid = VerifyError::SignatureInvalid;
+        let read = |entry: &[u8]| scheme.encoding.read(entry).ok_or(invalid);
+        let Some(separator) = scheme.separator else {
+            let entry = header.strip_prefix(scheme.prefix.as_bytes());
+            return Ok(Self {
+                macs: vec![read(entry.ok_or(invalid)?)?],
+                timestamp: None,
+            });
+        };
+        let mut entries = Self {
+            macs: Vec::new(),
+            timestamp: None,
+        };
+        for (n, entry) in header.split(|byte| *byte == separator).enumerate() {
+            if n > SIGNATURES_MAX {
+                return Err(invalid);
+            }
+            if let Some(entry) = entry.strip_prefix(scheme.prefix.as_bytes()) {
+                entries.macs.push(read(entry)?);
+            } else if let Some(TimestampAt::Entry(prefix)) = &scheme.timestamp
+                && let Some(digits) = entry.strip_prefix(prefix.as_bytes())
+                && entries.timestamp.replace(digits).is_some()
+            {
+                return Err(invalid);
+            }
+        }
+        if entries.macs.is_empty() {
+            return Err(invalid);
+        }
+        Ok(entries)
+    }
+}
+
+/// The id that is signed, and the key that the headers name the delivery by.
+fn named(
+    connector: &Connector,
+    headers: &dyn Headers,
+) -> Result<(Box<[u8]>, Option<DedupeKey>), VerifyError> {
+    let scheme = connector.scheme.description();
+    Ok(match scheme.delivery {
+        Some(DeliveryAt::SignedHeader(name)) => {
+            let id = checked_id(headers.header(name).one()?, scheme.ends_id())?;
+            (id.into(), Some(delivery_key(connector, &[id])))
+        }
+        Some(DeliveryAt::TrustedHeader { id, scope }) => {
+            let value = |name: &str| match headers.header(name) {
+                Header::Absent => Ok(None),
+                Header::One(value) => checked_id(value, None).map(Some),
+                Header::Repeated => Err(VerifyError::SignatureInvalid),
+            };
+            let scope = match scope {
+                Some(name) => value(name)?.unwrap_or_default(),
+                None => &[],
+            };
+            let key = value(id)?.map(|id| delivery_key(connector, &[scope, b"\0", id]));
+            (Box::default(), key)
+        }
+        Some(DeliveryAt::Body(_)) | None => (Box::default(), None),
+    })
+}
+
+/// Visible ASCII, and not what ends an id in the text that is signed.
+fn checked_id(id: &[u8], end: Option<u8>) -> Result<&[u8], VerifyError> {
+    let fits = (1..=DELIVERY_ID_BYTES_MAX).contains(&id.len())
+        && id
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() && Some(*byte) != end);
+    if fits {
+        Ok(id)
     } else {
         Err(VerifyError::SignatureInvalid)
     }
@@ -239,13 +470,18 @@ fn unix_seconds(digits: &[u8]) -> Result<u64, VerifyError> {
         .ok_or(malformed)
 }
 
-/// Hashed, so that no signature is kept.
-fn replay_key(connector: &Connector, mac: &[u8; 32]) -> DedupeKey {
-    let digest = Sha256::new()
-        .chain_update(b"replay\0")
+fn delivery_key(connector: &Connector, id: &[&[u8]]) -> DedupeKey {
+    dedupe_key(b"delivery\0", connector, id)
+}
+
+fn dedupe_key(kind: &[u8], connector: &Connector, parts: &[&[u8]]) -> DedupeKey {
+    let start = Sha256::new()
+        .chain_update(kind)
         .chain_update(connector.name.as_str())
-        .chain_update([0])
-        .chain_update(mac)
+        .chain_update([0]);
+    let digest = parts
+        .iter()
+        .fold(start, |hash, part| hash.chain_update(part))
         .finalize();
     let mut key = [0; 16];
     key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
@@ -259,6 +495,7 @@ impl Verified {
             connector: Arc::new(connector),
             body: Bytes::copy_from_slice(body.as_bytes()),
             dedupe: None,
+            delivery: None,
         }
     }
 }
@@ -269,6 +506,7 @@ mod tests {
     use crate::{registry::tests::World, sign::signature};
 
     const NOW: u64 = 1_700_000_000;
+    const NONE: [(&str, &str); 0] = [];
     const BODY: &[u8] = br#"{"region":"North"}"#;
 
     fn delivery(
@@ -279,10 +517,13 @@ mod tests {
         timestamp: &str,
     ) -> Result<Verified, VerifyError> {
         let bearer = format!("Bearer {key}");
+        let headers = [
+            ("X-Webhook-Signature", signature),
+            ("X-Webhook-Timestamp", timestamp),
+        ];
         let proof = Proof {
             authorization: Header::One(bearer.as_bytes()),
-            signature: Header::One(signature.as_bytes()),
-            timestamp: Header::One(timestamp.as_bytes()),
+            headers: &headers,
         };
         let now = Timestamp::from_seconds(NOW);
         admit(&world.registry, stream, proof, now)?.verify(Bytes::from_static(BODY), now)
@@ -319,10 +560,13 @@ mod tests {
         let world = World::new();
         let text = signature(&world.signing_key, NOW, BODY);
         let bearer = format!("Bearer {}", world.signed_key);
+        let headers = [
+            ("X-Webhook-Signature", text.as_str()),
+            ("X-Webhook-Timestamp", "1700000000"),
+        ];
         let proof = Proof {
             authorization: Header::One(bearer.as_bytes()),
-            signature: Header::One(text.as_bytes()),
-            timestamp: Header::One(b"1700000000"),
+            headers: &headers,
         };
         let admitted = admit(
             &world.registry,
@@ -341,8 +585,7 @@ mod tests {
         let bearer = format!("Bearer {}", world.plain_key);
         let proof = Proof {
             authorization: Header::One(bearer.as_bytes()),
-            signature: Header::Absent,
-            timestamp: Header::Absent,
+            headers: &NONE,
         };
         let now = Timestamp::from_seconds(NOW);
         let admitted = admit(&world.registry, "plain", proof, now).unwrap();
@@ -423,19 +666,20 @@ mod tests {
         let world = World::new();
         let text = signature(&world.signing_key, NOW, BODY);
         let bearer = format!("Bearer {}", world.signed_key);
-        let (good_signature, good_timestamp) =
-            (Header::One(text.as_bytes()), Header::One(b"1700000000"));
-        for (signature, timestamp) in [
-            (Header::Absent, good_timestamp),
-            (good_signature, Header::Absent),
-            (Header::Absent, Header::Absent),
-            (Header::Repeated, good_timestamp),
-            (good_signature, Header::Repeated),
+        let (good_signature, good_timestamp) = (
+            ("X-Webhook-Signature", text.as_str()),
+            ("X-Webhook-Timestamp", "1700000000"),
+        );
+        for headers in [
+            vec![good_timestamp],
+            vec![good_signature],
+            vec![],
+            vec![good_signature, good_signature, good_timestamp],
+            vec![good_signature, good_timestamp, good_timestamp],
         ] {
             let proof = Proof {
                 authorization: Header::One(bearer.as_bytes()),
-                signature,
-                timestamp,
+                headers: &headers,
             };
             let outcome = admit(
                 &world.registry,

@@ -11,6 +11,7 @@ use hookpool_core::{
     name::{ConnectorName, ItemId, NameError, StreamName},
     position::Position,
     registry::{Registry, RegistryError, Replay},
+    scheme::Scheme,
     seal::MasterKey,
 };
 use hookpool_store::{EventLog, PageRequest, ReadError};
@@ -73,6 +74,8 @@ pub struct NewConnector {
     pub ingest_key: NewKey,
     /// The first signing key, if it is signed.
     pub signing_key: Option<NewKey>,
+    /// The first hook, if its scheme was named.
+    pub hook: Option<NewKey>,
 }
 
 /// A new key, shown once.
@@ -93,10 +96,14 @@ pub struct ConnectorSpec {
     pub stream: StreamName,
     /// Whether deliveries must be signed.
     pub signed: bool,
-    /// Property that holds the item id.
+    /// Where the item id is.
     pub id_field: Option<String>,
     /// For signed requests.
     pub replay: Replay,
+    /// How its sender signs, if that was said; then it has a hook too.
+    pub scheme: Option<Scheme>,
+    /// The sender's own signing key; left out, one is made.
+    pub signing_key: Option<Secret>,
 }
 
 impl<L: EventLog> Control<L> {
@@ -172,10 +179,11 @@ impl<L: EventLog> Control<L> {
         spec: ConnectorSpec,
     ) -> Result<NewConnector, ControlError> {
         let (ingest_key, key) = self.new_key(KeyKind::Ingest);
-        let (signing_key, record) = match spec.signed {
-            true => Some(self.new_signing_key(&spec.name)).unzip(),
-            false => (None, None),
-        };
+        let scheme = spec.scheme.clone().unwrap_or_default();
+        let new_signing_key = || self.new_signing_key(&spec.name, &scheme, spec.signing_key);
+        let (signing_key, record) = spec.signed.then(new_signing_key).unzip();
+        let new_hook = || self.new_key(KeyKind::Hook);
+        let (hook, hook_record) = spec.scheme.is_some().then(new_hook).unzip();
         let change = ControlChange::ConnectorAdded {
             connector: spec.name.clone(),
             stream: spec.stream,
@@ -183,11 +191,14 @@ impl<L: EventLog> Control<L> {
             replay: spec.replay,
             key,
             signing_key: record,
+            scheme: spec.scheme,
+            hook: hook_record,
         };
         self.change(author, spec.name.as_str(), change).await?;
         Ok(NewConnector {
             ingest_key,
             signing_key,
+            hook,
         })
     }
 
@@ -217,17 +228,46 @@ impl<L: EventLog> Control<L> {
         Ok(new)
     }
 
-    /// Adds a signing key; the ones before it count for `overlap_seconds` more. With the first one, signatures become required.
+    /// Adds a hook; the ones before it work for `overlap_seconds` more.
     ///
     /// # Errors
     /// [`RegistryError::Unknown`] if there is no such connector.
-    pub async fn rotate_signing_key(
+    pub async fn rotate_hook(
         &self,
         author: &KeyId,
         connector: ConnectorName,
         overlap_seconds: u64,
     ) -> Result<NewKey, ControlError> {
-        let (new, signing_key) = self.new_signing_key(&connector);
+        let (new, key) = self.new_key(KeyKind::Hook);
+        let others_expire_at = self.clock.now().plus_seconds(overlap_seconds);
+        let subject = connector.to_string();
+        let change = ControlChange::HookAdded {
+            connector,
+            key,
+            others_expire_at,
+        };
+        self.change(author, &subject, change).await?;
+        Ok(new)
+    }
+
+    /// Adds a signing key, the sender's own or one made here; the ones before it count for `overlap_seconds` more. With the first one,
+    /// signatures become required.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`] if there is no such connector, [`RegistryError::Secret`] if the key is none.
+    pub async fn rotate_signing_key(
+        &self,
+        author: &KeyId,
+        connector: ConnectorName,
+        signing_key: Option<Secret>,
+        overlap_seconds: u64,
+    ) -> Result<NewKey, ControlError> {
+        let scheme = self
+            .registry()
+            .connector(connector.as_str())
+            .map(|known| known.scheme.clone())
+            .unwrap_or_default();
+        let (new, signing_key) = self.new_signing_key(&connector, &scheme, signing_key);
         let others_expire_at = self.clock.now().plus_seconds(overlap_seconds);
         let subject = connector.to_string();
         self.change(
@@ -312,7 +352,7 @@ impl<L: EventLog> Control<L> {
             .clone()
             .apply(change.clone(), now, &self.master)?;
         let event = self.event(author, subject, &change)?;
-        self.appender.append(event).await?;
+        self.appender.append(event.into()).await?;
         self.catch_up().await.map_err(|error| {
             tracing::error!(%error, "a recorded change is not in force here");
             ControlError::Queue(QueueError::Refused("the control log can't be read"))
@@ -341,6 +381,7 @@ impl<L: EventLog> Control<L> {
             connector: ConnectorName::new(author.as_str()).map_err(misnamed)?,
             request_id: RequestId::new(now, &self.entropy.bytes()),
             dedupe: None,
+            idempotency: None,
             body: Bytes::from(body),
         })
     }
@@ -401,9 +442,15 @@ impl<L: EventLog> Control<L> {
         )
     }
 
-    fn new_signing_key(&self, connector: &ConnectorName) -> (NewKey, SigningKeyRecord) {
+    fn new_signing_key(
+        &self,
+        connector: &ConnectorName,
+        scheme: &Scheme,
+        given: Option<Secret>,
+    ) -> (NewKey, SigningKeyRecord) {
         let key_id = KeyId::from_random(self.entropy.bytes());
-        let secret = self.until_enough(key::generate_signing);
+        let secret =
+            given.unwrap_or_else(|| self.until_enough(|random| scheme.generate_key(random)));
         let sealed = self.master.seal(&secret, connector, self.entropy.bytes());
         (
             NewKey {

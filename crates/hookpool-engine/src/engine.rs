@@ -21,8 +21,9 @@ use hookpool_core::{
     retention::Retention,
     seal::MasterKey,
     shape::{ShapeError, Stamp, deletion, shape},
+    source::Source,
     time::Timestamp,
-    verify::{self, Admitted, Proof, Verified, VerifyError},
+    verify::{self, Admitted, Headers, Proof, Verified, VerifyError},
 };
 use hookpool_store::{
     AppendError, Appended, EventLog, ItemPage, Page, PageRequest, PoolError, PoolSnapshot,
@@ -297,6 +298,22 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         verify::admit(&self.control.registry(), stream, proof, self.clock.now())
     }
 
+    /// The same for a sender that has a hook.
+    ///
+    /// # Errors
+    /// [`VerifyError`]
+    pub fn admit_hook(&self, hook: &str, headers: &dyn Headers) -> Result<Admitted, VerifyError> {
+        verify::admit_hook(&self.control.registry(), hook, headers, self.clock.now())
+    }
+
+    /// Whether there is such a hook.
+    ///
+    /// # Errors
+    /// [`VerifyError::Unauthorized`]
+    pub fn must_be_hook(&self, hook: &str) -> Result<(), VerifyError> {
+        verify::must_be_hook(&self.control.registry(), hook, self.clock.now())
+    }
+
     /// Takes a delivery: verify, shape, append. Returns when its event is durable.
     ///
     /// # Errors
@@ -305,7 +322,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         &self,
         admitted: Admitted,
         body: Bytes,
-        id_field: Option<&str>,
+        id_field: Option<&Source>,
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
         let verified = self.verify(admitted, body)?;
@@ -331,7 +348,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     pub async fn record(
         &self,
         verified: Verified,
-        id_field: Option<&str>,
+        id_field: Option<&Source>,
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
         let event = shape(verified, id_field, self.stamp(request_id))?;
@@ -359,7 +376,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     pub fn rehearse(
         &self,
         verified: Verified,
-        id_field: Option<&str>,
+        id_field: Option<&Source>,
         request_id: RequestId,
     ) -> Result<(NewEvent, Arc<Projection>), ShapeError> {
         let event = shape(verified, id_field, self.stamp(request_id))?;
@@ -380,7 +397,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             return Err(QueueError::Refused("the engine is stopping").into());
         }
         let receipt = Receipt::new(&event);
-        match self.appender.append(event).await? {
+        match self.appender.append(event.into()).await? {
             Appended::New(position) => Ok(Receipt {
                 position,
                 ..receipt

@@ -297,6 +297,8 @@ async fn connector(engine: &Pipeline) -> String {
         signed: false,
         id_field: None,
         replay: Replay::Collapse,
+        scheme: None,
+        signing_key: None,
     };
     let made = engine
         .control()
@@ -310,8 +312,7 @@ async fn post(engine: &Pipeline, key: &str, sent: &Sent) -> Position {
     let authorization = format!("Bearer {key}");
     let proof = Proof {
         authorization: Header::One(authorization.as_bytes()),
-        signature: Header::Absent,
-        timestamp: Header::Absent,
+        headers: &Vec::<(&str, &str)>::new(),
     };
     let admitted = engine.admit(STREAM, proof).unwrap();
     let id = engine.request_id();

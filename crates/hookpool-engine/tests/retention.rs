@@ -15,7 +15,7 @@ use hookpool_core::{
     codec::Block,
     control::ControlChange,
     cursor::Cursor,
-    event::{Event, NewEvent},
+    event::{Event, Request},
     key::KeyId,
     name::{ConnectorName, StreamName},
     position::{Epoch, Generation, Position},
@@ -88,7 +88,7 @@ struct Held {
 }
 
 impl EventLog for Held {
-    async fn append(&self, batch: Vec<NewEvent>) -> Result<Vec<Appended>, AppendError> {
+    async fn append(&self, batch: Vec<Request>) -> Result<Vec<Appended>, AppendError> {
         self.log.append(batch).await
     }
 
@@ -202,6 +202,8 @@ impl World {
             signed: false,
             id_field: None,
             replay: Replay::Collapse,
+            scheme: None,
+            signing_key: None,
         };
         let made = engine.control().add_connector(&author(), spec).await;
         let key = made.unwrap().ingest_key.secret;
@@ -210,8 +212,7 @@ impl World {
         for n in 0..events {
             let proof = Proof {
                 authorization: Header::One(authorization.as_bytes()),
-                signature: Header::Absent,
-                timestamp: Header::Absent,
+                headers: &Vec::<(&str, &str)>::new(),
             };
             let admitted = engine.admit("sales", proof).unwrap();
             let body = Bytes::from(format!(r#"{{"id":"a","n":{n}}}"#));

@@ -214,6 +214,8 @@ async fn provision(disk: &Disk, seed: u64) -> Keys {
         signed,
         id_field: None,
         replay: Replay::Collapse,
+        scheme: None,
+        signing_key: None,
     };
     let plain = engine
         .control()
@@ -290,10 +292,13 @@ async fn deliver(engine: &Pipeline, keys: &Keys, body: &str, signed: bool) -> Op
     let authorization = format!("Bearer {}", if signed { &keys.signed } else { &keys.plain });
     let signature = signature(&keys.signing, NOW, body.as_bytes());
     let timestamp = NOW.to_string();
+    let headers = [
+        ("X-Webhook-Signature", signature),
+        ("X-Webhook-Timestamp", timestamp),
+    ];
     let proof = Proof {
         authorization: Header::One(authorization.as_bytes()),
-        signature: Header::One(signature.as_bytes()),
-        timestamp: Header::One(timestamp.as_bytes()),
+        headers: &headers,
     };
     let admitted = engine.admit(STREAM, proof).unwrap();
     let body = Bytes::copy_from_slice(body.as_bytes());

@@ -10,6 +10,7 @@ mod journal;
 mod keys;
 mod log;
 mod pool;
+mod requests;
 mod rows;
 mod tables;
 mod tail;

@@ -104,8 +104,12 @@ impl FjallPool {
         } else {
             create(dir)?;
         }
-        let (database, [rows]) = database::open_with_memtable(&db, [POOL], memtable_bytes)
-            .map_err(|error| refused(error.to_string()))?;
+        let settings = database::Settings {
+            memtable_bytes,
+            ..database::Settings::default()
+        };
+        let (database, [rows]) =
+            database::open(&db, [POOL], settings).map_err(|error| refused(error.to_string()))?;
         let snapshot = FjallPoolSnapshot::at(database.snapshot(), rows.clone())
             .map_err(|error| refused(error.to_string()))?;
         Ok(Self {

@@ -6,13 +6,14 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use hookpool_core::{
     control::{ControlChange, Streams},
-    key::KeyId,
+    key::{KeyId, Secret},
     name::{ConnectorName, NameError, StreamName},
     registry::{Access, Connector, Keyed, Reader, Replay},
+    scheme::Scheme,
 };
 use hookpool_engine::control::{ConnectorSpec, NewKey};
 use hookpool_store::{EventLog, PoolStore};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json};
 use warp::{
     http::{Method, StatusCode, header},
@@ -42,6 +43,18 @@ struct ConnectorBody {
     id_field: Option<String>,
     #[serde(default)]
     replay: Replay,
+    /// A name, or a description.
+    scheme: Option<Value>,
+    signing_key: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ChangeBody {
+    /// `null` is `id` again.
+    #[serde(default, deserialize_with = "given")]
+    id_field: Option<Option<String>>,
+    replay: Option<Replay>,
 }
 
 #[derive(Deserialize, Default)]
@@ -49,6 +62,19 @@ struct ConnectorBody {
 struct RotateBody {
     #[serde(default)]
     overlap_seconds: u64,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RotateSigningBody {
+    #[serde(default)]
+    overlap_seconds: u64,
+    signing_key: Option<String>,
+}
+
+/// Tells a `null` from a member that is left out.
+fn given<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(member).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -86,6 +112,9 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
     match route {
         AdminRoute::Connectors if post => admin.add_connector(parse(&body)?).await,
         AdminRoute::Connectors => Ok(admin.connectors()),
+        AdminRoute::Connector { name } if request.method == Method::PATCH => {
+            admin.change_connector(named(name)?, parse(&body)?).await
+        }
         AdminRoute::Connector { name } => admin.connector(name),
         AdminRoute::RotateKey { name } => {
             admin
@@ -97,7 +126,13 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
                 .rotate_signing_key(named(name)?, parse_or_default(&body)?)
                 .await
         }
+        AdminRoute::RotateHook { name } => {
+            admin
+                .rotate_hook(named(name)?, parse_or_default(&body)?)
+                .await
+        }
         AdminRoute::Key { name, key_id } => admin.revoke_key(named(name)?, key_id).await,
+        AdminRoute::Hook { name, key_id } => admin.revoke_hook(named(name)?, key_id).await,
         AdminRoute::Enable { name, enabled } => admin.enable(named(name)?, enabled).await,
         AdminRoute::Followers => followers::answer(app),
         AdminRoute::Readers if post => admin.add_reader(parse(&body)?).await,
@@ -122,12 +157,19 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
             None => ConnectorName::new(stream.as_str()).map_err(bad_name)?,
         };
         let id_field = body.id_field.filter(|name| !name.is_empty());
+        let scheme = body.scheme.map(Scheme::try_from).transpose();
+        let scheme =
+            scheme.map_err(|error| Problem::with(Code::InvalidPayload, error.to_string()))?;
+        // Only the page's own senders may go unsigned.
+        let is_others = scheme.as_ref().is_some_and(|it| *it != Scheme::Hookpool);
         let spec = ConnectorSpec {
             name: name.clone(),
             stream,
-            signed: body.signed,
+            signed: body.signed || is_others || body.signing_key.is_some(),
             id_field,
             replay: body.replay,
+            scheme,
+            signing_key: body.signing_key.map(Secret::new),
         };
         let made = self
             .app
@@ -137,9 +179,10 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
             .await?;
         let registry = self.app.engine.control().registry();
         let connector = registry.connector(name.as_str()).ok_or(Code::NotFound)?;
-        let answer = json!({
+        let mut answer = json!({
             "name": connector.name.as_str(),
             "stream": connector.stream.as_str(),
+            "scheme": connector.scheme,
             "keyId": made.ingest_key.key_id.as_str(),
             "ingestKey": made.ingest_key.secret.expose(),
             "signingKey": made.signing_key.as_ref().map(|key| key.secret.expose()),
@@ -148,7 +191,15 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
             "replay": connector.replay,
             "createdAt": connector.created_at.to_string(),
         });
+        if let (Some(hook), Some(members)) = (&made.hook, answer.as_object_mut()) {
+            members.insert("hookUrl".into(), self.hook_url(hook).into());
+        }
         Ok(created(&answer))
+    }
+
+    fn hook_url(&self, hook: &NewKey) -> String {
+        let public = &self.app.settings.public_url;
+        format!("{public}/api/hooks/{}", hook.secret.expose())
     }
 
     fn connectors(&self) -> Response {
@@ -173,21 +224,32 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
             .control()
             .rotate_key(&self.author, name.clone(), body.overlap_seconds)
             .await?;
-        self.rotated(&name, &key, "ingestKey")
+        self.rotated(&name, &key, "ingestKey", key.secret.expose())
+    }
+
+    async fn rotate_hook(
+        &self,
+        name: ConnectorName,
+        body: RotateBody,
+    ) -> Result<Response, Problem> {
+        let control = self.app.engine.control();
+        let overlap = body.overlap_seconds;
+        let hook = control.rotate_hook(&self.author, name.clone(), overlap);
+        let hook = hook.await?;
+        self.rotated(&name, &hook, "hookUrl", &self.hook_url(&hook))
     }
 
     async fn rotate_signing_key(
         &self,
         name: ConnectorName,
-        body: RotateBody,
+        body: RotateSigningBody,
     ) -> Result<Response, Problem> {
-        let key = self
-            .app
-            .engine
-            .control()
-            .rotate_signing_key(&self.author, name.clone(), body.overlap_seconds)
-            .await?;
-        self.rotated(&name, &key, "signingKey")
+        let control = self.app.engine.control();
+        let given = body.signing_key.map(Secret::new);
+        let overlap = body.overlap_seconds;
+        let key = control.rotate_signing_key(&self.author, name.clone(), given, overlap);
+        let key = key.await?;
+        self.rotated(&name, &key, "signingKey", key.secret.expose())
     }
 
     fn rotated(
@@ -195,11 +257,13 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
         name: &ConnectorName,
         key: &NewKey,
         member: &str,
+        text: &str,
     ) -> Result<Response, Problem> {
         let registry = self.app.engine.control().registry();
         let connector = registry.connector(name.as_str()).ok_or(Code::NotFound)?;
         let (stream, key_id) = (connector.stream.as_str(), key.key_id.as_str());
-        let answer = json!({ "name": name.as_str(), "stream": stream, "keyId": key_id, member: key.secret.expose() });
+        let answer =
+            json!({ "name": name.as_str(), "stream": stream, "keyId": key_id, member: text });
         Ok(secret(&answer))
     }
 
@@ -216,6 +280,34 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
         )
         .await?;
         Ok(no_content())
+    }
+
+    async fn revoke_hook(
+        &self,
+        connector: ConnectorName,
+        key_id: &str,
+    ) -> Result<Response, Problem> {
+        let key_id = KeyId::from(key_id);
+        let subject = connector.to_string();
+        self.change(&subject, ControlChange::HookRevoked { connector, key_id })
+            .await?;
+        Ok(no_content())
+    }
+
+    /// What a connector does with deliveries; who sends them and how they are signed stays what it was made for.
+    async fn change_connector(
+        &self,
+        connector: ConnectorName,
+        body: ChangeBody,
+    ) -> Result<Response, Problem> {
+        let name = connector.to_string();
+        let change = ControlChange::ConnectorChanged {
+            connector,
+            id_field: body.id_field.map(Option::unwrap_or_default),
+            replay: body.replay,
+        };
+        self.change(&name, change).await?;
+        self.connector(&name)
     }
 
     async fn enable(&self, connector: ConnectorName, enabled: bool) -> Result<Response, Problem> {
@@ -276,10 +368,12 @@ fn connector_json(connector: &Connector) -> Value {
         "name": connector.name.as_str(),
         "stream": connector.stream.as_str(),
         "enabled": connector.enabled,
+        "scheme": connector.scheme,
         "idField": connector.id_field,
         "replay": connector.replay,
         "createdAt": connector.created_at.to_string(),
         "keys": keys_json(&connector.keys),
+        "hooks": keys_json(&connector.hooks),
         "signingKeys": keys_json(&connector.signing_keys),
     })
 }

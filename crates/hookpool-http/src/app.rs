@@ -4,7 +4,11 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
-use hookpool_core::{event::RequestId, registry::Access, verify::Header};
+use hookpool_core::{
+    event::RequestId,
+    registry::Access,
+    verify::{Header, Headers},
+};
 use hookpool_engine::Engine;
 use hookpool_store::{EventLog, PoolStore};
 use warp::{
@@ -16,13 +20,14 @@ use warp::{
 use crate::{
     admin, body, changes,
     followers::Followers,
-    generations, ingest,
+    generations, hooks, ingest,
     metrics::Metrics,
     ops,
     pages::PageChains,
     past,
     problem::{Code, Problem},
     read,
+    refusal::Refusal,
     route::Route,
     viewer::{self, Tickets},
 };
@@ -97,6 +102,12 @@ impl Request {
     }
 }
 
+impl Headers for Request {
+    fn header(&self, name: &str) -> Header<'_> {
+        Self::header(self, name)
+    }
+}
+
 /// One media range of `Accept`.
 struct Range<'a> {
     media: &'a str,
@@ -156,9 +167,10 @@ pub fn routes<L: EventLog, P: PoolStore>(
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional())
         .and(warp::body::stream())
         .then(
-            move |method, path: warp::path::FullPath, query, headers, body| {
+            move |method, path: warp::path::FullPath, query, headers, refusal, body| {
                 let app = Arc::clone(&app);
                 let path = path.as_str().to_owned();
                 async move {
@@ -172,6 +184,7 @@ pub fn routes<L: EventLog, P: PoolStore>(
                             headers,
                             id,
                         },
+                        refusal,
                         body,
                     )
                     .await
@@ -183,10 +196,15 @@ pub fn routes<L: EventLog, P: PoolStore>(
 async fn answer<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
     request: Request,
+    refusal: Option<Refusal>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
 ) -> Response {
     let mut body = pin!(body.fuse());
-    let mut response = match handle(app, &request, body.as_mut()).await {
+    let outcome = match refusal {
+        None => handle(app, &request, body.as_mut()).await,
+        Some(refusal) => Err(refusal.into()),
+    };
+    let mut response = match outcome {
         Ok(response) => response,
         Err(problem) => {
             body::discard(&request, body, app.settings.body_bytes).await;
@@ -214,6 +232,7 @@ async fn handle<L: EventLog, P: PoolStore>(
     }
     match route {
         Route::Webhook { stream } => ingest::webhook(app, request, stream, body).await,
+        Route::Hook { hook } => hooks::hook(app, request, hook, body).await,
         Route::Streams => read::streams(app, request),
         Route::Stream { stream } => read::stream(app, request, stream).await,
         Route::Items { stream } => read::items(app, request, stream).await,

@@ -104,6 +104,7 @@ fn is_for_pages(route: &Route<'_>) -> bool {
         | Route::AllChanges
         | Route::Tickets => true,
         Route::Webhook { .. }
+        | Route::Hook { .. }
         | Route::Admin(_)
         | Route::Generations { .. }
         | Route::Healthz

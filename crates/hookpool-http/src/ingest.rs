@@ -1,4 +1,4 @@
-//! `POST /api/webhook/{stream}`, to the letter of the product page; what it would do; and deletions.
+//! `POST /api/webhook/{stream}`, to the letter of the product page, and what other ways in share with it; what it would do; and deletions.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use hookpool_core::{
     name::ItemId,
     position::Position,
     shape::ShapeError,
-    verify::{Header, Proof, Verified},
+    source::Source,
+    verify::{Admitted, Header, Proof, Verified},
 };
 use hookpool_engine::Receipt;
 use hookpool_store::{EventLog, PoolStore};
@@ -24,14 +25,12 @@ use crate::{
     problem::{Code, Problem},
     query::{Query, decode},
     rehearsal::rehearsal_json,
-    render::{json_response, push_string},
+    render::{json_response, push_string, text_response},
 };
 
 const POSITION: HeaderName = HeaderName::from_static("datapool-position");
 const NOTICE: HeaderName = HeaderName::from_static("datapool-notice");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-const SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
-const TIMESTAMP: HeaderName = HeaderName::from_static("x-webhook-timestamp");
 
 /// Takes one delivery. The order of the checks is promised: nothing of a stranger's body is kept.
 pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
@@ -42,18 +41,31 @@ pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
 ) -> Result<Response, Problem> {
     body::must_fit(request, app.settings.body_bytes)?;
     let admitted = app.engine.admit(stream, proof(request))?;
+    take(app, request, admitted, body).await
+}
+
+/// The rest of a delivery whose headers may write to the stream, whichever way it came in.
+pub(crate) async fn take<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    admitted: Admitted,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, Problem> {
     // Other parameters are ignored, as senders add their own.
     let query = Query::new(&request.query);
-    let (id_field, dry_run) = (query.text("idField")?, query.flag("dryRun")?);
+    let (id_field, dry_run) = (query.source("idField")?, query.flag("dryRun")?);
     must_be_plain(request)?;
     let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
     let verified = app.engine.verify(admitted, body)?;
+    if let Some(challenge) = verified.challenge() {
+        return Ok(text_response(challenge));
+    }
     if dry_run {
-        return rehearsed(app, verified, id_field.as_deref(), request.id);
+        return rehearsed(app, verified, id_field.as_ref(), request.id);
     }
     let receipt = app
         .engine
-        .record(verified, id_field.as_deref(), request.id)
+        .record(verified, id_field.as_ref(), request.id)
         .await?;
     Ok(accepted(&receipt))
 }
@@ -89,7 +101,7 @@ pub(crate) async fn delete<L: EventLog, P: PoolStore>(
 fn rehearsed<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
     verified: Verified,
-    id_field: Option<&str>,
+    id_field: Option<&Source>,
     request_id: RequestId,
 ) -> Result<Response, Problem> {
     let (event, projection) = app.engine.rehearse(verified, id_field, request_id)?;
@@ -108,8 +120,7 @@ fn rehearsed<L: EventLog, P: PoolStore>(
 fn proof(request: &Request) -> Proof<'_> {
     Proof {
         authorization: request.header(header::AUTHORIZATION),
-        signature: request.header(SIGNATURE),
-        timestamp: request.header(TIMESTAMP),
+        headers: request,
     }
 }
 

@@ -67,7 +67,7 @@ impl Default for Metrics {
         );
         registry.register(
             "log_duplicates",
-            "Repeated deliveries collapsed since the start",
+            "Repeated requests collapsed since the start",
             metrics.duplicates.clone(),
         );
         registry.register(

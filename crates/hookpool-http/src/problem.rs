@@ -14,11 +14,12 @@ use warp::{
     reply::Response,
 };
 
-use crate::{app::set, render::json_response};
+use crate::{app::set, refusal::Refusal, render::json_response};
 
 /// What went wrong, for programs. The names are promised in `docs/protocol.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
+    MalformedRequest,
     InvalidPayload,
     InvalidItemId,
     InvalidParameter,
@@ -36,16 +37,25 @@ pub(crate) enum Code {
     PreconditionFailed,
     PreconditionRequired,
     PayloadTooLarge,
+    UriTooLong,
     UnsupportedEncoding,
+    ExpectationFailed,
+    HeadTooLarge,
     Internal,
     Unavailable,
     NotYetApplied,
+    VersionNotSupported,
 }
 
 impl Code {
     /// Status, stable name, and one sentence for people.
     fn row(self) -> (StatusCode, &'static str, &'static str) {
         match self {
+            Self::MalformedRequest => (
+                StatusCode::BAD_REQUEST,
+                "MALFORMED_REQUEST",
+                "The request can't be read in one way only.",
+            ),
             Self::InvalidPayload => (
                 StatusCode::BAD_REQUEST,
                 "INVALID_PAYLOAD",
@@ -74,7 +84,7 @@ impl Code {
             Self::TimestampOutOfRange => (
                 StatusCode::UNAUTHORIZED,
                 "TIMESTAMP_OUT_OF_RANGE",
-                "The timestamp is more than 300 seconds from the server's clock.",
+                "The timestamp is too far from the server's clock.",
             ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
@@ -131,10 +141,25 @@ impl Code {
                 "PAYLOAD_TOO_LARGE",
                 "The body is over the limit.",
             ),
+            Self::UriTooLong => (
+                StatusCode::URI_TOO_LONG,
+                "URI_TOO_LONG",
+                "The target is over the limit.",
+            ),
             Self::UnsupportedEncoding => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "UNSUPPORTED_ENCODING",
                 "Compressed bodies are not read.",
+            ),
+            Self::ExpectationFailed => (
+                StatusCode::EXPECTATION_FAILED,
+                "EXPECTATION_FAILED",
+                "The expectation can't be met.",
+            ),
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "HEAD_TOO_LARGE",
+                "The head of the request is over the limit.",
             ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -150,6 +175,11 @@ impl Code {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "NOT_YET_APPLIED",
                 "The position was not reached in time.",
+            ),
+            Self::VersionNotSupported => (
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "VERSION_NOT_SUPPORTED",
+                "This version of HTTP is not spoken here.",
             ),
         }
     }
@@ -223,6 +253,26 @@ impl Problem {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::TargetTooLong => Code::UriTooLong,
+            Refusal::TooLarge => Code::HeadTooLarge,
+            Refusal::Expectation => Code::ExpectationFailed,
+            Refusal::Version => Code::VersionNotSupported,
+            Refusal::RequestLine
+            | Refusal::Target
+            | Refusal::LineEnd
+            | Refusal::Field
+            | Refusal::Host
+            | Refusal::Length
+            | Refusal::Coding
+            | Refusal::TwoLengths => Code::MalformedRequest,
+        };
+        Self::with(code, refusal.to_string())
+    }
+}
+
 impl From<AcceptError> for Problem {
     fn from(error: AcceptError) -> Self {
         match error {
@@ -280,6 +330,12 @@ impl From<ControlError> for Problem {
             }
             ControlError::Registry(RegistryError::Plan(error)) => error.into(),
             ControlError::Registry(RegistryError::Unknown(_)) => Code::NotFound.into(),
+            ControlError::Registry(RegistryError::Secret(error)) => {
+                Self::with(Code::InvalidPayload, error.to_string())
+            }
+            ControlError::Registry(RegistryError::IdField(error)) => {
+                Self::with(Code::InvalidPayload, format!("idField: {error}"))
+            }
             ControlError::Registry(error @ RegistryError::Seal(_)) => {
                 tracing::error!(%error, "a control change failed");
                 Code::Internal.into()

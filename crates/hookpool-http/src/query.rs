@@ -1,6 +1,9 @@
 //! Query strings, read strictly: a parameter twice or broken is an error, never a guess.
 
-use hookpool_core::selection::{ConditionError, Selection};
+use hookpool_core::{
+    selection::{ConditionError, Selection},
+    source::{Source, SourceError},
+};
 
 use crate::problem::{Code, Problem};
 
@@ -48,6 +51,14 @@ impl<'a> Query<'a> {
         }
         let value = value.map(|value| text(name, value)).transpose()?;
         Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// A parameter that says where in a body something is: the name of a property, or a JSON Pointer.
+    pub(crate) fn source(&self, name: &str) -> Result<Option<Source>, Problem> {
+        let invalid =
+            |error: SourceError| Problem::with(Code::InvalidParameter, format!("{name}: {error}"));
+        let text = self.text(name)?;
+        text.map(Source::try_from).transpose().map_err(invalid)
     }
 
     /// The decoded values of a parameter that may be given several times, without empty ones.

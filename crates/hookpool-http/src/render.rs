@@ -18,6 +18,16 @@ pub(crate) fn json_response(json: String) -> Response {
     response
 }
 
+/// An answer that is nothing but this text.
+pub(crate) fn text_response(text: String) -> Response {
+    let mut response = Response::new(text.into());
+    let kind = "text/plain; charset=utf-8";
+    set(&mut response, header::CONTENT_TYPE, kind);
+    // It is what somebody else wrote; no browser may take it for a page.
+    set(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    response
+}
+
 /// Appends a JSON string.
 pub(crate) fn push_string(json: &mut String, text: &str) {
     let plain = text

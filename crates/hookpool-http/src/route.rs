@@ -1,5 +1,7 @@
 //! Which path means what. Segments are compared as sent: no decoding, no trailing slashes, no aliases.
 
+use std::fmt;
+
 use hookpool_core::position::Position;
 
 /// A path of ours.
@@ -7,6 +9,10 @@ use hookpool_core::position::Position;
 pub(crate) enum Route<'a> {
     Webhook {
         stream: &'a str,
+    },
+    /// The segment is a secret.
+    Hook {
+        hook: Secret<'a>,
     },
     Streams,
     Stream {
@@ -51,6 +57,16 @@ pub(crate) enum Route<'a> {
     Metrics,
 }
 
+/// A segment that must not be told to anybody, not even to the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Secret<'a>(pub(crate) &'a str);
+
+impl fmt::Debug for Secret<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// A path under `/api/admin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AdminRoute<'a> {
@@ -58,7 +74,9 @@ pub(crate) enum AdminRoute<'a> {
     Connector { name: &'a str },
     RotateKey { name: &'a str },
     RotateSigningKey { name: &'a str },
+    RotateHook { name: &'a str },
     Key { name: &'a str, key_id: &'a str },
+    Hook { name: &'a str, key_id: &'a str },
     Enable { name: &'a str, enabled: bool },
     Followers,
     Readers,
@@ -101,6 +119,7 @@ impl<'a> Route<'a> {
             ["api", "webhook", stream] => Self::Webhook {
                 stream: name(stream)?,
             },
+            ["api", "hooks", hook] if !hook.is_empty() => Self::Hook { hook: Secret(hook) },
             ["api", "changes"] => Self::AllChanges,
             ["api", "tickets"] => Self::Tickets,
             ["api", "streams"] => Self::Streams,
@@ -132,6 +151,7 @@ impl<'a> Route<'a> {
     pub(crate) fn methods(&self) -> &'static [&'static str] {
         match self {
             Self::Webhook { .. } | Self::Tickets => &["POST"],
+            Self::Hook { .. } => &["OPTIONS", "POST"],
             Self::Admin(route) => route.methods(),
             Self::Generations { route, .. } => route.methods(),
             // Readers read, connectors delete.
@@ -150,7 +170,12 @@ impl<'a> AdminRoute<'a> {
             ["connectors", one, "signing-keys:rotate"] => {
                 Self::RotateSigningKey { name: name(one)? }
             }
+            ["connectors", one, "hooks:rotate"] => Self::RotateHook { name: name(one)? },
             ["connectors", one, "keys", key_id] => Self::Key {
+                name: name(one)?,
+                key_id,
+            },
+            ["connectors", one, "hooks", key_id] => Self::Hook {
                 name: name(one)?,
                 key_id,
             },
@@ -195,13 +220,13 @@ impl<'a> AdminRoute<'a> {
     fn methods(&self) -> &'static [&'static str] {
         match self {
             Self::Connectors | Self::Readers => &["GET", "HEAD", "POST"],
-            Self::Connector { .. } | Self::Followers | Self::Head | Self::Export | Self::Blocks => {
-                &["GET", "HEAD"]
-            }
-            Self::RotateKey { .. } | Self::RotateSigningKey { .. } | Self::Enable { .. } => {
-                &["POST"]
-            }
-            Self::Key { .. } | Self::Reader { .. } => &["DELETE"],
+            Self::Connector { .. } => &["GET", "HEAD", "PATCH"],
+            Self::Followers | Self::Head | Self::Export | Self::Blocks => &["GET", "HEAD"],
+            Self::RotateKey { .. }
+            | Self::RotateSigningKey { .. }
+            | Self::RotateHook { .. }
+            | Self::Enable { .. } => &["POST"],
+            Self::Key { .. } | Self::Hook { .. } | Self::Reader { .. } => &["DELETE"],
         }
     }
 }
@@ -295,6 +320,9 @@ mod tests {
             "/api/webhook/$all",
             "/api/streams/sales/log/+1",
             "/api/streams/sales/log/",
+            "/api/hooks",
+            "/api/hooks/",
+            "/api/hooks/hk_a_b/",
             "/api/admin",
             "/api/admin/connectors/sales:explode",
             "/healthz/",

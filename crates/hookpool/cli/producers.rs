@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use hookpool_client::Replay;
+use hookpool_client::{Replay, Scheme};
 
 use super::OutputArgs;
 
@@ -14,6 +14,9 @@ pub(crate) enum ConnectorCommand {
 Examples:
   hookpool connector add sales --id-field region
   hookpool connector add sales --name shop --signed
+  hookpool connector add issues --scheme github --id-field /issue/id
+  hookpool connector add payments --scheme stripe --signing-key-file stripe.key
+  hookpool connector add acme --scheme '{\"header\":\"X-Acme-Signature\",\"template\":\"{body}\"}'
   hookpool connector add sales --output json | jq -r .ingestKey")]
     Add(ConnectorAddArgs),
     /// List all connectors
@@ -25,8 +28,26 @@ Examples:
 Example:
   hookpool connector rotate-key sales --overlap 3600     both keys work for an hour")]
     RotateKey(RotateArgs),
-    /// Make a new signing key; the old ones expire. Turns signing on where it was off
-    RotateSigningKey(RotateArgs),
+    /// Change what a connector does with its deliveries
+    #[command(after_help = "\
+Examples:
+  hookpool connector set sales --id-field /order/id
+  hookpool connector set sales --id-field ''              the property id again
+  hookpool connector set sales --replay allow
+
+How a connector's sender signs can't be changed: add another connector for another sender.")]
+    Set(ConnectorSetArgs),
+    /// Add a signing key, a new one or the sender's; the old ones expire. Turns signing on where it was off
+    #[command(after_help = "\
+Examples:
+  hookpool connector rotate-signing-key sales --overlap 3600
+  hookpool connector rotate-signing-key payments --signing-key-file stripe.key
+  pass show slack | hookpool connector rotate-signing-key chat --signing-key-file -")]
+    RotateSigningKey(RotateSigningKeyArgs),
+    /// Make a new hook; the old ones expire
+    RotateHook(RotateArgs),
+    /// Refuse a hook from now on
+    RevokeHook(RevokeHookArgs),
     /// Refuse all deliveries of a connector
     Disable(ConnectorArgs),
     /// Take its deliveries again
@@ -43,7 +64,12 @@ pub(crate) struct ConnectorAddArgs {
     /// Take only deliveries signed with a key of this connector
     #[arg(long)]
     pub(crate) signed: bool,
-    /// Property that holds the item id, where a request names none [default: id]
+    /// How the sender signs: hookpool, standard-webhooks, github, stripe, slack, shopify, or a custom one as JSON; also makes a hook
+    #[arg(long, value_name = "SCHEME", value_parser = scheme)]
+    pub(crate) scheme: Option<Scheme>,
+    #[command(flatten)]
+    pub(crate) signing_key: SigningKeyArgs,
+    /// Property that holds the item id, or a JSON Pointer to it, where a request names none [default: id]
     #[arg(long, value_name = "NAME")]
     pub(crate) id_field: Option<String>,
     /// What a signed delivery that comes again gets: the first answer, or recorded again
@@ -51,6 +77,47 @@ pub(crate) struct ConnectorAddArgs {
     pub(crate) replay: ReplayArg,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// The sender's own signing key; never as an argument, which everybody on the machine can see.
+#[derive(Debug, Args)]
+pub(crate) struct SigningKeyArgs {
+    /// File with the sender's own signing key, or - for standard input [default: one is made]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signing_key_file: Option<PathBuf>,
+    /// Environment variable that holds it
+    #[arg(long, value_name = "NAME", conflicts_with = "signing_key_file")]
+    pub(crate) signing_key_env: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectorSetArgs {
+    /// Name of the connector
+    pub(crate) name: String,
+    /// Property that holds the item id, or a JSON Pointer to it; empty for id
+    #[arg(long, value_name = "NAME", required_unless_present = "replay")]
+    pub(crate) id_field: Option<String>,
+    /// What a signed delivery that comes again gets: the first answer, or recorded again
+    #[arg(long)]
+    pub(crate) replay: Option<ReplayArg>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateSigningKeyArgs {
+    #[command(flatten)]
+    pub(crate) rotate: RotateArgs,
+    #[command(flatten)]
+    pub(crate) signing_key: SigningKeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RevokeHookArgs {
+    /// Name of the connector
+    pub(crate) name: String,
+    /// Public part of the hook: the letters between hk_ and the next _
+    pub(crate) key_id: String,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -142,14 +209,15 @@ Examples:
   export HOOKPOOL_INGEST_KEY=ik_...
   echo '{\"region\":\"North\",\"sales\":142000}' | hookpool send sales --id-field region
   hookpool send sales body.json --count 100 --rate 10
-  HOOKPOOL_SIGNING_KEY=whsk_... hookpool send sales events.ndjson --output json")]
+  HOOKPOOL_SIGNING_KEY=whsk_... hookpool send sales events.ndjson --output json
+  HOOKPOOL_SIGNING_KEY=... hookpool send issues delivery.json --scheme github")]
 pub(crate) struct SendArgs {
     /// Stream to send to
     pub(crate) stream: String,
     /// File with the body, or - for standard input
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
-    /// Property that holds the item id
+    /// Property that holds the item id, or a JSON Pointer to it
     #[arg(long, value_name = "NAME")]
     pub(crate) id_field: Option<String>,
     /// How often to send the whole file
@@ -174,6 +242,9 @@ pub(crate) struct SendArgs {
         hide_env_values = true
     )]
     pub(crate) signing_key: Option<SecretArg>,
+    /// How to sign: hookpool, standard-webhooks, github, stripe, slack, shopify, or a custom one as JSON
+    #[arg(long, value_name = "SCHEME", value_parser = scheme, default_value = "hookpool")]
+    pub(crate) scheme: Scheme,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -186,6 +257,18 @@ impl From<&str> for SecretArg {
     fn from(text: &str) -> Self {
         Self(hookpool_client::Secret::new(text.to_owned()))
     }
+}
+
+/// A name, or the JSON of a custom one.
+fn scheme(text: &str) -> Result<Scheme, String> {
+    let parsed = if text.trim_start().starts_with('{') {
+        let json: serde_json::Value =
+            serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+        Scheme::try_from(json)
+    } else {
+        text.parse()
+    };
+    parsed.map_err(|error| error.to_string())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -65,7 +65,9 @@ fn producer(args: &SendArgs, globals: &Globals) -> anyhow::Result<Producer> {
         .as_ref()
         .filter(|key| !key.0.expose().is_empty())
     {
-        producer = producer.signing_key(key.0.clone());
+        producer = producer
+            .signing_key(key.0.clone())
+            .scheme(args.scheme.clone());
     }
     if let Some(name) = &args.id_field {
         producer = producer.id_field(name);

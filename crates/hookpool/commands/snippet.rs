@@ -1,92 +1,204 @@
-//! Shell commands to copy: how a producer posts to a new connector.
+//! Programs to copy: how a producer posts to a new connector, made of what its scheme describes; and what to enter at senders that have
+//! a form for it.
 
-use hookpool_client::CreatedConnector;
-use serde_json::json;
+mod bash;
+mod node;
+mod python;
 
-/// A curl command for the connector, with signing by OpenSSL if it is signed.
-pub(super) fn curl(connector: &CreatedConnector) -> String {
-    let id_field = connector.id_field.as_deref().unwrap_or("id");
-    let body = quoted(&json!({id_field: "first", "hello": "world"}).to_string());
-    let url = quoted(&connector.url);
-    let authorization = quoted(&format!(
-        "Authorization: Bearer {}",
-        connector.ingest_key.expose()
-    ));
-    let Some(signing_key) = &connector.signing_key else {
-        return format!(
-            "curl -X POST {url} \\\n  -H {authorization} \\\n  -H 'Content-Type: application/json' \\\n  -d {body}"
-        );
-    };
-    let signing_key = quoted(signing_key.expose());
+use hookpool_client::{CreatedConnector, Scheme, Secret};
+use hookpool_core::scheme::{DeliveryAt, Description, Encoding, KeyForm, Part, TimestampAt};
+use serde_json::{Map, Value};
+
+/// Everything to get a first event in.
+pub(super) fn first_event(connector: &CreatedConnector) -> String {
+    if connector.hook_url.is_none() {
+        return format!("\nSend a first event:\n\n{}", bash::program(connector));
+    }
     format!(
-        r#"BODY={body}
-TIMESTAMP=$(date +%s)
-SIGNATURE=$(printf '%s.%s' "$TIMESTAMP" "$BODY" | openssl dgst -sha256 -hmac {signing_key} | awk '{{print $NF}}')
-curl -X POST {url} \
-  -H {authorization} \
-  -H 'Content-Type: application/json' \
-  -H "X-Webhook-Timestamp: $TIMESTAMP" \
-  -H "X-Webhook-Signature: sha256=$SIGNATURE" \
-  -d "$BODY""#
+        "\n{}\n\nOr send a first event yourself.\n\n--- bash\n{}\n\n--- node\n{}\n\n--- python\n{}",
+        steps(&connector.scheme),
+        bash::program(connector),
+        node::program(connector),
+        python::program(connector)
     )
 }
 
-/// One word of a POSIX shell, whatever is in it.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+/// What the sender must set.
+pub(super) fn steps(scheme: &Scheme) -> String {
+    let steps = match scheme {
+        Scheme::Hookpool => {
+            "At the sender: the hook url; where it can sign, X-Webhook-Timestamp and X-Webhook-Signature with the signing key."
+        }
+        Scheme::StandardWebhooks => {
+            "At the sender (Svix, or any that follows standardwebhooks.com): the hook url as endpoint, the signing key as its secret. \
+             Where the sender shows a secret of its own, hand it over: hookpool connector rotate-signing-key NAME --signing-key-file -"
+        }
+        Scheme::Github => {
+            "At GitHub, Settings > Webhooks > Add webhook:\n  Payload URL   the hook url\n  Content type  application/json\n  \
+             Secret        the signing key"
+        }
+        Scheme::Stripe => {
+            "At Stripe, Developers > Webhooks > Add endpoint: the hook url as Endpoint URL. Then copy its signing secret (whsec_...) and \
+             hand it over:\n  hookpool connector rotate-signing-key NAME --signing-key-file -"
+        }
+        Scheme::Slack => {
+            "At Slack, api.slack.com/apps > your app > Basic Information: copy the Signing Secret and hand it over first:\n  \
+             hookpool connector rotate-signing-key NAME --signing-key-file -\nThen Event Subscriptions > Request URL: the hook url. \
+             Its check is answered."
+        }
+        Scheme::Shopify => {
+            "At Shopify, Settings > Notifications > Webhooks > Create webhook: format JSON, the hook url as URL. Then copy the secret that \
+             is shown below the list (of an app: its client secret) and hand it over:\n  \
+             hookpool connector rotate-signing-key NAME --signing-key-file -"
+        }
+        Scheme::Custom(_) => "At the sender: the hook url, and the signing key as its secret.",
+    };
+    steps.to_owned()
+}
+
+/// A piece of a text that is put together when the program runs.
+enum Piece {
+    Text(String),
+    Timestamp,
+    Id,
+    Body,
+    Signature,
+}
+
+/// What a program needs to know of its connector.
+struct Plan<'a> {
+    url: &'a str,
+    body: String,
+    /// Those that are as they are, and those that are put together.
+    headers: Vec<(String, Vec<Piece>)>,
+    signing: Option<Signing<'a>>,
+}
+
+struct Signing<'a> {
+    key: &'a Secret,
+    form: KeyForm,
+    encoding: Encoding,
+    signed: Vec<Piece>,
+    has_timestamp: bool,
+    has_id: bool,
+}
+
+impl<'a> Plan<'a> {
+    /// `language` is a part of the body, so that the programs send different events.
+    fn new(connector: &'a CreatedConnector, language: &str) -> Self {
+        let description = connector.scheme.description();
+        let text = |name: &str, value: String| (name.to_owned(), vec![Piece::Text(value)]);
+        let mut headers = vec![text("Content-Type", "application/json".to_owned())];
+        let url = match &connector.hook_url {
+            Some(hook) => hook.expose(),
+            None => {
+                let key = connector.ingest_key.expose();
+                headers.push(text("Authorization", format!("Bearer {key}")));
+                connector.url.as_str()
+            }
+        };
+        let signing = connector.signing_key.as_ref().map(|key| {
+            headers.extend(signed_headers(description));
+            Signing {
+                key,
+                form: description.key,
+                encoding: description.encoding,
+                signed: description.template.iter().map(Piece::of).collect(),
+                has_timestamp: description.timestamp.is_some(),
+                has_id: id_header(description).is_some(),
+            }
+        });
+        Self {
+            url,
+            body: body(connector, language),
+            headers,
+            signing,
+        }
+    }
+}
+
+impl Piece {
+    fn of(part: &Part) -> Self {
+        match part {
+            Part::Id => Self::Id,
+            Part::Timestamp => Self::Timestamp,
+            Part::Body => Self::Body,
+            Part::Text(text) => Self::Text(text.to_string()),
+        }
+    }
+}
+
+fn id_header(description: &Description) -> Option<&'static str> {
+    match description.delivery? {
+        DeliveryAt::SignedHeader(name) | DeliveryAt::TrustedHeader { id: name, .. } => Some(name),
+        DeliveryAt::Body(_) => None,
+    }
+}
+
+fn signed_headers(description: &Description) -> Vec<(String, Vec<Piece>)> {
+    let mut headers = Vec::new();
+    let mut signature = Vec::new();
+    match &description.timestamp {
+        Some(TimestampAt::Header(name)) => headers.push((name.to_string(), vec![Piece::Timestamp])),
+        Some(TimestampAt::Entry(prefix)) => {
+            let separator = description.separator.map_or(' ', char::from);
+            signature.push(Piece::Text((*prefix).to_owned()));
+            signature.push(Piece::Timestamp);
+            signature.push(Piece::Text(separator.to_string()));
+        }
+        None => {}
+    }
+    headers.extend(id_header(description).map(|name| (name.to_owned(), vec![Piece::Id])));
+    signature.push(Piece::Text(description.prefix.to_string()));
+    signature.push(Piece::Signature);
+    headers.push((description.signature.to_string(), signature));
+    headers
+}
+
+/// A body with an item id where the connector looks for it, and a delivery id where the scheme does.
+fn body(connector: &CreatedConnector, language: &str) -> String {
+    let mut body = Map::new();
+    body.insert("hello".to_owned(), language.into());
+    if let Some(DeliveryAt::Body(name)) = connector.scheme.description().delivery {
+        body.insert(name.to_owned(), format!("evt_first_{language}").into());
+    }
+    let path = connector.id_field.as_deref().unwrap_or("id");
+    match path.strip_prefix('/') {
+        None => {
+            body.entry(path).or_insert_with(|| "first".into());
+        }
+        Some(pointer) => put(&mut body, pointer),
+    }
+    Value::Object(body).to_string()
+}
+
+fn put(body: &mut Map<String, Value>, pointer: &str) {
+    let (token, rest) = match pointer.split_once('/') {
+        Some((token, rest)) => (token, Some(rest)),
+        None => (pointer, None),
+    };
+    let name = token.replace("~1", "/").replace("~0", "~");
+    let Some(rest) = rest else {
+        body.entry(name).or_insert_with(|| "first".into());
+        return;
+    };
+    let inner = body.entry(name).or_insert_with(|| Map::new().into());
+    if let Some(inner) = inner.as_object_mut() {
+        put(inner, rest);
+    }
+}
+
+/// Pieces as one expression of a language that joins strings by `+` and writes them as JSON does.
+fn joined(pieces: &[Piece], variable: impl Fn(&Piece) -> &'static str) -> String {
+    let one = |piece: &Piece| match piece {
+        Piece::Text(text) => Value::from(text.as_str()).to_string(),
+        variable_piece => variable(variable_piece).to_owned(),
+    };
+    let pieces = pieces
+        .iter()
+        .filter(|piece| !matches!(piece, Piece::Text(text) if text.is_empty()));
+    pieces.map(one).collect::<Vec<_>>().join(" + ")
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use hookpool_client::{Replay, Secret};
-    use hookpool_core::sign;
-
-    use super::*;
-
-    fn connector(signing_key: Option<&str>) -> CreatedConnector {
-        CreatedConnector {
-            name: "sales".to_owned(),
-            stream: "sales".to_owned(),
-            key_id: "a".to_owned(),
-            ingest_key: Secret::new("ik_a_b".to_owned()),
-            signing_key: signing_key.map(|key| Secret::new(key.to_owned())),
-            url: "http://h/api/webhook/sales".to_owned(),
-            id_field: Some("it's".to_owned()),
-            replay: Replay::Collapse,
-            created_at: String::new(),
-        }
-    }
-
-    #[test]
-    fn words_are_safe_for_a_shell() {
-        let curl = curl(&connector(None));
-        assert!(
-            curl.ends_with(r#"-d '{"hello":"world","it'\''s":"first"}'"#),
-            "{curl}"
-        );
-        assert!(!curl.contains("openssl"));
-    }
-
-    /// The shell computes what a producer computes.
-    #[test]
-    #[ignore = "needs bash, openssl and awk: tests/run"]
-    fn the_signed_command_signs_as_the_client_does() {
-        let script = curl(&connector(Some("whsk_x"))).replace("curl -X POST", "printf '%s\\n'");
-        let run = Command::new("bash").args(["-c", &script]).output().unwrap();
-        let words = String::from_utf8(run.stdout).unwrap();
-        let header = |name| {
-            words
-                .lines()
-                .find_map(|word| word.strip_prefix(name))
-                .unwrap()
-        };
-        let timestamp = header("X-Webhook-Timestamp: ").parse().unwrap();
-        let body = words.lines().last().unwrap();
-        assert_eq!(
-            header("X-Webhook-Signature: "),
-            sign::signature("whsk_x", timestamp, body.as_bytes())
-        );
-    }
-}
+mod tests;

@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Source, Text, Unfit, convert::convert};
-use crate::json::{self, Value};
+use super::{Text, Unfit, convert::convert};
+use crate::{
+    json::{self, Value},
+    source::Source,
+};
 
 /// The rules of a projection. Left out, each is what the webhook page does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,11 +120,6 @@ impl fmt::Display for Type {
 /// Rules that can't be followed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RulesError {
-    /// A path is empty or broken.
-    #[error(
-        "a source is the name of a property or a JSON Pointer like /a/b, with ~1 for / and ~0 for ~"
-    )]
-    Pointer,
     /// A rule says two things.
     #[error("field {0}: {1}")]
     Field(Box<str>, &'static str),

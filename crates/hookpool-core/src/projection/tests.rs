@@ -1,5 +1,5 @@
 use super::*;
-use crate::fold::tests::event;
+use crate::{fold::tests::event, source::Source};
 
 fn projection(rules: &str) -> Projection {
     Projection::new(1, serde_json::from_str(rules).unwrap()).unwrap()
