@@ -16,6 +16,7 @@ mod changes_contract;
 mod consumers;
 mod cors;
 mod deadlines;
+mod deletions;
 mod demo;
 mod examples;
 mod flips;

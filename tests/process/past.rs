@@ -36,7 +36,10 @@ impl Stream {
             let item = ITEMS[random.random_range(0..ITEMS.len())];
             let field = random.random_range(0..4);
             let body = json!({ "id": item, "n": n, format!("f{field}"): [n] }).to_string();
-            let delivery = connector.delivery(body.as_bytes());
+            let delivery = match random.random_bool(0.1) {
+                true => connector.deletion(item),
+                false => connector.delivery(body.as_bytes()),
+            };
             last = position(&connection.call(&delivery).unwrap().expect(202));
         }
         shared.server.items(name, last);
