@@ -377,3 +377,44 @@ fn a_signed_request_that_comes_again_is_one_event_in_every_scheme_with_a_timesta
         first
     );
 }
+
+/// Senders try again for days, sign anew each time, and change what they count in the body.
+#[test]
+fn a_delivery_that_its_sender_tries_again_is_one_event() {
+    let data = Data::new();
+    let mut server = data.serve();
+    let named = ["standard-webhooks", "github", "stripe", "slack", "shopify"];
+    let made = named.map(|scheme| of_scheme(&server, scheme));
+    let send = |server: &Server, made: &Made, scheme: &str, n: u32, attempt: u64| {
+        let body = format!(r#"{{"id":"evt_{n}","event_id":"Ev{n}","attempt":{attempt}}}"#);
+        let at = now_s() - 20 + attempt;
+        let signed = headers(scheme, made.key(), &format!("d{n}"), at, body.as_bytes());
+        server.call(&to_hook(made, &signed, &body)).expect(202)
+    };
+    for (scheme, made) in named.into_iter().zip(&made) {
+        let first = send(&server, made, scheme, 1, 1);
+        assert_eq!(first.header("Idempotency-Replayed"), None);
+        server = server.restart();
+        let again = send(&server, made, scheme, 1, 2);
+        assert_eq!(
+            again.header("Idempotency-Replayed"),
+            Some("true"),
+            "{scheme}"
+        );
+        assert_eq!(
+            (position(&again), &again.body),
+            (position(&first), &first.body)
+        );
+        let other = send(&server, made, scheme, 2, 3);
+        assert!(position(&other) > position(&first), "{scheme}");
+        let log = server.log(scheme);
+        assert_eq!(log.len(), 2, "{scheme}");
+        assert!(log[0].body.contains(r#""attempt":1"#));
+    }
+    // One event that Shopify tells under two topics is two deliveries.
+    let body = r#"{"id":7}"#;
+    let mut told = headers("shopify", made[4].key(), "d3", now_s(), body.as_bytes());
+    let first = position(&server.call(&to_hook(&made[4], &told, body)).expect(202));
+    told[0].1 = "orders/paid".to_owned();
+    assert!(position(&server.call(&to_hook(&made[4], &told, body)).expect(202)) > first);
+}

@@ -23,16 +23,13 @@ use crate::{
 ///
 /// # Retries
 ///
-/// A failed try is repeated, with growing waits or after the server's `Retry-After`, if
-/// - the connection was never established, or the server said 503; or
-/// - the delivery is signed, with a timestamp, and no complete answer came.
+/// A failed try is repeated, with growing waits or after the server's `Retry-After`, if no complete answer came, if the server said 503 or that the
+/// first try is still in flight, or if a proxy said 502 or 504.
 ///
-/// A repeated signed delivery is the very same request, timestamp included. A connector that collapses replays (the default)
-/// answers it with the first answer and no second event, so it is safe even if the first try had arrived. An unsigned delivery
-/// that got a 503 after it had been handed on, and a signed one on a connector with `replay: allow`, may be in the log
-/// twice; the pool shows the same item either way if the body carries its item id.
+/// Every delivery has an `Idempotency-Key`, a random one where the caller has none, and a repeated delivery is the very same request, timestamp included. The
+/// server answers it with the first answer and no second event, for 96 hours, so it is safe even if the first try had arrived.
 ///
-/// For the same reason two equal bodies signed within one second are one delivery to a connector that collapses replays.
+/// Two equal bodies signed within one second are one delivery to a connector that collapses replays (the default), whatever their keys are.
 #[derive(Debug, Clone)]
 pub struct Producer {
     server: Server,
@@ -166,10 +163,9 @@ enum Ask<'a> {
 struct Delivery<'a> {
     ask: Ask<'a>,
     body: Bytes,
+    idempotency_key: String,
     /// What the scheme adds; nothing if it is not signed.
     headers: Vec<(String, String)>,
-    /// Whether the server knows it when it comes again.
-    is_known_again: bool,
 }
 
 impl Producer {
@@ -238,7 +234,19 @@ impl Producer {
     /// # Errors
     /// The last try's. After [`Error::Unreachable`] with `sent` it is unknown whether the event is in the log.
     pub async fn send(&self, body: impl Into<Bytes>) -> Result<Accepted, Error> {
-        let delivery = self.sign(Ask::Record, body.into())?;
+        self.send_as(&random_key(), body).await
+    }
+
+    /// The same under an idempotency key of the caller, which makes it safe to send a delivery again in another process, or tomorrow.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); and the server's `IDEMPOTENCY_MISMATCH` if the key was used for something else.
+    pub async fn send_as(
+        &self,
+        idempotency_key: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<Accepted, Error> {
+        let delivery = self.sign(Ask::Record, idempotency_key, body.into())?;
         let (headers, body) = self.deliver(delivery).await?;
         accepted(&headers, &body)
     }
@@ -248,7 +256,7 @@ impl Producer {
     /// # Errors
     /// As for [`send`](Self::send).
     pub async fn delete(&self, item_id: &str) -> Result<Deleted, Error> {
-        let delivery = self.sign(Ask::Delete(item_id), Bytes::new())?;
+        let delivery = self.sign(Ask::Delete(item_id), &random_key(), Bytes::new())?;
         let (headers, body) = self.deliver(delivery).await?;
         let body: DeletedBody =
             serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))?;
@@ -266,7 +274,7 @@ impl Producer {
     /// # Errors
     /// Those that [`send`](Self::send) would give for what is wrong with the delivery itself.
     pub async fn dry_run(&self, body: impl Into<Bytes>) -> Result<Rehearsal, Error> {
-        let delivery = self.sign(Ask::Rehearse, body.into())?;
+        let delivery = self.sign(Ask::Rehearse, &random_key(), body.into())?;
         let (_, body) = self.deliver(delivery).await?;
         let rehearsal: Rehearsal =
             serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))?;
@@ -281,7 +289,7 @@ impl Producer {
                 Err(error) => error,
             };
             failures += 1;
-            if failures > self.retries.most || !is_repeatable(&error, delivery.is_known_again) {
+            if failures > self.retries.most || !is_repeatable(&error) {
                 return Err(error);
             }
             let wait = self.retries.backoff.delay(failures, self.dice.throw());
@@ -294,24 +302,24 @@ impl Producer {
         }
     }
 
-    fn sign<'a>(&self, ask: Ask<'a>, body: Bytes) -> Result<Delivery<'a>, Error> {
-        let Some(key) = &self.signing_key else {
-            return Ok(Delivery {
-                ask,
-                body,
-                headers: Vec::new(),
-                is_known_again: false,
-            });
-        };
-        let key = self.scheme.key(key.expose());
-        let key = key.map_err(|error| Error::Invalid(error.to_string()))?;
-        let id = format!("msg_{:x}{:x}", clock::now().0, self.dice.throw().to_bits());
-        let headers = self.scheme.sign(&key, clock::unix_seconds(), &id, &body);
+    fn sign<'a>(
+        &self,
+        ask: Ask<'a>,
+        idempotency_key: &str,
+        body: Bytes,
+    ) -> Result<Delivery<'a>, Error> {
+        let mut headers = Vec::new();
+        if let Some(key) = &self.signing_key {
+            let key = self.scheme.key(key.expose());
+            let key = key.map_err(|error| Error::Invalid(error.to_string()))?;
+            let id = format!("msg_{:x}{:x}", clock::now().0, self.dice.throw().to_bits());
+            headers = self.scheme.sign(&key, clock::unix_seconds(), &id, &body);
+        }
         Ok(Delivery {
             ask,
             body,
+            idempotency_key: quoted(idempotency_key),
             headers,
-            is_known_again: self.scheme.description().timestamp.is_some(),
         })
     }
 
@@ -332,6 +340,7 @@ impl Producer {
                 request.query(&query).body(delivery.body.clone())
             }
         };
+        request = request.header("idempotency-key", &delivery.idempotency_key);
         for (name, value) in &delivery.headers {
             request = request.header(name, value);
         }
@@ -368,10 +377,21 @@ fn is_replayed(headers: &HeaderMap) -> bool {
     text(headers, "idempotency-replayed").as_deref() == Some("true")
 }
 
-fn is_repeatable(error: &Error, is_known_again: bool) -> bool {
+/// As a string of structured fields, which every key can be.
+fn quoted(key: &str) -> String {
+    format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn random_key() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+fn is_repeatable(error: &Error) -> bool {
     match error {
-        Error::Unreachable { sent, .. } => is_known_again || !sent,
-        Error::Problem(problem) => problem.status == 503,
+        Error::Unreachable { .. } => true,
+        Error::Problem(problem) => {
+            matches!(problem.status, 502..=504) || problem.code == "IDEMPOTENCY_IN_PROGRESS"
+        }
         Error::Protocol(_) | Error::Invalid(_) => false,
     }
 }

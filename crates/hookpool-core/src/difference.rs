@@ -183,7 +183,7 @@ fn minus(a: [u64; 4], b: [u64; 4]) -> [u64; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fold::tests::folded;
+    use crate::fold::{Positions, tests::folded};
     use proptest::prelude::*;
 
     fn id(text: &str) -> ItemId {
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_deleted_item_is_not_there() {
         let there = folded(&[r#"{"a":1}"#]);
-        let deleted = Item::new(there.position, None, Vec::new(), Vec::new())
+        let deleted = Item::new(there.position, None, Positions::default(), Vec::new())
             .deleted_at(there.position, false);
         let sort = |old, new| Difference::between(old, new).map(|difference| difference.sort);
         assert_eq!(sort(Some(&there), Some(&deleted)), Some(Sort::Removed));

@@ -1,6 +1,8 @@
 //! The state of an item as a fold of its events under a projection. A pure function of the events' bytes and the rules: every replay
 //! gives the same item.
 
+mod positions;
+
 use std::sync::Arc;
 
 use crate::{
@@ -11,6 +13,8 @@ use crate::{
     projection::{Change, Order, Projection, Unfit},
     time::Timestamp,
 };
+
+pub use positions::Positions;
 
 /// Largest item, in bytes of names and values. An event that would make one larger goes to quarantine: without a bound, one sender
 /// who always names new properties would make each of its events dearer than the last.
@@ -87,7 +91,7 @@ pub struct Item {
     /// The newest value of its projection's order so far.
     pub order: Option<Order>,
     /// Positions of the events that touched it since its last [`History`], oldest first.
-    pub recent: Vec<Position>,
+    pub recent: Positions,
     /// The last event that deleted it: what was before counts no more.
     pub deleted: Option<Position>,
     /// Whether there is anything of it: not before its first event, and not between a deletion and what brings it back.
@@ -122,7 +126,7 @@ pub enum Note {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     /// [`HISTORY_EVENTS`] events, oldest first; where history was dropped, the first stretch has those that survive.
-    pub positions: Vec<Position>,
+    pub positions: Positions,
     /// The item after the last of them.
     pub after: Item,
 }
@@ -132,6 +136,12 @@ impl History {
     #[must_use]
     pub fn last(&self) -> Position {
         self.after.position
+    }
+
+    /// About what it takes in memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.after.memory_bytes() + self.positions.memory_bytes()
     }
 }
 
@@ -144,7 +154,7 @@ impl Item {
     pub fn new(
         position: Position,
         order: Option<Order>,
-        recent: Vec<Position>,
+        recent: Positions,
         fields: Vec<(Box<str>, Field)>,
     ) -> Self {
         debug_assert!(fields.is_sorted_by(|(one, _), (next, _)| one < next));
@@ -207,7 +217,8 @@ impl Item {
     /// About what the item takes in memory: names, values, and what holds them.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        256 + self.text_bytes + self.fields.capacity() * 96 + self.recent.capacity() * 8
+        // Its id, its place among others and one source; of a field, the list and what an allocation takes more than it was asked for.
+        352 + self.text_bytes + self.fields.capacity() * 72 + self.recent.memory_bytes()
     }
 
     /// Takes the next event of this item, which [`Projection::read`] read, and says what the event alone does not.
@@ -460,7 +471,13 @@ pub(crate) mod tests {
         assert_eq!(shown(item), expected);
         assert_eq!(
             item.text_bytes,
-            Item::new(item.position, None, Vec::new(), item.fields.clone()).text_bytes
+            Item::new(
+                item.position,
+                None,
+                Positions::default(),
+                item.fields.clone()
+            )
+            .text_bytes
         );
         note
     }
@@ -626,7 +643,8 @@ pub(crate) mod tests {
         let item = with_deletions("{}", &[Some(r#"{"a":1}"#), None]);
         assert!(!item.is_there() && item.fields().is_empty());
         assert_eq!((item.text_bytes(), item.position), (0, Position(2)));
-        assert_eq!(item.recent, [Position(1), Position(2)]);
+        let recent = item.recent.iter();
+        assert!(recent.eq([Position(1), Position(2)]));
         assert_eq!(item.deleted, Some(Position(2)));
     }
 

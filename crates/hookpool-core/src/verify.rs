@@ -11,11 +11,14 @@ use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
 
 use crate::{
-    event::DedupeKey,
+    event::{DedupeKey, Idempotency},
+    idempotency::{Call, IdempotencyKey, fingerprint},
     json::{self, Fields, Value},
     key::{KeyKind, PresentedKey},
+    name::ItemId,
     registry::{Connector, Registry, Replay},
     scheme::{DELIVERY_ID_BYTES_MAX, DeliveryAt, Description, SIGNATURES_MAX, TimestampAt},
+    source::Source,
     time::Timestamp,
 };
 
@@ -397,11 +400,11 @@ impl<'a> Entries<'a> {
             macs: Vec::new(),
             timestamp: None,
         };
-        for (n, entry) in header.split(|byte| *byte == separator).enumerate() {
-            if n > SIGNATURES_MAX {
-                return Err(invalid);
-            }
+        for entry in header.split(|byte| *byte == separator) {
             if let Some(entry) = entry.strip_prefix(scheme.prefix.as_bytes()) {
+                if entries.macs.len() == SIGNATURES_MAX {
+                    return Err(invalid);
+                }
                 entries.macs.push(read(entry)?);
             } else if let Some(TimestampAt::Entry(prefix)) = &scheme.timestamp
                 && let Some(digits) = entry.strip_prefix(prefix.as_bytes())
@@ -486,6 +489,31 @@ fn dedupe_key(kind: &[u8], connector: &Connector, parts: &[&[u8]]) -> DedupeKey 
     let mut key = [0; 16];
     key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     DedupeKey(key)
+}
+
+impl Verified {
+    /// The identity that a key gives the deletion of an item.
+    #[must_use]
+    pub fn deletion_identity(&self, key: &IdempotencyKey, item_id: &ItemId) -> Idempotency {
+        key.identity(
+            &self.connector.name,
+            fingerprint(Call::Delete, Some(item_id.as_str()), &self.body),
+        )
+    }
+
+    /// The identity that a key gives it.
+    #[must_use]
+    pub fn identity(
+        &self,
+        key: &IdempotencyKey,
+        call: Call,
+        id_field: Option<&Source>,
+    ) -> Idempotency {
+        key.identity(
+            &self.connector.name,
+            fingerprint(call, id_field.map(Source::as_str), &self.body),
+        )
+    }
 }
 
 #[cfg(test)]

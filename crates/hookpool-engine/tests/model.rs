@@ -36,7 +36,7 @@ use hookpool_core::{
     verify::{Header, Proof},
 };
 use hookpool_engine::{
-    Engine, Options,
+    Asked, Engine, Options,
     appender::Limits,
     clock::Clock,
     control::{ConnectorSpec, ControlError},
@@ -319,12 +319,12 @@ async fn post(engine: &Pipeline, key: &str, sent: &Sent) -> Position {
     let accepted = match sent {
         Sent::Body(body) => {
             let body = Bytes::copy_from_slice(body.as_bytes());
-            engine.accept(admitted, body, None, id).await
+            engine.accept(admitted, body, Asked::default(), id).await
         }
         Sent::Deletion(item) => {
             let verified = engine.verify(admitted, Bytes::new()).unwrap();
             let item = ItemId::new(item.as_str()).unwrap();
-            engine.record_deletion(verified, item, id).await
+            engine.record_deletion(verified, item, None, id).await
         }
     };
     match accepted {

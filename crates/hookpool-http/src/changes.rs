@@ -27,6 +27,7 @@ use crate::{
     app::{App, Request, set},
     problem::{Code, Problem},
     query::Query,
+    server::Endless,
     sse::Framing,
 };
 use selected::Wanted;
@@ -35,18 +36,6 @@ use wire::{Asked, Out, Places, Wire};
 
 /// Streams on one connection.
 const STREAMS_MAX: usize = 64;
-/// What a client may ask for.
-const PARAMETERS: &[&str] = &[
-    "after",
-    "conflate",
-    "fields",
-    "heartbeat",
-    "item",
-    "last_event_id",
-    "ticket",
-    "until",
-    "where",
-];
 
 /// The changes of one stream.
 pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
@@ -56,7 +45,7 @@ pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
 ) -> Result<Response, Problem> {
     let viewer = app.viewer(request, &Query::new(&request.query))?;
     let stream = app.seen_by(&viewer, stream)?;
-    let query = Query::only(&request.query, PARAMETERS)?;
+    let query = Query::of(request)?;
     let wish = Wish::parse(request, &query)?;
     let place = Asked::parse(request, &query)?.one();
     let ask = Ask {
@@ -73,7 +62,7 @@ pub(crate) fn of_streams<L: EventLog, P: PoolStore>(
     request: &Request,
 ) -> Result<Response, Problem> {
     let viewer = app.viewer(request, &Query::new(&request.query))?;
-    let query = Query::only(&request.query, &[&["stream"], PARAMETERS].concat())?;
+    let query = Query::of(request)?;
     let names = query.texts("stream")?;
     let streams = names.iter().map(|name| app.seen_by(&viewer, name));
     let streams: BTreeSet<_> = streams.collect::<Result<_, _>>()?;
@@ -260,7 +249,9 @@ fn open(connection: Connection, framing: Framing) -> Response {
         let bytes = connection.next().await?;
         Some((Ok::<_, Infallible>(bytes), connection))
     });
-    streamed(frames, framing.media_type())
+    let mut response = streamed(frames, framing.media_type());
+    response.extensions_mut().insert(Endless);
+    response
 }
 
 fn streamed(

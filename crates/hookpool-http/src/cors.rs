@@ -32,13 +32,12 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
         self.named_origin(request)?;
         let mut response = Response::default();
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let methods = route.methods().iter();
-        let methods: Vec<_> = methods.filter(|method| !writes(method)).copied().collect();
-        let methods = methods.join(", ");
+        let methods = route.row().methods();
+        let methods: Vec<_> = methods.filter(|method| !writes(method)).collect();
         set(
             &mut response,
             header::ACCESS_CONTROL_ALLOW_METHODS,
-            &methods,
+            &methods.join(", "),
         );
         set(
             &mut response,
@@ -54,9 +53,13 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
     }
 
     /// Lets the page that asked see the answer, be it an error, if its origin is one of those that are named.
-    pub(crate) fn show_to_page(&self, request: &Request, response: &mut Response) {
-        let for_pages = Route::parse(&request.path).is_some_and(|route| is_for_pages(&route));
-        let for_pages = for_pages && !writes(request.method.as_str());
+    pub(crate) fn show_to_page(
+        &self,
+        request: &Request,
+        route: Option<&Route<'_>>,
+        response: &mut Response,
+    ) {
+        let for_pages = route.is_some_and(is_for_pages) && !writes(request.method.as_str());
         if self.settings.cors_origins.is_empty() || !for_pages {
             return;
         }
@@ -89,7 +92,7 @@ fn writes(method: &str) -> bool {
     method == "DELETE"
 }
 
-/// Reads and tickets; never ingest, administration or metrics.
+/// Reads, tickets and what describes them; never ingest, administration or metrics.
 fn is_for_pages(route: &Route<'_>) -> bool {
     match route {
         Route::Streams
@@ -102,7 +105,8 @@ fn is_for_pages(route: &Route<'_>) -> bool {
         | Route::LogEvent { .. }
         | Route::Changes { .. }
         | Route::AllChanges
-        | Route::Tickets => true,
+        | Route::Tickets
+        | Route::OpenApi => true,
         Route::Webhook { .. }
         | Route::Hook { .. }
         | Route::Admin(_)

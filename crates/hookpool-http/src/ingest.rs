@@ -6,13 +6,14 @@ use bytes::Buf;
 use futures_util::Stream;
 use hookpool_core::{
     event::{Event, RequestId},
+    idempotency::IdempotencyKey,
     name::ItemId,
     position::Position,
     shape::ShapeError,
     source::Source,
     verify::{Admitted, Header, Proof, Verified},
 };
-use hookpool_engine::Receipt;
+use hookpool_engine::{Asked, Receipt};
 use hookpool_store::{EventLog, PoolStore};
 use warp::{
     http::{HeaderName, StatusCode, header},
@@ -31,6 +32,7 @@ use crate::{
 const POSITION: HeaderName = HeaderName::from_static("datapool-position");
 const NOTICE: HeaderName = HeaderName::from_static("datapool-notice");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Takes one delivery. The order of the checks is promised: nothing of a stranger's body is kept.
 pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
@@ -54,6 +56,7 @@ pub(crate) async fn take<L: EventLog, P: PoolStore>(
     // Other parameters are ignored, as senders add their own.
     let query = Query::new(&request.query);
     let (id_field, dry_run) = (query.source("idField")?, query.flag("dryRun")?);
+    let key = idempotency_key(request)?;
     must_be_plain(request)?;
     let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
     let verified = app.engine.verify(admitted, body)?;
@@ -63,10 +66,11 @@ pub(crate) async fn take<L: EventLog, P: PoolStore>(
     if dry_run {
         return rehearsed(app, verified, id_field.as_ref(), request.id);
     }
-    let receipt = app
-        .engine
-        .record(verified, id_field.as_ref(), request.id)
-        .await?;
+    let asked = Asked {
+        id_field: id_field.as_ref(),
+        key: key.as_ref(),
+    };
+    let receipt = app.engine.record(verified, asked, request.id).await?;
     Ok(accepted(&receipt))
 }
 
@@ -81,7 +85,8 @@ pub(crate) async fn delete<L: EventLog, P: PoolStore>(
     body::must_fit(request, app.settings.body_bytes)?;
     let admitted = app.engine.admit(stream, proof(request))?;
     // Strictly, since nobody adds parameters of their own here: a `dryRun` that is overlooked would delete.
-    Query::only(&request.query, &[])?;
+    Query::of(request)?;
+    let key = idempotency_key(request)?;
     must_be_plain(request)?;
     let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
     let verified = app.engine.verify(admitted, body)?;
@@ -89,8 +94,10 @@ pub(crate) async fn delete<L: EventLog, P: PoolStore>(
         Problem::with(Code::InvalidItemId, "the item id in the path is not UTF-8")
     })?;
     let id = ItemId::new(id).map_err(ShapeError::ItemId)?;
-    let receipt = app.engine.record_deletion(verified, id, request.id);
-    let receipt = receipt.await?;
+    let deletion = app
+        .engine
+        .record_deletion(verified, id, key.as_ref(), request.id);
+    let receipt = deletion.await?;
     let mut json = String::from(r#"{"status":"accepted","itemId":"#);
     push_string(&mut json, receipt.item_id.as_str());
     json.push('}');
@@ -121,6 +128,18 @@ fn proof(request: &Request) -> Proof<'_> {
     Proof {
         authorization: request.header(header::AUTHORIZATION),
         headers: request,
+    }
+}
+
+/// What the sender calls the request by, if it does.
+fn idempotency_key(request: &Request) -> Result<Option<IdempotencyKey>, Problem> {
+    let invalid = |detail: String| Problem::with(Code::InvalidParameter, detail);
+    match request.header(IDEMPOTENCY_KEY) {
+        Header::Absent => Ok(None),
+        Header::Repeated => Err(invalid("Idempotency-Key is sent twice".into())),
+        Header::One(value) => IdempotencyKey::parse(value)
+            .map(Some)
+            .map_err(|error| invalid(error.to_string())),
     }
 }
 

@@ -15,6 +15,7 @@ mod history;
 mod hooks;
 mod ingest;
 mod metrics;
+mod openapi;
 mod ops;
 mod pages;
 mod past;

@@ -1,8 +1,14 @@
 //! Which path means what. Segments are compared as sent: no decoding, no trailing slashes, no aliases.
 
+mod table;
+
 use std::fmt;
 
 use hookpool_core::position::Position;
+
+#[cfg(test)]
+pub(crate) use table::ALL;
+pub(crate) use table::{HOOK, Row};
 
 /// A path of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +58,7 @@ pub(crate) enum Route<'a> {
         stream: &'a str,
         route: GenerationsRoute<'a>,
     },
+    OpenApi,
     Healthz,
     Readyz,
     Metrics,
@@ -116,6 +123,7 @@ impl<'a> Route<'a> {
             ["healthz"] => Self::Healthz,
             ["readyz"] => Self::Readyz,
             ["metrics"] => Self::Metrics,
+            ["api", "openapi.json"] => Self::OpenApi,
             ["api", "webhook", stream] => Self::Webhook {
                 stream: name(stream)?,
             },
@@ -147,16 +155,28 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// The methods that the path takes.
-    pub(crate) fn methods(&self) -> &'static [&'static str] {
+    /// What the path takes.
+    pub(crate) fn row(&self) -> &'static Row {
         match self {
-            Self::Webhook { .. } | Self::Tickets => &["POST"],
-            Self::Hook { .. } => &["OPTIONS", "POST"],
-            Self::Admin(route) => route.methods(),
-            Self::Generations { route, .. } => route.methods(),
-            // Readers read, connectors delete.
-            Self::Item { .. } => &["GET", "HEAD", "DELETE"],
-            _ => &["GET", "HEAD"],
+            Self::Webhook { .. } => table::WEBHOOK,
+            Self::Hook { .. } => HOOK,
+            Self::Streams => table::STREAMS,
+            Self::Stream { .. } => table::STREAM,
+            Self::Items { .. } => table::ITEMS,
+            Self::Item { .. } => table::ITEM,
+            Self::History { .. } => table::HISTORY,
+            Self::Diff { .. } => table::DIFF,
+            Self::Log { .. } => table::LOG,
+            Self::LogEvent { .. } => table::LOG_EVENT,
+            Self::Changes { .. } => table::CHANGES,
+            Self::AllChanges => table::ALL_CHANGES,
+            Self::Tickets => table::TICKETS,
+            Self::Admin(route) => route.row(),
+            Self::Generations { route, .. } => route.row(),
+            Self::OpenApi => table::OPENAPI,
+            Self::Healthz => table::HEALTHZ,
+            Self::Readyz => table::READYZ,
+            Self::Metrics => table::METRICS,
         }
     }
 }
@@ -208,25 +228,23 @@ impl<'a> AdminRoute<'a> {
         })
     }
 
-    /// The query parameters that the path takes.
-    pub(crate) fn parameters(&self) -> &'static [&'static str] {
+    fn row(self) -> &'static Row {
         match self {
-            Self::Export => &["after", "until", "stream", "format"],
-            Self::Blocks => &["log", "after"],
-            _ => &[],
-        }
-    }
-
-    fn methods(&self) -> &'static [&'static str] {
-        match self {
-            Self::Connectors | Self::Readers => &["GET", "HEAD", "POST"],
-            Self::Connector { .. } => &["GET", "HEAD", "PATCH"],
-            Self::Followers | Self::Head | Self::Export | Self::Blocks => &["GET", "HEAD"],
-            Self::RotateKey { .. }
-            | Self::RotateSigningKey { .. }
-            | Self::RotateHook { .. }
-            | Self::Enable { .. } => &["POST"],
-            Self::Key { .. } | Self::Hook { .. } | Self::Reader { .. } => &["DELETE"],
+            Self::Connectors => table::CONNECTORS,
+            Self::Connector { .. } => table::CONNECTOR,
+            Self::RotateKey { .. } => table::ROTATE_KEY,
+            Self::RotateSigningKey { .. } => table::ROTATE_SIGNING_KEY,
+            Self::RotateHook { .. } => table::ROTATE_HOOK,
+            Self::Key { .. } => table::KEY,
+            Self::Hook { .. } => table::REVOKE_HOOK,
+            Self::Enable { enabled: true, .. } => table::ENABLE,
+            Self::Enable { enabled: false, .. } => table::DISABLE,
+            Self::Followers => table::FOLLOWERS,
+            Self::Readers => table::READERS,
+            Self::Reader { .. } => table::READER,
+            Self::Head => table::HEAD,
+            Self::Export => table::EXPORT,
+            Self::Blocks => table::BLOCKS,
         }
     }
 }
@@ -265,13 +283,22 @@ impl<'a> GenerationsRoute<'a> {
         Some(Self::Act { id, act })
     }
 
-    fn methods(&self) -> &'static [&'static str] {
+    fn row(self) -> &'static Row {
         match self {
-            Self::Projection => &["GET", "HEAD", "PUT"],
-            Self::Rebuilds => &["GET", "HEAD", "POST"],
-            Self::Rebuild { .. } | Self::Diff { .. } | Self::Quarantine => &["GET", "HEAD"],
-            Self::Retention => &["GET", "HEAD", "PUT", "DELETE"],
-            Self::Act { .. } | Self::Rollback | Self::Release => &["POST"],
+            Self::Projection => table::PROJECTION,
+            Self::Rebuilds => table::REBUILDS,
+            Self::Rebuild { .. } => table::REBUILD,
+            Self::Diff { .. } => table::REBUILD_DIFF,
+            Self::Act { act, .. } => match act {
+                RebuildAct::Promote => table::PROMOTE,
+                RebuildAct::Cancel => table::CANCEL,
+                RebuildAct::Pause => table::PAUSE,
+                RebuildAct::Resume => table::RESUME,
+            },
+            Self::Rollback => table::ROLLBACK,
+            Self::Release => table::RELEASE,
+            Self::Quarantine => table::QUARANTINE,
+            Self::Retention => table::RETENTION,
         }
     }
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::{
     event::RequestId,
-    fold::{Field, History, Item, Source},
+    fold::{Field, History, Item, Positions, Source},
     json::Kind,
     name::ConnectorName,
     position::Position,
@@ -34,6 +34,7 @@ const ITEM_CONFIG: bincode::config::Configuration<
 struct StoredItem<'a> {
     position: u64,
     order: Option<String>,
+    /// Each as its distance from the one before: small numbers take one byte.
     recent: Vec<u64>,
     sources: Vec<StoredSource<'a>>,
     fields: Vec<StoredField<'a>>,
@@ -80,7 +81,7 @@ pub fn encode_item(item: &Item) -> Vec<u8> {
 #[must_use]
 pub fn encode_history(history: &History) -> Vec<u8> {
     let stored = StoredHistory {
-        positions: steps(&history.positions),
+        positions: history.positions.steps().collect(),
         after: StoredItem::of(&history.after),
     };
     sealed(stored, StoredDeletion::of(&history.after))
@@ -103,7 +104,7 @@ pub fn decode_history(bytes: &[u8]) -> Result<History, ItemError> {
     let (stored, deletion): (StoredHistory<'_>, _) = opened(bytes)?;
     let history = || {
         Some(History {
-            positions: positions(&stored.positions)?,
+            positions: Positions::from_steps(&stored.positions)?,
             after: stored.after.into_item(deletion)?,
         })
     };
@@ -157,24 +158,6 @@ fn decoded<'a, T: bincode::BorrowDecode<'a, ()>>(
     Ok((value, bytes.get(read..).unwrap_or_default()))
 }
 
-/// Each position as its distance from the one before: small numbers take one byte.
-fn steps(positions: &[Position]) -> Vec<u64> {
-    let before = std::iter::once(Position::ZERO).chain(positions.iter().copied());
-    let steps = positions.iter().zip(before);
-    steps
-        .map(|(position, before)| position.0 - before.0)
-        .collect()
-}
-
-fn positions(steps: &[u64]) -> Option<Vec<Position>> {
-    let next = |at: &mut u64, step: &u64| {
-        *at = at.checked_add(*step)?;
-        Some(Position(*at))
-    };
-    let positions: Vec<_> = steps.iter().scan(0, next).collect();
-    (positions.len() == steps.len()).then_some(positions)
-}
-
 impl<'a> StoredItem<'a> {
     fn of(item: &'a Item) -> Self {
         let mut sources = BTreeMap::new();
@@ -194,7 +177,7 @@ impl<'a> StoredItem<'a> {
         Self {
             position: item.position.0,
             order: item.order.as_ref().map(Order::to_stored),
-            recent: steps(&item.recent),
+            recent: item.recent.steps().collect(),
             sources: sources
                 .values()
                 .map(|source| StoredSource::of(source))
@@ -241,7 +224,7 @@ impl StoredItem<'_> {
             Some(text) => Some(Order::from_stored(text)?),
             None => None,
         };
-        let recent = positions(&self.recent)?;
+        let recent = Positions::from_steps(&self.recent)?;
         let item = Item::new(Position(self.position), order, recent, fields);
         Some(match deletion {
             None => item,
@@ -292,13 +275,18 @@ mod tests {
     fn a_deleted_item_and_one_that_came_back_are_read_back() {
         let there = folded(&[r#"{"a":1}"#, "{}"]);
         for item in [
-            Item::new(Position(2), None, vec![Position(2)], Vec::new())
-                .deleted_at(Position(2), false),
+            Item::new(
+                Position(2),
+                None,
+                Positions::from_iter([Position(2)]),
+                Vec::new(),
+            )
+            .deleted_at(Position(2), false),
             there.clone().deleted_at(Position(1), true),
         ] {
             assert_eq!(decode_item(&encode_item(&item)), Ok(item.clone()));
             let history = History {
-                positions: vec![Position(1)],
+                positions: Positions::from_iter([Position(1)]),
                 after: item,
             };
             assert_eq!(decode_history(&encode_history(&history)), Ok(history));
@@ -312,7 +300,7 @@ mod tests {
         after.order = Some(Order::Text("v1".into()));
         after.recent.clear();
         let history = History {
-            positions: vec![Position(1), Position(300), Position(u64::MAX)],
+            positions: [1, 300, u64::MAX].map(Position).into_iter().collect(),
             after,
         };
         assert_eq!(decode_history(&encode_history(&history)), Ok(history));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hookpool_core::{
     difference::DifferenceSum,
-    fold::{History, Item, Note},
+    fold::{History, Item, Note, Positions},
     json,
     name::ItemId,
     position::{Epoch, Generation, Position},
@@ -222,7 +222,7 @@ fn with_deleted(position: u64, there: &[&str], deleted: &[&str]) -> PoolChanges 
 }
 
 fn tombstone(position: u64) -> Item {
-    let recent = vec![Position(position)];
+    let recent = Positions::from_iter([Position(position)]);
     Item::new(Position(position), None, recent, Vec::new()).deleted_at(Position(position), false)
 }
 
@@ -455,7 +455,7 @@ pub fn dropped_history_goes_with_the_commit_that_replaces_it<F: PoolFixture>(fix
     let pool = fixture.create();
     let sales = sample::stream("sales");
     let history = |last: u64, value: &str| History {
-        positions: vec![Position(last)],
+        positions: [Position(last)].into_iter().collect(),
         after: item(last, value),
     };
     let mut before = changes("sales", 1, 400, &["a", "ab"]);
@@ -525,7 +525,7 @@ pub fn a_removed_generation_leaves_nothing_and_others_stay<F: PoolFixture>(fixtu
     gone.histories = vec![(
         id("a"),
         History {
-            positions: vec![Position(9)],
+            positions: [Position(9)].into_iter().collect(),
             after: item(9, "a"),
         },
     )];
