@@ -373,7 +373,17 @@ impl Connector {
         self.delivery_to(&self.target(), body)
     }
 
-    /// The same with another request target, for query parameters.
+    /// A deletion of an item; signed if the connector is.
+    pub(crate) fn deletion(&self, item: &str) -> Request {
+        let target = format!("/api/streams/{}/items/{}", self.stream, percent(item));
+        let request = Request::new("DELETE", &target).bearer(&self.ingest_key);
+        match &self.signing_key {
+            Some(key) => signed(request, key, &now_s().to_string(), b""),
+            None => request,
+        }
+    }
+
+    /// A delivery with another request target, for query parameters.
     pub(crate) fn delivery_to(&self, target: &str, body: &[u8]) -> Request {
         let request = Request::post(target).bearer(&self.ingest_key);
         match &self.signing_key {

@@ -18,6 +18,7 @@ mod consumers;
 mod corpus;
 mod cors;
 mod deadlines;
+mod deletions;
 mod demo;
 mod examples;
 mod flips;

@@ -23,6 +23,7 @@ mod problem;
 mod query;
 mod read;
 mod refusal;
+mod rehearsal;
 mod render;
 mod retention;
 mod route;

@@ -192,6 +192,7 @@ impl From<ShapeError> for Problem {
                 Self::with(Code::InvalidPayload, format!("{reason} at byte {offset}"))
             }
             ShapeError::ItemId(error) => Self::with(Code::InvalidItemId, error.to_string()),
+            ShapeError::DeletionBody => Self::with(Code::InvalidPayload, "a deletion has no body"),
         }
     }
 }
