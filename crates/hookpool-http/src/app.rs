@@ -19,14 +19,17 @@ use warp::{
 
 use crate::{
     admin, body, changes,
+    failures::Failures,
     followers::Followers,
     generations, hooks, ingest,
     metrics::Metrics,
     ops,
     pages::PageChains,
     past,
+    peer::{Network, Peer},
     problem::{Code, Problem},
     read,
+    refusals::{self, Seen},
     route::Route,
     viewer::{self, Tickets},
 };
@@ -42,6 +45,10 @@ pub struct Settings {
     pub public_url: String,
     /// Origins whose pages may read, each as browsers send it: `https://app.example.com`.
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed whom they speak for.
+    pub trusted_proxies: Vec<Network>,
+    /// How often in a minute an address may show what is no key.
+    pub failures_per_minute: u32,
 }
 
 /// What every handler may use.
@@ -52,6 +59,7 @@ pub(crate) struct App<L, P: PoolStore> {
     pub(crate) metrics: Metrics,
     pub(crate) tickets: Tickets,
     pub(crate) followers: Arc<Followers>,
+    pub(crate) failures: Failures,
 }
 
 /// A request without its body.
@@ -61,6 +69,10 @@ pub(crate) struct Request {
     pub(crate) query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) id: RequestId,
+    /// Where it came from, if it came over a connection.
+    pub(crate) peer: Option<Peer>,
+    /// What was read of it.
+    pub(crate) seen: Seen,
 }
 
 impl Request {
@@ -153,9 +165,11 @@ pub fn routes<L: EventLog, P: PoolStore>(
     engine: Arc<Engine<L, P>>,
     settings: Settings,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static {
+    let failures = Failures::new(settings.failures_per_minute);
     let app = Arc::new(App {
         engine,
         settings,
+        failures,
         pages: PageChains::default(),
         metrics: Metrics::default(),
         tickets: Tickets::default(),
@@ -166,9 +180,10 @@ pub fn routes<L: EventLog, P: PoolStore>(
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional())
         .and(warp::body::stream())
         .then(
-            move |method, path: warp::path::FullPath, query, headers, body| {
+            move |method, path: warp::path::FullPath, query, headers, peer, body| {
                 let app = Arc::clone(&app);
                 let path = path.as_str().to_owned();
                 async move {
@@ -181,6 +196,8 @@ pub fn routes<L: EventLog, P: PoolStore>(
                             query,
                             headers,
                             id,
+                            peer,
+                            seen: Seen::default(),
                         },
                         body,
                     )
@@ -199,7 +216,12 @@ async fn answer<L: EventLog, P: PoolStore>(
     let mut response = match handle(app, &request, body.as_mut()).await {
         Ok(response) => response,
         Err(problem) => {
-            body::discard(&request, body, app.settings.body_bytes).await;
+            let (problem, refusal) = refusals::judge(app, &request, problem);
+            let wanted = refusal.as_ref().is_some_and(|it| it.wants_body(&request));
+            let rest = body::discard(&request, body, app.settings.body_bytes, wanted).await;
+            if let Some(refusal) = refusal {
+                refusal.note(app, &request, &problem, rest);
+            }
             problem.into_response(request.id)
         }
     };
@@ -283,6 +305,8 @@ mod tests {
             query,
             headers,
             id: RequestId([0; 16]),
+            peer: None,
+            seen: Seen::default(),
         };
         request.best_of(&["text/event-stream", "application/x-ndjson"])
     }

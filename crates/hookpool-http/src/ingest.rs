@@ -14,7 +14,7 @@ use warp::{
 
 use crate::{
     app::{App, Request, set},
-    body,
+    body, pace,
     problem::{Code, Problem},
     query::Query,
     render::{json_response, push_string, text_response},
@@ -53,16 +53,31 @@ pub(crate) async fn take<L: EventLog, P: PoolStore>(
         ));
     }
     must_be_plain(request)?;
-    let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
+    let limit = admitted
+        .connector()
+        .limits
+        .body_bytes_of(app.settings.body_bytes);
+    if limit < app.settings.body_bytes {
+        body::must_fit(request, limit)?;
+    }
+    request.seen.begin();
+    let body = body::capped(body, limit, app.settings.body_timeout).await?;
+    request.seen.body(&body);
     let verified = app.engine.verify(admitted, body)?;
     if let Some(challenge) = verified.challenge() {
         return Ok(text_response(challenge));
     }
-    let receipt = app
+    let pace = app.engine.pace(verified.connector(), 1)?;
+    let recorded = app
         .engine
         .record(verified, id_field.as_ref(), request.id)
-        .await?;
-    Ok(accepted(&receipt))
+        .await;
+    pace::told(
+        pace,
+        recorded
+            .map(|receipt| accepted(&receipt))
+            .map_err(Problem::from),
+    )
 }
 
 fn proof(request: &Request) -> Proof<'_> {

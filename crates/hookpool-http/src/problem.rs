@@ -1,8 +1,8 @@
 //! The one table from errors to what a client is told (RFC 9457). Nothing here echoes input.
 
 use hookpool_core::{
-    event::RequestId, json::JsonError, plan::PlanError, registry::RegistryError, shape::ShapeError,
-    verify::VerifyError,
+    event::RequestId, json::JsonError, plan::PlanError, registry::RegistryError, rejection::Reason,
+    shape::ShapeError, verify::VerifyError,
 };
 use hookpool_engine::{
     AcceptError, appender::QueueError, control::ControlError, follow::FollowError,
@@ -22,6 +22,7 @@ pub(crate) enum Code {
     InvalidPayload,
     InvalidItemId,
     InvalidParameter,
+    TooManyFields,
     Unauthorized,
     SignatureInvalid,
     TimestampOutOfRange,
@@ -37,6 +38,8 @@ pub(crate) enum Code {
     PreconditionRequired,
     PayloadTooLarge,
     UnsupportedEncoding,
+    RateLimited,
+    TooManyFailures,
     Internal,
     Unavailable,
     NotYetApplied,
@@ -60,6 +63,11 @@ impl Code {
                 StatusCode::BAD_REQUEST,
                 "INVALID_PARAMETER",
                 "A parameter is malformed or not known here.",
+            ),
+            Self::TooManyFields => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "TOO_MANY_FIELDS",
+                "An event has more top-level properties than the connector may send.",
             ),
             Self::Unauthorized => (
                 StatusCode::UNAUTHORIZED,
@@ -136,6 +144,16 @@ impl Code {
                 "UNSUPPORTED_ENCODING",
                 "Compressed bodies are not read.",
             ),
+            Self::RateLimited => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "RATE_LIMITED",
+                "The connector sends more events than it may.",
+            ),
+            Self::TooManyFailures => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "TOO_MANY_FAILURES",
+                "Too many requests without a valid key came from this address.",
+            ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "INTERNAL",
@@ -153,6 +171,42 @@ impl Code {
             ),
         }
     }
+
+    /// Whether it refuses a delivery, which its sender could change: by itself, or for what is wrong with its credential (`Some(None)`).
+    pub(crate) fn refusal(self) -> Option<Option<Reason>> {
+        match self {
+            Self::Unauthorized => Some(None),
+            Self::SignatureInvalid => Some(Some(Reason::Signature)),
+            Self::TimestampOutOfRange => Some(Some(Reason::Timestamp)),
+            Self::InvalidPayload => Some(Some(Reason::InvalidPayload)),
+            Self::InvalidItemId => Some(Some(Reason::InvalidItemId)),
+            Self::InvalidParameter => Some(Some(Reason::InvalidParameter)),
+            Self::TooManyFields => Some(Some(Reason::TooManyFields)),
+            Self::BodyTimeout => Some(Some(Reason::BodyTimeout)),
+            Self::PayloadTooLarge => Some(Some(Reason::PayloadTooLarge)),
+            Self::UnsupportedEncoding => Some(Some(Reason::UnsupportedEncoding)),
+            Self::RateLimited => Some(Some(Reason::RateLimited)),
+            Self::Conflict | Self::PreconditionFailed | Self::PreconditionRequired => {
+                Some(Some(Reason::Other))
+            }
+            // No delivery, or nothing that its sender did.
+            Self::TooManyFailures
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::NotAcceptable
+            | Self::NotReady
+            | Self::PageExpired
+            | Self::BeforeRetention
+            | Self::Internal
+            | Self::Unavailable
+            | Self::NotYetApplied => None,
+        }
+    }
+
+    /// Its stable name.
+    pub(crate) fn name(self) -> &'static str {
+        self.row().1
+    }
 }
 
 /// What a client is told instead of an answer.
@@ -160,7 +214,7 @@ impl Code {
 pub(crate) struct Problem {
     code: Code,
     detail: Option<String>,
-    header: Option<(HeaderName, String)>,
+    headers: Vec<(HeaderName, String)>,
 }
 
 impl From<Code> for Problem {
@@ -175,7 +229,7 @@ impl From<Code> for Problem {
         Self {
             code,
             detail: None,
-            header,
+            headers: header.into_iter().collect(),
         }
     }
 }
@@ -191,9 +245,35 @@ impl Problem {
 
     pub(crate) fn method_not_allowed(allowed: &[&str]) -> Self {
         Self {
-            header: Some((header::ALLOW, allowed.join(", "))),
+            headers: vec![(header::ALLOW, allowed.join(", "))],
             ..Code::MethodNotAllowed.into()
         }
+    }
+
+    /// Not before so many seconds.
+    pub(crate) fn wait(code: Code, seconds: u64) -> Self {
+        Self {
+            headers: vec![(header::RETRY_AFTER, seconds.to_string())],
+            ..code.into()
+        }
+    }
+
+    /// With another header.
+    pub(crate) fn header(mut self, name: HeaderName, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.code.row().0
+    }
+
+    pub(crate) fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 
     /// The document, with the status and header that go with it.
@@ -216,7 +296,7 @@ impl Problem {
             header::CONTENT_TYPE,
             "application/problem+json",
         );
-        if let Some((name, value)) = self.header {
+        for (name, value) in self.headers {
             set(&mut response, name, &value);
         }
         response
@@ -252,6 +332,10 @@ impl From<ShapeError> for Problem {
                 Self::with(Code::InvalidPayload, format!("{reason} at byte {offset}"))
             }
             ShapeError::ItemId(error) => Self::with(Code::InvalidItemId, error.to_string()),
+            ShapeError::TooManyFields(limit) => Self::with(
+                Code::TooManyFields,
+                format!("the limit of the connector is {limit}"),
+            ),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hookpool_core::position::Position;
+use hookpool_core::{event::RequestId, position::Position};
 
 /// A path of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,10 @@ pub(crate) enum AdminRoute<'a> {
     Followers,
     Readers,
     Reader { name: &'a str },
+    Rejections,
+    Rejection { id: RequestId },
+    RetryRejection { id: RequestId },
+    RetryRejections,
     Head,
     Export,
     Blocks,
@@ -180,6 +184,9 @@ impl<'a> AdminRoute<'a> {
             ["followers"] => Self::Followers,
             ["readers"] => Self::Readers,
             ["readers", one] => Self::Reader { name: name(one)? },
+            ["rejections"] => Self::Rejections,
+            ["rejections:retry"] => Self::RetryRejections,
+            ["rejections", one] => Self::rejection(one)?,
             ["head"] => Self::Head,
             ["export"] => Self::Export,
             ["blocks"] => Self::Blocks,
@@ -206,11 +213,21 @@ impl<'a> AdminRoute<'a> {
         })
     }
 
+    fn rejection(segment: &str) -> Option<Self> {
+        match segment.split_once(':') {
+            None => RequestId::parse(segment).map(|id| Self::Rejection { id }),
+            Some((id, "retry")) => RequestId::parse(id).map(|id| Self::RetryRejection { id }),
+            Some(_) => None,
+        }
+    }
+
     /// The query parameters that the path takes.
     pub(crate) fn parameters(&self) -> &'static [&'static str] {
         match self {
             Self::Export => &["after", "until", "stream", "format"],
             Self::Blocks => &["log", "after"],
+            Self::Rejections => &["connector", "reason", "after", "limit"],
+            Self::RetryRejections => &["connector"],
             _ => &[],
         }
     }
@@ -219,11 +236,18 @@ impl<'a> AdminRoute<'a> {
         match self {
             Self::Connectors | Self::Readers => &["GET", "HEAD", "POST"],
             Self::Connector { .. } => &["GET", "HEAD", "PATCH"],
-            Self::Followers | Self::Head | Self::Export | Self::Blocks => &["GET", "HEAD"],
+            Self::Followers
+            | Self::Head
+            | Self::Export
+            | Self::Blocks
+            | Self::Rejections
+            | Self::Rejection { .. } => &["GET", "HEAD"],
             Self::RotateKey { .. }
             | Self::RotateSigningKey { .. }
             | Self::RotateHook { .. }
-            | Self::Enable { .. } => &["POST"],
+            | Self::Enable { .. }
+            | Self::RetryRejection { .. }
+            | Self::RetryRejections => &["POST"],
             Self::Key { .. } | Self::Hook { .. } | Self::Reader { .. } => &["DELETE"],
         }
     }

@@ -25,6 +25,8 @@ use tokio_rustls::rustls::{
 };
 use warp::{Filter, Rejection, reply::Response};
 
+use crate::peer::{Peer, WithPeer};
+
 /// What one server may take.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -113,12 +115,12 @@ pub async fn serve(
             accepted = accept(&listener, &free) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
+            Ok((stream, peer, place)) => {
                 let (server, watcher, mut cutting) =
                     (Arc::clone(&server), graceful.watcher(), cutting.clone());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = server.connection(stream, watcher) => {}
+                        () = server.connection(stream, peer, watcher) => {}
                         _ = cutting.changed() => {}
                     }
                     drop(place);
@@ -155,15 +157,15 @@ fn http(limits: &Limits) -> http1::Builder {
 async fn accept(
     listener: &TcpListener,
     free: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
     // A place first: what can't be served is left in the kernel's queue.
     let place = Arc::clone(free)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, address) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, Peer(address.ip()), place))
 }
 
 /// Has the kernel notice a peer that vanished without a word: one that owes an acknowledgement, or that has nothing to say.
@@ -191,7 +193,7 @@ impl<F> Server<F>
 where
     F: Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static,
 {
-    async fn connection(&self, stream: TcpStream, watcher: Watcher) {
+    async fn connection(&self, stream: TcpStream, peer: Peer, watcher: Watcher) {
         let begun = async {
             end_if_vanished(&stream, self.patience.write)?;
             stream.readable().await?;
@@ -201,8 +203,8 @@ where
             }
         };
         match tokio::time::timeout(self.patience.head, begun).await {
-            Ok(Ok(Either::Left(stream))) => self.http(stream, watcher).await,
-            Ok(Ok(Either::Right(stream))) => self.http(stream, watcher).await,
+            Ok(Ok(Either::Left(stream))) => self.http(stream, peer, watcher).await,
+            Ok(Ok(Either::Right(stream))) => self.http(stream, peer, watcher).await,
             Ok(Err(error)) => tracing::debug!(%error, "a connection could not begin"),
             Err(_) => tracing::debug!("a connection did not begin in time"),
         }
@@ -211,9 +213,11 @@ where
     async fn http(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
         watcher: Watcher,
     ) {
         let service = TowerToHyperService::new(warp::service(self.routes.clone()));
+        let service = WithPeer { service, peer };
         let (stream, service) = timed(stream, service, self.patience);
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         // Clients that leave, are slow or talk nonsense are everyday.

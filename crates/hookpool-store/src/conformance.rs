@@ -5,6 +5,7 @@
 
 mod blocks;
 mod drops;
+mod rejections;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -22,6 +23,7 @@ use crate::{
 
 pub use blocks::*;
 pub use drops::*;
+pub use rejections::*;
 
 /// Makes logs to be tested.
 pub trait LogFixture {
