@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hookpool_core::{
-    event::{NewEvent, Op, RequestId},
+    event::{NewEvent, Op, Request, RequestId},
     name::{ConnectorName, ItemId, StreamName},
     position::{Epoch, Position},
     time::Timestamp,
@@ -35,6 +35,7 @@ fn event() -> NewEvent {
         connector: ConnectorName::new("bench").unwrap(),
         request_id: RequestId([1; 16]),
         dedupe: None,
+        idempotency: None,
         body: Bytes::from_static(BODY),
     }
 }
@@ -78,7 +79,7 @@ fn append(criterion: &mut Criterion) {
                         let appender = Arc::clone(&appender);
                         tasks.spawn(async move {
                             for _ in 0..EACH {
-                                appender.append(event()).await.unwrap();
+                                appender.append(event().into()).await.unwrap();
                             }
                         });
                     }
@@ -101,7 +102,9 @@ fn replay(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&folder.path().join("log"));
     for _ in 0..EVENTS / 100 {
-        runtime.block_on(log.append(vec![event(); 100])).unwrap();
+        runtime
+            .block_on(log.append(Request::each(vec![event(); 100])))
+            .unwrap();
     }
     let mut group = criterion.benchmark_group("replay");
     group

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use hookpool_core::{
     control::ControlChange,
     cursor::Cursor,
-    event::{Event, NewEvent, Op, RequestId},
+    event::{Event, NewEvent, Op, Request, RequestId},
     key::KeyId,
     name::{ConnectorName, ItemId, StreamName},
     position::{Epoch, Generation},
@@ -130,7 +130,7 @@ async fn fill(dir: &Path, events: u64, items: u64) {
             .map(|n| event(n, items))
             .collect();
         n += batch.len() as u64;
-        log.append(batch).await.unwrap();
+        log.append(Request::each(batch)).await.unwrap();
     }
 }
 
@@ -151,6 +151,7 @@ fn event(n: u64, items: u64) -> NewEvent {
         connector: ConnectorName::new("bench").unwrap(),
         request_id: RequestId(u128::from(n).to_le_bytes()),
         dedupe: None,
+        idempotency: None,
         body: Bytes::from(body),
     }
 }

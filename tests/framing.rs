@@ -74,6 +74,7 @@ fn encoded(delivery: &Delivery, position: u64) -> (Cursor, Vec<u8>) {
             connector: ConnectorName::new("till").unwrap(),
             request_id: RequestId([0; 16]),
             dedupe: None,
+            idempotency: None,
             body: Bytes::copy_from_slice(delivery.body.as_bytes()),
         },
     };

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use hookpool_client::{Operator, Rebuild, Secret};
 use hookpool_core::{
-    event::{NewEvent, Op, RequestId},
+    event::{NewEvent, Op, Request, RequestId},
     name::{ConnectorName, ItemId, StreamName},
     position::Epoch,
     time::Timestamp,
@@ -155,7 +155,7 @@ async fn fill(log: &Path, events: u64) {
     while n < events {
         let batch: Vec<_> = (n..events.min(n + 1_024)).map(event).collect();
         n += batch.len() as u64;
-        log.append(batch).await.unwrap();
+        log.append(Request::each(batch)).await.unwrap();
     }
 }
 
@@ -176,6 +176,7 @@ fn event(n: u64) -> NewEvent {
         connector: ConnectorName::new("past").unwrap(),
         request_id: RequestId(u128::from(n).to_le_bytes()),
         dedupe: None,
+        idempotency: None,
         body: Bytes::from(body),
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod program;
 pub(crate) mod projection;
 pub(crate) mod server;
 pub(crate) mod shared;
+pub(crate) mod signer;
 pub(crate) mod sse;
 pub(crate) mod terminal;
 

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use hookpool_core::event::Request;
 use hookpool_store::EventLog;
 
 use crate::{
@@ -91,12 +92,14 @@ async fn fill(log: &Log, others: u64) {
                 let id = format!("i{}", n % 1_000);
                 event(stream, &id, n, format!(r#"{{"id":"{id}","n":{n}}}"#))
             });
-            log.append(block.collect()).await.unwrap();
+            log.append(Request::each(block)).await.unwrap();
             left -= events;
         }
         let id = format!("i{}", small % 10);
         let body = format!(r#"{{"id":"{id}","n":{small}}}"#);
-        let outcome = log.append(vec![event(SMALL, &id, n, body)]).await;
+        let outcome = log
+            .append(Request::each([event(SMALL, &id, n, body)]))
+            .await;
         outcome.unwrap();
     }
 }

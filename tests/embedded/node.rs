@@ -170,6 +170,7 @@ pub(crate) fn event(stream: &str, item: &str, n: u64, body: String) -> NewEvent 
         connector: ConnectorName::new(stream).unwrap(),
         request_id: RequestId(u128::from(n).to_le_bytes()),
         dedupe: None,
+        idempotency: None,
         body: Bytes::from(body),
     }
 }

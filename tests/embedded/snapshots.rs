@@ -14,6 +14,7 @@ use std::{
 };
 
 use hookpool_core::{
+    event::Request,
     fold::Item,
     name::StreamName,
     position::{Generation, Position},
@@ -103,7 +104,7 @@ async fn append(log: &Log, stamp: u64) {
         event(STREAM, &id, stamp, body)
     };
     let before = log.head();
-    let outcomes = log.append((0..ITEMS).map(stamped).collect()).await;
+    let outcomes = log.append(Request::each((0..ITEMS).map(stamped))).await;
     assert_eq!(outcomes.unwrap().len() as u64, ITEMS);
     if stamp.is_multiple_of(100) {
         let blocks = log.blocks(before, 1).await.unwrap();

@@ -1,6 +1,7 @@
 //! The followers in `examples/`, run as files against the real server, through a proxy that cuts and over a change of rules.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::common::fold::{Object, Pool, as_served};
-use crate::common::program::{command, lines, repository, tool};
+use crate::common::program::{command, lines, repository, signal, tool};
 use crate::common::server::{Data, Server, position};
 use crate::common::{eventually, seeded};
 use crate::selected::expected;
@@ -76,10 +77,15 @@ fn drop_a_field(server: &Server) {
 }
 
 /// Every copy that an example prints is what the log says; the last one, under other rules, what the server serves.
-fn hold_to_the_log(test: &str, mut example: Command) {
+fn hold_to_the_log(test: &str, example: Command) {
+    hold_to_the_log_of(test, example, &[]);
+}
+
+/// The same, of a server with these settings.
+fn hold_to_the_log_of(test: &str, mut example: Command, settings: &[(&str, &str)]) {
     let mut random = seeded(test);
     let data = Data::new();
-    let server = data.serve();
+    let server = Server::try_start_with(data.path(), settings).unwrap();
     let connector = server.add_connector(STREAM, false);
     let post = |n: usize| {
         let body = format!(
@@ -117,8 +123,10 @@ fn hold_to_the_log(test: &str, mut example: Command) {
     {
         copies.push(next().unwrap());
     }
-    let _ = child.kill();
-    child.wait().unwrap();
+    // By a signal that it can hear: one of them has to end a browser first.
+    signal("TERM", child.id());
+    let ended = || child.try_wait().unwrap();
+    eventually("the example ends", Duration::from_secs(30), ended);
 
     let log = server.log(STREAM);
     for copy in copies.iter().filter(|copy| copy.generation == 1) {
@@ -159,4 +167,21 @@ fn the_python_follower_keeps_an_exact_copy() {
 fn the_rust_follower_keeps_an_exact_copy() {
     let folder = Path::new(env!("CARGO_BIN_EXE_hookpool")).parent().unwrap();
     hold_to_the_log("example-rust", command(folder.join("examples/follower")));
+}
+
+#[test]
+#[ignore = "needs chromium and node: tests/run"]
+fn the_page_in_a_browser_keeps_an_exact_copy() {
+    // A server names an origin before a page of it is there: at an address where nobody else takes the port meanwhile.
+    let reserved = TcpListener::bind("127.0.0.2:0").unwrap();
+    let port = reserved.local_addr().unwrap().port().to_string();
+    drop(reserved);
+    let mut node = command(tool("HOOKPOOL_NODE"));
+    node.arg(repository("tests/readers/page.mjs"))
+        .arg(tool("HOOKPOOL_CHROMIUM"))
+        .arg(repository("examples/browser.html"))
+        .args([&port, STREAM]);
+    let origin = format!("http://127.0.0.2:{port}");
+    let settings = [("HOOKPOOL_CORS_ORIGINS", origin.as_str())];
+    hold_to_the_log_of("example-browser", node, &settings);
 }

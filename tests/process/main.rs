@@ -35,6 +35,7 @@ mod rejections;
 mod restart;
 mod retention;
 mod runbook;
+mod schemes;
 mod selected;
 mod sse_readers;
 mod swarm;

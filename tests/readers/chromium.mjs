@@ -5,11 +5,8 @@
 // It is the site that the page belongs to: hands out the page and tickets, which it gets from the server at TICKETS with a key that
 // the browser never sees, and passes the stream on from URL, cut where that is cut. The page opens a stream with a ticket; its own
 // retries end at the used ticket, and it goes on with another and its last id. Ends, with the browser, when its input does.
-import { spawn } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
 import http from 'node:http'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { visit } from './browser.mjs'
 
 const [chromium, url, tickets, key] = process.argv.slice(2)
 
@@ -77,27 +74,7 @@ const site = http.createServer((request, answer) => {
 })
 
 site.listen(0, '127.0.0.1', () => {
-  const profile = mkdtempSync(join(tmpdir(), 'hookpool-chromium-'))
-  const flags = [
-    '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-extensions',
-    `--user-data-dir=${profile}`,
-  ]
-  const home = { ...process.env, HOME: profile, XDG_CONFIG_HOME: profile, XDG_CACHE_HOME: profile }
-  const browser = spawn(chromium, [...flags, `http://127.0.0.1:${site.address().port}/`], { stdio: 'ignore', env: home })
-  browser.on('error', (error) => {
-    console.error(`no browser: ${error.message}`)
-    process.exit(1)
-  })
-  let ending = false
-  browser.on('exit', (code, signal) => {
-    rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 })
-    if (!ending) console.error(`the browser ended: ${code ?? signal}`)
-    process.exit(ending ? 0 : 1)
-  })
+  const end = visit(chromium, `http://127.0.0.1:${site.address().port}/`)
   process.stdin.resume()
-  process.stdin.on('end', () => {
-    ending = true
-    browser.kill('SIGTERM')
-  })
+  process.stdin.on('end', end)
 })

@@ -24,7 +24,7 @@ use crate::{
 ///
 /// A failed try is repeated, with growing waits or after the server's `Retry-After`, if
 /// - the connection was never established, or the server said 503; or
-/// - the delivery is signed, with a timestamp, and no complete answer came.
+/// - the delivery is signed, with a timestamp or an id of its own, and no complete answer came.
 ///
 /// A repeated signed delivery is the very same request, timestamp included. A connector that collapses replays (the default)
 /// answers it with the first answer and no second event, so it is safe even if the first try had arrived. An unsigned delivery
@@ -209,7 +209,7 @@ impl Producer {
         Ok(Delivery {
             body,
             headers,
-            is_known_again: self.scheme.description().timestamp.is_some(),
+            is_known_again: self.scheme.knows_repetitions(),
         })
     }
 

@@ -64,6 +64,17 @@ pub(crate) fn uuid_v7(now: Timestamp, random: &[u8; 10]) -> uuid::Uuid {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct DedupeKey(pub [u8; 16]);
 
+/// What a request said of its own identity: one with the same key is the same request, however it is sent. In the first event of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Of the connector and what its sender named the request by.
+    pub key: DedupeKey,
+    /// Fingerprint of what was asked, where the key must not be used for anything else; `None` where the key alone decides.
+    pub request: Option<[u8; 16]>,
+    /// How many events the request made.
+    pub events: u32,
+}
+
 /// An event that the log has not taken yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
@@ -87,8 +98,44 @@ pub struct NewEvent {
     pub request_id: RequestId,
     /// What makes a repetition known; `None` where each delivery counts.
     pub dedupe: Option<DedupeKey>,
+    /// The identity of the request that begins with this event, if it said one.
+    pub idempotency: Option<Idempotency>,
     /// Exactly the bytes that were posted.
     pub body: Bytes,
+}
+
+/// The events that one request makes: all of them get into the log, or none. What makes a repetition of it known is in the first one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// There is at least one.
+    pub first: NewEvent,
+    /// Most requests make no more.
+    pub rest: Vec<NewEvent>,
+}
+
+impl From<NewEvent> for Request {
+    fn from(first: NewEvent) -> Self {
+        let rest = Vec::new();
+        Self { first, rest }
+    }
+}
+
+impl Request {
+    /// Makes a request of each event.
+    pub fn each(events: impl IntoIterator<Item = NewEvent>) -> Vec<Self> {
+        events.into_iter().map(Self::from).collect()
+    }
+
+    /// Its events, in order.
+    pub fn events(&self) -> impl Iterator<Item = &NewEvent> {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+
+    /// How many they are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        1 + self.rest.len()
+    }
 }
 
 /// An event of the log.

@@ -262,10 +262,11 @@ impl Scheme {
         }
     }
 
-    /// Whether the sender makes the signing key, so that one made here is only good until that is known.
+    /// Whether a connector of this scheme knows the very same request when it comes again.
     #[must_use]
-    pub fn sender_makes_key(&self) -> bool {
-        matches!(self, Self::Stripe | Self::Slack | Self::Shopify)
+    pub fn knows_repetitions(&self) -> bool {
+        let description = self.description();
+        description.timestamp.is_some() || description.delivery.is_some()
     }
 }
 

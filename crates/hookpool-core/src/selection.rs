@@ -255,6 +255,7 @@ mod tests {
                 connector: ConnectorName::new("c").unwrap(),
                 request_id: RequestId([0; 16]),
                 dedupe: None,
+                idempotency: None,
                 body: bytes::Bytes::from_static(body.as_bytes()),
             },
         };

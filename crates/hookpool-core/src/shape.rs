@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::{
-    event::{NewEvent, Op, RequestId, uuid_v7},
+    event::{Idempotency, NewEvent, Op, RequestId, uuid_v7},
     json::{self, Fields, JsonError, Value},
     name::{ItemId, NameError},
     source::Source,
@@ -71,6 +71,12 @@ pub fn shape(
         Some(id) => id,
         None => ItemId::new(uuid_v7(stamp.now, &stamp.random).to_string())?,
     };
+    // The same delivery is the same whatever its body says by now: senders change counters of their own when they try again.
+    let idempotency = verified.delivery(&object.fields).map(|key| Idempotency {
+        key,
+        request: None,
+        events: 1,
+    });
     Ok(NewEvent {
         time: stamp.now,
         stream: connector.stream.clone(),
@@ -82,6 +88,7 @@ pub fn shape(
         connector: connector.name.clone(),
         request_id: stamp.request_id,
         dedupe: *dedupe,
+        idempotency,
         body: body.clone(),
     })
 }

@@ -430,11 +430,11 @@ impl<'a> Entries<'a> {
             macs: Vec::new(),
             timestamp: None,
         };
-        for (n, entry) in header.split(|byte| *byte == separator).enumerate() {
-            if n > SIGNATURES_MAX {
-                return Err(invalid);
-            }
+        for entry in header.split(|byte| *byte == separator) {
             if let Some(entry) = entry.strip_prefix(scheme.prefix.as_bytes()) {
+                if entries.macs.len() == SIGNATURES_MAX {
+                    return Err(invalid);
+                }
                 entries.macs.push(read(entry)?);
             } else if let Some(TimestampAt::Entry(prefix)) = &scheme.timestamp
                 && let Some(digits) = entry.strip_prefix(prefix.as_bytes())

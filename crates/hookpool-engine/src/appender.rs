@@ -13,18 +13,18 @@ use std::{
     time::Duration,
 };
 
-use hookpool_core::event::NewEvent;
+use hookpool_core::event::Request;
 use hookpool_store::{AppendError, Appended, EventLog};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::status::{FailOnPanic, StatusCell};
 
-/// Why an event was not, or perhaps not, appended.
+/// Why a request was not, or perhaps not, appended.
 #[derive(Debug, Clone, Error)]
 pub enum QueueError {
     /// It was not: the queue is full, or the engine is stopping.
-    #[error("queue the event: {0}")]
+    #[error("queue the request: {0}")]
     Refused(&'static str),
     /// Perhaps it was.
     #[error(transparent)]
@@ -36,9 +36,9 @@ pub enum QueueError {
 pub struct Limits {
     /// Bytes of all events that wait or are being written.
     pub queue_bytes: usize,
-    /// Bytes after which a batch takes no more events.
+    /// Bytes after which a batch takes no more requests.
     pub batch_bytes: usize,
-    /// Events in a batch.
+    /// Events after which a batch takes no more requests.
     pub batch_events: usize,
 }
 
@@ -59,7 +59,7 @@ pub struct AppenderStats {
     pub commits: AtomicU64,
     /// Events appended, duplicates not counted.
     pub events: AtomicU64,
-    /// Events that were there before.
+    /// Requests that were there before.
     pub duplicates: AtomicU64,
     /// Bytes that wait or are being written.
     pub queued_bytes: AtomicUsize,
@@ -67,7 +67,7 @@ pub struct AppenderStats {
     pub commit_micros: AtomicU64,
 }
 
-/// Hands events to the one writer.
+/// Hands requests to the one writer.
 #[derive(Debug)]
 pub struct Appender {
     jobs: mpsc::Sender<Job>,
@@ -77,12 +77,12 @@ pub struct Appender {
 
 #[derive(Debug)]
 struct Job {
-    event: NewEvent,
+    request: Request,
     answer: oneshot::Sender<Result<Appended, AppendError>>,
     room: Room,
 }
 
-/// The bytes that an event takes in the queue, given back when it is answered or dropped.
+/// The bytes that a request takes in the queue, given back when it is answered or dropped.
 #[derive(Debug)]
 struct Room {
     bytes: usize,
@@ -131,16 +131,16 @@ impl Appender {
         )
     }
 
-    /// Appends one event and returns when it is durable. Dropping the future loses only the answer.
+    /// Appends one request and returns when it is durable. Dropping the future loses only the answer.
     ///
     /// # Errors
     /// [`QueueError`]
-    pub async fn append(&self, event: NewEvent) -> Result<Appended, QueueError> {
-        let room = self.room_for(&event)?;
+    pub async fn append(&self, request: Request) -> Result<Appended, QueueError> {
+        let room = self.room_for(&request)?;
         let (answer, answered) = oneshot::channel();
         self.jobs
             .send(Job {
-                event,
+                request,
                 answer,
                 room,
             })
@@ -158,14 +158,14 @@ impl Appender {
         &self.stats
     }
 
-    fn room_for(&self, event: &NewEvent) -> Result<Room, QueueError> {
-        let bytes = event.body.len() + EVENT_BYTES;
+    fn room_for(&self, request: &Request) -> Result<Room, QueueError> {
+        let bytes = body_bytes(request) + request.count() * EVENT_BYTES;
         let before = self.stats.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = Room {
             bytes,
             stats: Arc::clone(&self.stats),
         };
-        // An event larger than the whole queue may still go alone.
+        // A request larger than the whole queue may still go alone.
         if before > 0 && before + bytes > self.queue_bytes {
             return Err(QueueError::Refused("too much is waiting to be written"));
         }
@@ -175,6 +175,10 @@ impl Appender {
 
 /// About what an event needs beside its body.
 const EVENT_BYTES: usize = 512;
+
+fn body_bytes(request: &Request) -> usize {
+    request.events().map(|event| event.body.len()).sum()
+}
 
 struct Writer<L> {
     log: Arc<L>,
@@ -194,42 +198,52 @@ impl<L: EventLog> Writer<L> {
     }
 
     fn append(&self, batch: Batch) {
-        let Batch { events, waiting } = batch;
+        let Batch {
+            requests, waiting, ..
+        } = batch;
         let started = tokio::time::Instant::now();
-        let outcome = self.runtime.block_on(self.log.append(events));
-        self.count(&outcome, started.elapsed());
+        let outcome = self.runtime.block_on(self.log.append(requests));
+        self.count(&outcome, &waiting, started.elapsed());
         if let Err(AppendError::Final(cause)) = &outcome {
             self.status.fail(format!(
                 "the log can't be written: {cause}; look at the disk and its space"
             ));
         }
-        // IMPORTANT: only now, after the batch is durable. A waiter that has gone away is no error: its event is in the log.
+        // IMPORTANT: only now, after the batch is durable. A waiter that has gone away is no error: its events are in the log.
         match outcome {
             Ok(outcomes) => {
-                debug_assert_eq!(outcomes.len(), waiting.len(), "one outcome per event");
-                for ((answer, _room), outcome) in waiting.into_iter().zip(outcomes) {
-                    let _gone = answer.send(Ok(outcome));
+                debug_assert_eq!(outcomes.len(), waiting.len(), "one outcome per request");
+                for (waiter, outcome) in waiting.into_iter().zip(outcomes) {
+                    let _gone = waiter.answer.send(Ok(outcome));
                 }
             }
             Err(error) => {
-                for (answer, _room) in waiting {
-                    let _gone = answer.send(Err(error.clone()));
+                for waiter in waiting {
+                    let _gone = waiter.answer.send(Err(error.clone()));
                 }
             }
         }
     }
 
-    fn count(&self, outcome: &Result<Vec<Appended>, AppendError>, took: Duration) {
+    fn count(
+        &self,
+        outcome: &Result<Vec<Appended>, AppendError>,
+        waiting: &[Waiter],
+        took: Duration,
+    ) {
         let Ok(outcomes) = outcome else { return };
-        let new = outcomes
-            .iter()
-            .filter(|outcome| matches!(outcome, Appended::New(_)))
-            .count() as u64;
+        let (mut new, mut duplicates) = (0, 0);
+        for (outcome, waiter) in outcomes.iter().zip(waiting) {
+            match outcome {
+                Appended::New(_) => new += waiter.events,
+                Appended::Duplicate(_) => duplicates += 1,
+            }
+        }
         self.stats.commits.fetch_add(1, Ordering::Relaxed);
         self.stats.events.fetch_add(new, Ordering::Relaxed);
         self.stats
             .duplicates
-            .fetch_add(outcomes.len() as u64 - new, Ordering::Relaxed);
+            .fetch_add(duplicates, Ordering::Relaxed);
         self.stats.commit_micros.fetch_add(
             u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             Ordering::Relaxed,
@@ -239,19 +253,28 @@ impl<L: EventLog> Writer<L> {
 
 /// What is appended at once, and who waits for it, in the same order.
 struct Batch {
-    events: Vec<NewEvent>,
-    waiting: Vec<(oneshot::Sender<Result<Appended, AppendError>>, Room)>,
+    requests: Vec<Request>,
+    waiting: Vec<Waiter>,
+    events: usize,
+}
+
+struct Waiter {
+    answer: oneshot::Sender<Result<Appended, AppendError>>,
+    /// How many it waits for.
+    events: u64,
+    _room: Room,
 }
 
 impl Batch {
     /// The first job and whatever else is ready now, up to the limits.
     fn gather(first: Job, queue: &mpsc::Receiver<Job>, limits: Limits) -> Self {
         let mut batch = Self {
-            events: Vec::new(),
+            requests: Vec::new(),
             waiting: Vec::new(),
+            events: 0,
         };
         let mut bytes = batch.push(first);
-        while bytes < limits.batch_bytes && batch.events.len() < limits.batch_events {
+        while bytes < limits.batch_bytes && batch.events < limits.batch_events {
             let Ok(job) = queue.try_recv() else { break };
             bytes += batch.push(job);
         }
@@ -259,9 +282,14 @@ impl Batch {
     }
 
     fn push(&mut self, job: Job) -> usize {
-        let bytes = job.event.body.len();
-        self.events.push(job.event);
-        self.waiting.push((job.answer, job.room));
+        let (bytes, count) = (body_bytes(&job.request), job.request.count());
+        self.requests.push(job.request);
+        self.waiting.push(Waiter {
+            answer: job.answer,
+            events: count as u64,
+            _room: job.room,
+        });
+        self.events += count;
         bytes
     }
 }

@@ -359,7 +359,7 @@ impl<L: EventLog> Control<L> {
             .clone()
             .apply(change.clone(), now, &self.master)?;
         let event = self.event(author, subject, &change)?;
-        self.appender.append(event).await?;
+        self.appender.append(event.into()).await?;
         self.catch_up().await.map_err(|error| {
             tracing::error!(%error, "a recorded change is not in force here");
             ControlError::Queue(QueueError::Refused("the control log can't be read"))
@@ -388,6 +388,7 @@ impl<L: EventLog> Control<L> {
             connector: ConnectorName::new(author.as_str()).map_err(misnamed)?,
             request_id: RequestId::new(now, &self.entropy.bytes()),
             dedupe: None,
+            idempotency: None,
             body: Bytes::from(body),
         })
     }

@@ -406,7 +406,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             return Err(QueueError::Refused("the engine is stopping").into());
         }
         let receipt = Receipt::new(&event);
-        match self.appender.append(event).await? {
+        match self.appender.append(event.into()).await? {
             Appended::New(position) => Ok(Receipt {
                 position,
                 ..receipt

@@ -33,6 +33,8 @@ pub(crate) struct Material {
     stream: StreamName,
     ruled: Ruled,
     pub(crate) state: GenerationState,
+    /// As it is in the pool.
+    committed: GenerationState,
     /// Whether the pool may have an item of it.
     stored: bool,
     held: HashMap<ItemId, Held>,
@@ -77,6 +79,7 @@ impl Material {
             stream: stream.clone(),
             ruled: ruled.clone(),
             stored: state.items > 0,
+            committed: state,
             state,
             held: HashMap::new(),
             held_bytes: 0,
@@ -87,6 +90,18 @@ impl Material {
         })
     }
 
+    /// The same for a generation that is built apart from the checkpoint.
+    pub(crate) fn open_apart(
+        pool: &impl PoolSnapshot,
+        stream: &StreamName,
+        ruled: &Ruled,
+    ) -> Result<Self, PoolError> {
+        let mut material = Self::open(pool, stream, ruled)?;
+        material.state.built.get_or_insert_default();
+        material.committed = material.state;
+        Ok(material)
+    }
+
     /// Another one of the same generation, for items that the first never sees. What it counts and changes is committed with the first, by
     /// [`Self::changes_with`].
     pub(crate) fn part(&self) -> Self {
@@ -95,6 +110,7 @@ impl Material {
             ruled: self.ruled.clone(),
             stored: self.stored,
             state: GenerationState::default(),
+            committed: GenerationState::default(),
             held: HashMap::new(),
             held_bytes: 0,
             pending_bytes: 0,
@@ -153,12 +169,13 @@ impl Material {
         let before = item.memory_bytes();
         let note = item.apply(event, change, &projection);
         if item.position == event.position {
-            let grown = item.memory_bytes().saturating_sub(before);
             let (history, first) = (item.take_history(), !held.changed);
             held.changed = true;
-            self.held_bytes += grown;
+            let after = item.memory_bytes();
+            // Less where a history was taken.
+            self.held_bytes = (self.held_bytes + after).saturating_sub(before);
             if let Some(history) = &history {
-                self.pending_bytes += history.after.memory_bytes();
+                self.pending_bytes += history.memory_bytes();
             }
             self.state.items += u64::from(new);
             if first {
@@ -222,6 +239,7 @@ impl Material {
         // A sorted list is written quicker.
         items.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         self.pending_bytes = 0;
+        self.committed = self.state;
         self.stored |= self.state.items > 0;
         GenerationChanges {
             stream: self.stream.clone(),
@@ -233,6 +251,20 @@ impl Material {
             dropped_histories: Vec::new(),
             dropped_notes: Vec::new(),
         }
+    }
+
+    /// What can be written before the items of the same events, of a generation that is being built: it is not read before it has caught up, and
+    /// a rebuild that goes on from its last commit makes the same rows again.
+    pub(crate) fn ahead_with(&mut self, part: &mut Self) -> GenerationChanges {
+        debug_assert!(self.committed.built.is_some(), "nobody reads it");
+        let mut changes =
+            GenerationChanges::empty(&self.stream, self.ruled.generation, self.committed);
+        for material in [self, part] {
+            material.pending_bytes = 0;
+            changes.histories.append(&mut material.histories);
+            changes.notes.append(&mut material.notes);
+        }
+        changes
     }
 
     /// What a commit has to write where history is let go of; the items stay as they are.
@@ -275,5 +307,73 @@ impl Material {
         );
         self.held_bytes = 0;
         self.held = HashMap::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hookpool_core::{fold::HISTORY_EVENTS, json, position::Generation};
+    use hookpool_store::{PoolStore as _, conformance::sample, memory::MemoryPool};
+
+    use super::*;
+
+    /// Takes events of one item after those that it took, and says how much is in hand then.
+    fn take(material: &mut Material, pool: &MemoryPool, events: usize) -> usize {
+        let mut event = sample::event("sales", 1, r#"{"sales":1}"#);
+        event.item_id = ItemId::new("North".to_owned()).unwrap();
+        for _ in 0..events {
+            let position = material.state.position.plus(1_000_000);
+            let event = Event {
+                position,
+                event: event.clone(),
+            };
+            let fields = json::object(&event.event.body).unwrap().fields;
+            let read = material.projection();
+            let read = read.read(&event, fields);
+            material
+                .apply(&*pool.snapshot(), &event, read.as_ref())
+                .unwrap();
+        }
+        material.held_bytes()
+    }
+
+    fn apart(pool: &MemoryPool) -> Material {
+        let ruled = Ruled {
+            generation: Generation(2),
+            projection: Arc::default(),
+        };
+        Material::open_apart(&*pool.snapshot(), &sample::stream("sales"), &ruled).unwrap()
+    }
+
+    #[test]
+    fn an_item_takes_no_more_memory_with_each_history() {
+        let pool = MemoryPool::default();
+        let mut material = apart(&pool);
+        take(&mut material, &pool, HISTORY_EVENTS);
+        material.changes();
+        let one = material.held_bytes();
+        take(&mut material, &pool, 100 * HISTORY_EVENTS);
+        material.changes();
+        assert_eq!(material.held_bytes(), one);
+    }
+
+    #[test]
+    fn histories_that_are_written_ahead_leave_the_state_at_the_last_commit() {
+        let pool = MemoryPool::default();
+        let mut material = apart(&pool);
+        let mut part = material.part();
+        take(&mut material, &pool, HISTORY_EVENTS);
+        let ahead = material.ahead_with(&mut part);
+        assert_eq!((ahead.items.len(), ahead.histories.len()), (0, 1));
+        assert_eq!(
+            (ahead.state.events, ahead.state.built),
+            (0, Some(Position::ZERO))
+        );
+        material.state.built = Some(material.state.position);
+        let committed = material.changes_with(&mut part);
+        assert_eq!((committed.items.len(), committed.histories.len()), (1, 0));
+        take(&mut material, &pool, HISTORY_EVENTS);
+        let ahead = material.ahead_with(&mut part);
+        assert_eq!(ahead.state, committed.state);
     }
 }

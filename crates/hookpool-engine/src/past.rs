@@ -312,12 +312,12 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
         } = self.view;
         let history = pool.history_after(stream, ruled.generation, self.id, self.known)?;
         if let Some(history) = history {
-            return Ok(history.positions);
+            return Ok(history.positions.iter().collect());
         }
         let item = pool.item(stream, ruled.generation, self.id)?;
         let recent = item.map(|item| item.recent).unwrap_or_default();
         debug_assert!(recent.len() < HISTORY_EVENTS, "a full history is a row");
-        Ok(recent)
+        Ok(recent.iter().collect())
     }
 
     async fn event(&self, position: Position) -> Result<Event, FollowError> {
@@ -366,7 +366,7 @@ pub(crate) fn named_until(
             }
         };
         // A stretch may name again what was before the floor.
-        let new = positions.into_iter();
+        let new = positions.iter();
         named.extend(new.filter(|position| *position > known && *position <= until));
         known = last;
     }
@@ -382,10 +382,10 @@ pub(crate) fn is_named(
     let (View { pool, stream, .. }, generation) = (view, view.ruled.generation);
     let before = Position(position.0 - 1);
     if let Some(history) = pool.history_after(stream, generation, id, before)? {
-        return Ok(history.positions.contains(&position));
+        return Ok(history.positions.contains(position));
     }
     match pool.item(stream, generation, id)? {
-        Some(item) if item.position >= position => Ok(item.recent.contains(&position)),
+        Some(item) if item.position >= position => Ok(item.recent.contains(position)),
         // What is to be decided by the pool must be in it.
         _ => Err(PoolError::Damaged(Arc::new(Unknown(position)))),
     }

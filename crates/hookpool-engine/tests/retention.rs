@@ -15,7 +15,7 @@ use hookpool_core::{
     codec::Block,
     control::ControlChange,
     cursor::Cursor,
-    event::{Event, NewEvent},
+    event::{Event, Request},
     key::KeyId,
     name::{ConnectorName, StreamName},
     position::{Epoch, Generation, Position},
@@ -88,7 +88,7 @@ struct Held {
 }
 
 impl EventLog for Held {
-    async fn append(&self, batch: Vec<NewEvent>) -> Result<Vec<Appended>, AppendError> {
+    async fn append(&self, batch: Vec<Request>) -> Result<Vec<Appended>, AppendError> {
         self.log.append(batch).await
     }
 

@@ -8,7 +8,8 @@ use std::{
 };
 
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, compaction::Leveled,
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode,
+    compaction::{Leveled, filter::Factory},
 };
 
 /// Bounds replay time and memory after a kill. A second journal is begun at 64 MB.
@@ -44,24 +45,41 @@ pub(crate) fn cause(error: fjall::Error) -> hookpool_store::Cause {
     Arc::new(DatabaseError::from(error))
 }
 
+/// What is not the same for all databases.
+pub(crate) struct Settings {
+    pub(crate) memtable_bytes: u64,
+    /// Removes rows of the keyspace with this name when tables are merged.
+    pub(crate) filter: Option<(&'static str, Arc<dyn Factory>)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            memtable_bytes: MEMTABLE_BYTES,
+            filter: None,
+        }
+    }
+}
+
 /// Opens or creates a database with these keyspaces.
 ///
 /// Damaged metadata makes fjall panic in places; that is a refusal like any other.
 pub(crate) fn open<const N: usize>(
     path: &Path,
     names: [&str; N],
+    settings: Settings,
 ) -> Result<(Database, [Keyspace; N]), DatabaseError> {
-    open_with_memtable(path, names, MEMTABLE_BYTES)
-}
-
-/// The same with memtables of another size.
-pub(crate) fn open_with_memtable<const N: usize>(
-    path: &Path,
-    names: [&str; N],
-    memtable_bytes: u64,
-) -> Result<(Database, [Keyspace; N]), DatabaseError> {
+    let Settings {
+        memtable_bytes,
+        filter,
+    } = settings;
+    let filter_of = move |name: &str| {
+        let filter = filter.as_ref().filter(|(of, _)| *of == name);
+        filter.map(|(_, filter)| Arc::clone(filter))
+    };
     guarded(|| {
         let database = Database::builder(path)
+            .with_compaction_filter_factories(Arc::new(filter_of))
             .worker_threads(WORKERS)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNALS_BYTES)
@@ -89,7 +107,7 @@ fn keyspace_options(memtable_bytes: u64) -> KeyspaceCreateOptions {
 
 /// Creates a database and makes it durable.
 pub(crate) fn create<const N: usize>(path: &Path, names: [&str; N]) -> Result<(), DatabaseError> {
-    let (database, keyspaces) = open(path, names)?;
+    let (database, keyspaces) = open(path, names, Settings::default())?;
     database.persist(PersistMode::SyncAll)?;
     drop(keyspaces);
     Ok(())

@@ -1,6 +1,7 @@
 //! Every key that is stored. Nothing else knows one.
 
 use hookpool_core::{
+    event::DedupeKey,
     name::{ItemId, StreamName},
     position::{Generation, Position},
 };
@@ -9,6 +10,8 @@ use hookpool_core::{
 pub(crate) const BLOCKS: &str = "blocks";
 /// Keyspace of the log: which blocks hold events of a stream.
 pub(crate) const STREAMS: &str = "streams";
+/// Keyspace of the log: which request was the last to use an idempotency key.
+pub(crate) const REQUESTS: &str = "requests";
 /// The one keyspace of the pool: one table file is then one moment of all of it.
 pub(crate) const POOL: &str = "pool";
 
@@ -26,6 +29,10 @@ pub(crate) enum Key<'a> {
     ///
     /// Value: [`crate::rows::Ordinals`]. Written with its block, each time; removed when the block has no event of the stream any more.
     Stream(&'a StreamName, Position),
+    /// In `requests`: `idempotency key(16)`.
+    ///
+    /// Value: [`crate::rows::request`]. Written with the block of the request; overwritten by a later one when it has expired, or removed some time after.
+    Request(&'a DedupeKey),
     /// In `pool`: `c`.
     ///
     /// Value: [`crate::rows::checkpoint`]. Overwritten by every commit, in the same batch as its items.
@@ -67,6 +74,7 @@ impl Key<'_> {
                 key.extend_from_slice(&first.0.to_be_bytes());
                 key
             }
+            Self::Request(key) => key.0.into(),
             Self::Checkpoint => vec![b'c'],
             Self::Served(name) => [b"s", name.as_str().as_bytes()].concat(),
             Self::Generation(name, generation) => generation_prefix(b'g', name, generation),

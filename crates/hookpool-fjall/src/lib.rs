@@ -11,6 +11,7 @@ mod keys;
 mod log;
 mod pool;
 mod rejections;
+mod requests;
 mod rows;
 mod tables;
 mod tail;

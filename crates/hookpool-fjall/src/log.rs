@@ -1,6 +1,8 @@
 //! A log in a folder: one block per commit, synced before anybody is told.
 
 mod copy;
+#[cfg(test)]
+mod tests;
 mod thin;
 
 use std::{
@@ -20,13 +22,15 @@ pub use copy::CopyError;
 use fjall::{Database, Keyspace, PersistMode};
 use hookpool_core::{
     codec::{Block, BlockHeader, Digest, encode_block},
-    event::{DedupeKey, Event, NewEvent},
+    event::{DedupeKey, Event, NewEvent, Request},
     name::StreamName,
     position::{Epoch, Position},
+    time::Timestamp,
 };
 use hookpool_store::{
     AppendError, Appended, Cause, Dropped, EventLog, LogEnd, Page, PageRequest, ReadError,
-    dedupe::DedupeWindow, wait_past,
+    dedupe::{DedupeWindow, key_counts},
+    wait_past,
 };
 pub(crate) use thin::TURN_BLOCKS;
 use thin::Thinner;
@@ -38,17 +42,19 @@ use crate::{
     error::{OpenError, Refusal},
     folder::{self, Layout},
     journal,
-    keys::{BLOCKS, Key, STREAMS, stream_of, stream_prefix},
-    rows::Ordinals,
-    tables,
+    keys::{BLOCKS, Key, REQUESTS, STREAMS, stream_of, stream_prefix},
+    requests::Expiry,
+    rows::{self, Ordinals, RequestRow},
+    tables::{self, Finding},
     tail::{self, Tail, View, index},
     witness::{Found, Keeper, Witness},
 };
 
 /// How much of the end of a log is checked when it opens: all of what fjall's journals can hold, and more.
 pub const VERIFY_BYTES: u64 = 256 << 20;
-/// `blocks` and `streams`.
-const KEYSPACES: u64 = 2;
+/// IMPORTANT: in this order; fjall numbers them, and the journal is read by these numbers (`journal`).
+const NAMES: [&str; 3] = [BLOCKS, STREAMS, REQUESTS];
+const KEYSPACES: u64 = NAMES.len() as u64;
 
 /// How a log is opened.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +93,8 @@ pub struct FjallLog {
     database: Database,
     blocks: Keyspace,
     streams: Keyspace,
+    requests: Keyspace,
+    expiry: Expiry,
     _lock: File,
 }
 
@@ -144,9 +152,11 @@ impl FjallLog {
         self.blocks_read.load(Ordering::Relaxed)
     }
 
-    fn commit(&self, batch: &[NewEvent]) -> Result<Vec<Appended>, AppendError> {
+    fn commit(&self, batch: &[Request]) -> Result<Vec<Appended>, AppendError> {
         let mut writer = self.writer()?;
-        let (outcomes, new) = writer.sort_out(batch);
+        let (outcomes, new) = self
+            .sort_out(&writer, batch)
+            .map_err(|what| AppendError::Unknown(Arc::new(Damage(what))))?;
         if new.is_empty() {
             return Ok(outcomes);
         }
@@ -160,6 +170,56 @@ impl FjallLog {
         };
         self.store(&mut writer, end, block.bytes.into(), &new)?;
         Ok(outcomes)
+    }
+
+    /// What becomes of each request, and the events that are new. What can't be told apart from a repetition is not appended.
+    fn sort_out<'a>(
+        &self,
+        writer: &Writer,
+        batch: &'a [Request],
+    ) -> Result<(Vec<Appended>, Vec<&'a NewEvent>), Finding> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut new = Vec::with_capacity(batch.len());
+        let mut seen = Seen::default();
+        let mut next = writer.head.plus(1);
+        for request in batch {
+            let first = &request.first;
+            outcomes.push(match self.find(writer, &seen, first)? {
+                Some(position) => Appended::Duplicate(position),
+                None => {
+                    let position = next;
+                    seen.remember(first, position);
+                    next = next.plus(request.count() as u64);
+                    new.extend(request.events());
+                    Appended::New(position)
+                }
+            });
+        }
+        Ok((outcomes, new))
+    }
+
+    /// Where the request begins that has the same key.
+    fn find(
+        &self,
+        writer: &Writer,
+        seen: &Seen,
+        first: &NewEvent,
+    ) -> Result<Option<Position>, Finding> {
+        if let Some(identity) = &first.idempotency {
+            let known = match seen.request(&identity.key, first.time) {
+                // The snapshot has all that was appended: the writer is held.
+                None => {
+                    let view = &self.published.load().view;
+                    view.request(&identity.key, first.time)?
+                }
+                known => known,
+            };
+            if known.is_some() {
+                return Ok(known);
+            }
+        }
+        let known = |key| writer.dedupe.find(&key).or_else(|| seen.dedupe(&key));
+        Ok(first.dedupe.and_then(known))
     }
 
     /// The right to append.
@@ -181,6 +241,9 @@ impl FjallLog {
     ) -> Result<(), AppendError> {
         writer.attempt(|writer| self.write((writer.head.plus(1), end.head), block, events))?;
         writer.advance(&end, events);
+        if let Some((_, last)) = events.last() {
+            self.expiry.set(last.time);
+        }
         self.publish(&end);
         Ok(())
     }
@@ -205,6 +268,14 @@ impl FjallLog {
             let key = Key::Stream(stream, first).encode();
             batch.insert(&self.streams, key, ordinals.encode());
         }
+        for (position, event) in events {
+            if let Some(identity) = &event.idempotency {
+                let key = Key::Request(&identity.key).encode();
+                let (position, time) = (*position, event.time);
+                let row = rows::request(&key, RequestRow { position, time });
+                batch.insert(&self.requests, key, row);
+            }
+        }
         batch.commit()
     }
 
@@ -220,6 +291,7 @@ impl FjallLog {
         let view = View {
             blocks: self.blocks.clone(),
             streams: self.streams.clone(),
+            requests: self.requests.clone(),
             snapshot: self.database.snapshot(),
         };
         self.published.store(Arc::new(Published { view, end }));
@@ -227,7 +299,7 @@ impl FjallLog {
 }
 
 impl EventLog for FjallLog {
-    async fn append(&self, batch: Vec<NewEvent>) -> Result<Vec<Appended>, AppendError> {
+    async fn append(&self, batch: Vec<Request>) -> Result<Vec<Appended>, AppendError> {
         self.commit(&batch)
     }
 
@@ -271,29 +343,34 @@ impl EventLog for FjallLog {
     }
 }
 
-impl Writer {
-    /// What becomes of each event, and which are new.
-    fn sort_out<'a>(&self, batch: &'a [NewEvent]) -> (Vec<Appended>, Vec<&'a NewEvent>) {
-        let mut new = Vec::with_capacity(batch.len());
-        let mut seen: HashMap<DedupeKey, Position> = HashMap::new();
-        let mut next = self.head.plus(1);
-        let mut outcome = |event: &'a NewEvent| {
-            let known = |key| self.dedupe.find(&key).or_else(|| seen.get(&key).copied());
-            if let Some(position) = event.dedupe.and_then(known) {
-                return Appended::Duplicate(position);
-            }
-            let position = next;
-            next = next.plus(1);
-            new.push(event);
-            if let Some(key) = event.dedupe {
-                seen.insert(key, position);
-            }
-            Appended::New(position)
-        };
-        let outcomes = batch.iter().map(&mut outcome).collect();
-        (outcomes, new)
+/// Requests of one batch, which the log does not have yet.
+#[derive(Default)]
+struct Seen {
+    requests: HashMap<DedupeKey, (Timestamp, Position)>,
+    dedupe: HashMap<DedupeKey, Position>,
+}
+
+impl Seen {
+    fn request(&self, key: &DedupeKey, time: Timestamp) -> Option<Position> {
+        let (first, position) = self.requests.get(key)?;
+        key_counts(*first, time).then_some(*position)
     }
 
+    fn dedupe(&self, key: &DedupeKey) -> Option<Position> {
+        self.dedupe.get(key).copied()
+    }
+
+    fn remember(&mut self, first: &NewEvent, position: Position) {
+        if let Some(key) = first.dedupe {
+            self.dedupe.insert(key, position);
+        }
+        if let Some(identity) = &first.idempotency {
+            self.requests.insert(identity.key, (first.time, position));
+        }
+    }
+}
+
+impl Writer {
     fn end(&self) -> LogEnd {
         LogEnd {
             head: self.head,
@@ -345,6 +422,8 @@ pub(crate) struct Opened {
     database: Database,
     blocks: Keyspace,
     streams: Keyspace,
+    requests: Keyspace,
+    expiry: Expiry,
     lock: File,
 }
 
@@ -380,8 +459,14 @@ impl Opened {
         lock: File,
     ) -> Result<Self, OpenError> {
         let witness = Witness::read(dir).map_err(|error| OpenError::unusable(dir, error))?;
-        let (database, [blocks, streams]) = database::open(&folder::db(dir), [BLOCKS, STREAMS])
-            .map_err(|error| OpenError::damaged(dir, error.to_string()))?;
+        let expiry = Expiry::default();
+        let settings = database::Settings {
+            filter: Some((REQUESTS, Arc::new(expiry.clone()))),
+            ..database::Settings::default()
+        };
+        let opened = database::open(&folder::db(dir), NAMES, settings);
+        let (database, [blocks, streams, requests]) =
+            opened.map_err(|error| OpenError::damaged(dir, error.to_string()))?;
         Ok(Self {
             dir: dir.into(),
             epoch,
@@ -391,6 +476,8 @@ impl Opened {
             database,
             blocks,
             streams,
+            requests,
+            expiry,
             lock,
         })
     }
@@ -399,6 +486,7 @@ impl Opened {
         View {
             blocks: self.blocks.clone(),
             streams: self.streams.clone(),
+            requests: self.requests.clone(),
             snapshot: self.database.snapshot(),
         }
     }
@@ -469,6 +557,7 @@ impl Opened {
             head: tail.head,
             digest: tail.digest,
         };
+        self.expiry.set(tail.time);
         let keeper = Keeper::start(&self.dir, end, witnessed)
             .map_err(|error| OpenError::unusable(&self.dir, error))?;
         let writer = Writer {
@@ -493,6 +582,8 @@ impl Opened {
             database: self.database,
             blocks: self.blocks,
             streams: self.streams,
+            requests: self.requests,
+            expiry: self.expiry,
             _lock: self.lock,
         })
     }
@@ -513,7 +604,7 @@ fn create(dir: &Path, epoch: Epoch, witness: Found) -> Result<(), OpenError> {
     if unfinished.try_exists().map_err(unusable)? {
         std::fs::remove_dir_all(&unfinished).map_err(unusable)?;
     }
-    database::create(&unfinished, [BLOCKS, STREAMS]).map_err(|error| OpenError::Unusable {
+    database::create(&unfinished, NAMES).map_err(|error| OpenError::Unusable {
         dir: dir.into(),
         cause: Arc::new(error),
     })?;

@@ -3,8 +3,10 @@
 use std::{
     fmt,
     fs::File,
+    ops::Bound,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -102,8 +104,12 @@ impl FjallPool {
         } else {
             create(dir)?;
         }
-        let (database, [rows]) = database::open_with_memtable(&db, [POOL], memtable_bytes)
-            .map_err(|error| refused(error.to_string()))?;
+        let settings = database::Settings {
+            memtable_bytes,
+            ..database::Settings::default()
+        };
+        let (database, [rows]) =
+            database::open(&db, [POOL], settings).map_err(|error| refused(error.to_string()))?;
         let snapshot = FjallPoolSnapshot::at(database.snapshot(), rows.clone())
             .map_err(|error| refused(error.to_string()))?;
         Ok(Self {
@@ -116,16 +122,17 @@ impl FjallPool {
     }
 
     /// Not synced: what a power cut takes is applied again from the log.
-    fn write(&self, changes: &PoolChanges) -> Result<(), fjall::Error> {
-        let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
+    fn write(&self, changes: PoolChanges) -> Result<(), fjall::Error> {
+        let mut batch = OwnedWriteBatch::with_capacity(self.database.clone(), rows_of(&changes))
+            .durability(Some(PersistMode::Buffer));
         for (stream, generation) in &changes.served {
             let key = Key::Served(stream).encode();
             let row = rows::served(&key, *generation);
             batch.insert(&self.rows, key, row);
         }
-        for changes in &changes.generations {
+        for changes in changes.generations {
+            self.drop_history(&mut batch, &changes)?;
             self.write_generation(&mut batch, changes);
-            self.drop_history(&mut batch, changes)?;
         }
         if let Some(checkpoint) = changes.checkpoint {
             let key = Key::Checkpoint.encode();
@@ -135,30 +142,39 @@ impl FjallPool {
         batch.commit()
     }
 
-    fn write_generation(&self, batch: &mut OwnedWriteBatch, changes: &GenerationChanges) {
+    /// What is encoded is dropped at once: a large commit is not twice in memory.
+    fn write_generation(&self, batch: &mut OwnedWriteBatch, changes: GenerationChanges) {
         let (stream, generation) = (&changes.stream, changes.generation);
-        for (id, item) in &changes.items {
-            let key = Key::Item(stream, generation, id).encode();
-            batch.insert(&self.rows, key, encode_item(item));
+        for (id, item) in changes.items {
+            let key = Key::Item(stream, generation, &id).encode();
+            self.insert(batch, &key, &encode_item(&item));
         }
-        for (id, history) in &changes.histories {
-            let key = Key::History(stream, generation, id, history.last()).encode();
-            batch.insert(&self.rows, key, encode_history(history));
+        for (id, history) in changes.histories {
+            let key = Key::History(stream, generation, &id, history.last()).encode();
+            self.insert(batch, &key, &encode_history(&history));
         }
-        for (position, note) in &changes.notes {
+        for (position, note) in changes.notes {
             let key = match note {
-                Note::Quarantined(_) => Key::Quarantined(stream, generation, *position),
-                Note::Superseded | Note::Adjusted { .. } => {
-                    Key::Note(stream, generation, *position)
-                }
+                Note::Quarantined(_) => Key::Quarantined(stream, generation, position),
+                Note::Superseded | Note::Adjusted { .. } => Key::Note(stream, generation, position),
             };
             let key = key.encode();
-            let row = rows::note(&key, note);
-            batch.insert(&self.rows, key, row);
+            let row = rows::note(&key, &note);
+            self.insert(batch, &key, &row);
         }
         let key = Key::Generation(stream, generation).encode();
         let row = rows::generation_state(&key, changes.state);
         batch.insert(&self.rows, key, row);
+    }
+
+    /// Copies, since a list would be kept with all the room that it has left.
+    fn insert(&self, batch: &mut OwnedWriteBatch, key: &[u8], row: &[u8]) {
+        batch.insert(&self.rows, key, row);
+    }
+
+    /// Takes away a row that was read. Copies its key, which would keep the block in memory that it was read in.
+    fn remove_row(&self, batch: &mut OwnedWriteBatch, key: &[u8]) {
+        batch.remove(&self.rows, key);
     }
 
     /// Takes away what the retention of the stream no longer keeps.
@@ -172,7 +188,7 @@ impl FjallPool {
         for (id, before) in &changes.dropped_histories {
             let key = |position| Key::History(stream, generation, id, position).encode();
             for row in snapshot.range(&self.rows, key(Position::ZERO)..key(*before)) {
-                batch.remove(&self.rows, row.key()?);
+                self.remove_row(batch, &row.key()?);
             }
         }
         for position in &changes.dropped_notes {
@@ -188,21 +204,72 @@ impl FjallPool {
 
     /// Removes rows in batches; a batch is what others wait for.
     fn remove_all(&self, prefix: &[u8]) -> Result<(), fjall::Error> {
+        // Each batch begins where the one before ended: what was removed lies in the way until a compaction.
+        let mut start = Bound::Included(prefix.to_vec());
         loop {
-            let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _writing = self.writing();
             let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
             let snapshot = self.database.snapshot();
+            let rows = snapshot.range::<Vec<u8>, _>(&self.rows, (start.clone(), Bound::Unbounded));
             let mut removed = 0;
-            for row in snapshot.prefix(&self.rows, prefix).take(REMOVED_AT_ONCE) {
-                batch.remove(&self.rows, row.key()?);
+            for row in rows.take(REMOVED_AT_ONCE) {
+                let key = row.key()?;
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                start = Bound::Excluded(key.to_vec());
+                self.remove_row(&mut batch, &key);
                 removed += 1;
             }
+            drop(snapshot);
             batch.commit()?;
+            self.publish(None);
             if removed < REMOVED_AT_ONCE {
                 return Ok(());
             }
         }
     }
+
+    /// Waits until most of what was written is in files, so that large commits do not pile up in memory; fjall itself waits later, and counts
+    /// commits and not bytes. Not for ever: whether fjall still writes is for the commit to find out.
+    fn wait_for_room(&self) {
+        for _ in 0..LOOKS_MAX {
+            if self.database.write_buffer_size() <= UNWRITTEN_BYTES {
+                break;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Guards no data, only the order of publishing.
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows what was written, at this checkpoint or the same as before.
+    ///
+    /// IMPORTANT: after every write, since fjall keeps in memory what was written since the oldest snapshot.
+    fn publish(&self, checkpoint: Option<Checkpoint>) {
+        let checkpoint = checkpoint.or(self.published.load().checkpoint);
+        self.published.store(Arc::new(FjallPoolSnapshot {
+            rows: self.rows.clone(),
+            snapshot: self.database.snapshot(),
+            checkpoint,
+        }));
+    }
+}
+
+/// What may be in memory and in no file yet when a large commit begins; more than a memtable, since a smaller one stays in memory.
+const UNWRITTEN_BYTES: u64 = 2 * database::MEMTABLE_BYTES;
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// About ten seconds.
+const LOOKS_MAX: usize = 5_000;
+/// Rows of a commit from which on it is large.
+const LARGE_ROWS: usize = 8_192;
+
+fn rows_of(changes: &PoolChanges) -> usize {
+    let rows = |of: &GenerationChanges| of.items.len() + of.histories.len() + of.notes.len();
+    changes.generations.iter().map(rows).sum()
 }
 
 /// Rows of a generation that are removed while others wait to write.
@@ -230,16 +297,19 @@ impl PoolStore for FjallPool {
     }
 
     fn commit(&self, changes: PoolChanges) -> Result<(), PoolError> {
-        // Guards no data, only the order of publishing.
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(&changes)
+        let large = rows_of(&changes) >= LARGE_ROWS;
+        if large {
+            self.wait_for_room();
+        }
+        let _writing = self.writing();
+        if large {
+            // What has got into files since the last commit is then let go of.
+            self.publish(None);
+        }
+        let checkpoint = changes.checkpoint;
+        self.write(changes)
             .map_err(|error| PoolError::Backend(database::cause(error)))?;
-        let checkpoint = changes.checkpoint.or(self.published.load().checkpoint);
-        self.published.store(Arc::new(FjallPoolSnapshot {
-            rows: self.rows.clone(),
-            snapshot: self.database.snapshot(),
-            checkpoint,
-        }));
+        self.publish(checkpoint);
         Ok(())
     }
 
@@ -267,8 +337,7 @@ impl PoolStore for FjallPool {
         }
         // Last, so that a removal that was broken off is seen and done again.
         self.remove_all(&Key::Generation(stream, generation).encode())
-            .map_err(failed)?;
-        self.commit(PoolChanges::default())
+            .map_err(failed)
     }
 }
 
@@ -312,7 +381,6 @@ impl PoolSnapshot for FjallPoolSnapshot {
         limit: usize,
         bytes_max: usize,
     ) -> Result<ItemPage, PoolError> {
-        use std::ops::Bound::{Excluded, Unbounded};
         let prefix = generation_prefix(b'i', stream, generation);
         let start = after.map_or_else(
             || prefix.clone(),
@@ -320,7 +388,7 @@ impl PoolSnapshot for FjallPoolSnapshot {
         );
         let rows = self
             .snapshot
-            .range::<Vec<u8>, _>(&self.rows, (Excluded(start), Unbounded))
+            .range::<Vec<u8>, _>(&self.rows, (Bound::Excluded(start), Bound::Unbounded))
             .map(|guard| guard.into_inner().map_err(read_failed))
             .take_while(|row| {
                 row.as_ref()

@@ -7,6 +7,7 @@ use hookpool_core::{
     difference::DifferenceSum,
     fold::Note,
     position::{Epoch, Generation, Position},
+    time::Timestamp,
 };
 use hookpool_store::{Checkpoint, DifferenceState, GenerationState};
 
@@ -129,6 +130,27 @@ fn crc(key: &[u8], row: &[u8]) -> u32 {
     crc.update(key);
     crc.update(row);
     crc.finalize()
+}
+
+/// Where the last request with an idempotency key begins, and the time of its first event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestRow {
+    pub(crate) position: Position,
+    pub(crate) time: Timestamp,
+}
+
+/// `version(1) position(8) time(8) crc(4)`, the time in microseconds.
+pub(crate) fn request(key: &[u8], RequestRow { position, time }: RequestRow) -> Vec<u8> {
+    seal(key, &[&position.0.to_le_bytes(), &time.0.to_le_bytes()])
+}
+
+/// Reads a [`request`].
+pub(crate) fn to_request(key: &[u8], row: &[u8]) -> Option<RequestRow> {
+    let (position, time) = unseal(key, row)?.split_first_chunk()?;
+    Some(RequestRow {
+        position: Position(u64::from_le_bytes(*position)),
+        time: Timestamp(u64::from_le_bytes(time.try_into().ok()?)),
+    })
 }
 
 /// `version(1) epoch(8) position(8) crc(4)`.

@@ -15,6 +15,7 @@ use hookpool_store::dedupe::{DedupeWindow, WINDOW_SECONDS};
 
 use crate::{
     keys::{self, Key},
+    requests::{Indexed, Missed, key_of},
     rows::Ordinals,
     tables::Finding,
 };
@@ -27,6 +28,7 @@ const BLOCKS_AT_ONCE: usize = 64;
 pub(crate) struct View {
     pub(crate) blocks: Keyspace,
     pub(crate) streams: Keyspace,
+    pub(crate) requests: Keyspace,
     pub(crate) snapshot: Snapshot,
 }
 
@@ -36,6 +38,8 @@ pub(crate) struct Tail {
     pub(crate) head: Position,
     pub(crate) digest: Digest,
     pub(crate) dedupe: DedupeWindow,
+    /// Of the last event that is there.
+    pub(crate) time: Timestamp,
 }
 
 impl View {
@@ -127,6 +131,8 @@ impl View {
     pub(crate) fn tail(&self, epoch: Epoch, bytes_max: u64) -> Result<Tail, Finding> {
         let mut chain = Chain::default();
         let mut window = Window::default();
+        let mut missed = Missed::default();
+        let mut latest = Timestamp::default();
         let mut tail = Tail::default();
         let mut bytes = 0;
         let mut blocks = self.blocks(Position::ZERO..=Position(u64::MAX)).rev();
@@ -139,8 +145,12 @@ impl View {
             }
             let mut done = false;
             for checked in self.check_all(&some, epoch, bytes < bytes_max) {
-                let checked = checked?;
+                let mut checked = checked?;
                 chain.link(&checked)?;
+                latest = latest.max(checked.newest());
+                let mut unnamed = std::mem::take(&mut checked.missed);
+                unnamed.expire(latest);
+                missed.append(unnamed);
                 if tail.head == Position::ZERO {
                     (tail.head, tail.digest) = (checked.header.last(), checked.digest);
                 }
@@ -151,6 +161,8 @@ impl View {
                 break;
             }
         }
+        missed.finish()?;
+        tail.time = window.last.unwrap_or_default();
         tail.dedupe = window.finish();
         Ok(tail)
     }
@@ -180,10 +192,29 @@ impl View {
 
     fn check(&self, block: &Block, epoch: Epoch, with_index: bool) -> Result<Checked, Finding> {
         let events = check_block(block, epoch)?;
+        let mut missed = Missed::default();
         if with_index {
             self.check_index(block, &events)?;
+            missed = self.check_requests(&events)?.0;
         }
-        Ok(Checked::of(block, &events))
+        Ok(Checked {
+            missed,
+            ..Checked::of(block, &events)
+        })
+    }
+
+    /// Of events that begin requests with an identity, those that the index does not know, and how many it names.
+    pub(crate) fn check_requests(&self, events: &[Event]) -> Result<(Missed, u64), Finding> {
+        let (mut missed, mut named) = (Missed::default(), 0);
+        for event in events {
+            let Some(key) = key_of(event) else { continue };
+            match self.indexed(&key, event.position)? {
+                Indexed::Named => named += 1,
+                Indexed::Replaced => {}
+                Indexed::Missing => missed.push(event.event.time, event.position),
+            }
+        }
+        Ok((missed, named))
     }
 }
 
@@ -249,7 +280,7 @@ fn parse(first: Position, value: Bytes) -> Result<Block, Finding> {
     }
 }
 
-fn unreadable(error: &fjall::Error) -> Finding {
+pub(crate) fn unreadable(error: &fjall::Error) -> Finding {
     format!("the database can't be read ({error})")
 }
 
@@ -261,6 +292,7 @@ struct Checked {
     /// The oldest and the newest; of no events, none.
     times: Option<(Timestamp, Timestamp)>,
     keys: Vec<(DedupeKey, Timestamp, Position)>,
+    missed: Missed,
 }
 
 impl Checked {
@@ -276,7 +308,13 @@ impl Checked {
             bytes: block.len_bytes() as u64,
             times: times().min().zip(times().max()),
             keys: keys.collect(),
+            missed: Missed::default(),
         }
+    }
+
+    fn newest(&self) -> Timestamp {
+        self.times
+            .map_or_else(Timestamp::default, |(_, newest)| newest)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     error::{OpenError, Refusal},
     folder,
     log::{Opened, Options, Purpose},
+    requests::Missed,
     tables::Finding,
     tail::{View, check_block, index_of},
     witness::Witness,
@@ -117,6 +118,9 @@ struct Verification<'a> {
     /// What the next block must name as the one before it; unknown behind a damaged block.
     previous: Option<Digest>,
     index_rows: u64,
+    /// Rows of the index of requests that name an event.
+    requests_named: u64,
+    missed: Missed,
 }
 
 impl<'a> Verification<'a> {
@@ -139,6 +143,8 @@ impl<'a> Verification<'a> {
             report,
             previous: Some(Digest::default()),
             index_rows: 0,
+            requests_named: 0,
+            missed: Missed::default(),
         }
     }
 
@@ -155,7 +161,10 @@ impl<'a> Verification<'a> {
                 head,
             });
         }
-        if let Err(what) = self.check_index_rows() {
+        if let Err(what) = self
+            .check_index_rows()
+            .and_then(|()| self.check_request_rows())
+        {
             self.found(what);
         }
         self.check_witness();
@@ -186,6 +195,12 @@ impl<'a> Verification<'a> {
         }
         self.index_rows += index_of(block, &events).len() as u64;
         self.view.check_index(block, &events)?;
+        let (missed, named) = self.view.check_requests(&events)?;
+        self.requests_named += named;
+        self.missed.append(missed);
+        if let Some(newest) = events.iter().map(|event| event.event.time).max() {
+            self.missed.expire(newest);
+        }
         self.report.events += events.len() as u64;
         self.report.blocks += 1;
         self.report.thinned += u64::from(header.thinned.is_some());
@@ -204,6 +219,22 @@ impl<'a> Verification<'a> {
             return Err(format!(
                 "the index has {rows} rows, but the blocks need {}",
                 self.index_rows
+            ));
+        }
+        Ok(())
+    }
+
+    /// Every request that counts has a row, and every row is of a request that was seen, or was dropped.
+    fn check_request_rows(&self) -> Result<(), Finding> {
+        if self.report.problem.is_some() {
+            return Ok(());
+        }
+        self.missed.finish()?;
+        let rows = self.view.request_rows()?;
+        if self.report.dropped == 0 && rows != self.requests_named {
+            return Err(format!(
+                "the index of requests has {rows} rows, but {} requests need one",
+                self.requests_named
             ));
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 use hookpool_core::{
     codec::{Block, Digest, encode_block},
+    event::Request,
     position::{Epoch, Position},
 };
 use hookpool_fjall::{CopyError, FjallLog, Options, verify};
@@ -25,9 +26,9 @@ async fn source(dir: &Path) -> FjallLog {
     for n in 0..20 {
         let event = |k| sample::event(["sales", "hr"][k % 2], n, "{}");
         let batch = (0..=usize::try_from(n).unwrap() % 3).map(event);
-        log.append(batch.collect()).await.unwrap();
+        log.append(Request::each(batch)).await.unwrap();
     }
-    log.append(vec![sample::keyed("sales", 20, 9)])
+    log.append(Request::each(vec![sample::keyed("sales", 20, 9)]))
         .await
         .unwrap();
     log
@@ -54,9 +55,13 @@ async fn a_copy_is_the_same_log_and_goes_on() {
     let request = || PageRequest::of_stream(sample::stream("hr"), Position::ZERO);
     let page = copy.page(request()).await.unwrap();
     assert_eq!(page.events, log.page(request()).await.unwrap().events);
-    let again = copy.append(vec![sample::keyed("sales", 21, 9)]).await;
+    let again = copy
+        .append(Request::each(vec![sample::keyed("sales", 21, 9)]))
+        .await;
     assert_eq!(again.unwrap(), [Appended::Duplicate(log.head())]);
-    let next = copy.append(vec![sample::event("sales", 22, "{}")]).await;
+    let next = copy
+        .append(Request::each(vec![sample::event("sales", 22, "{}")]))
+        .await;
     assert_eq!(next.unwrap(), [Appended::New(log.head().plus(1))]);
 }
 

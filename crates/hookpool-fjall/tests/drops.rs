@@ -16,7 +16,7 @@ use fjall::Database;
 use folder::{Files, Random, read_files, write_files};
 use hookpool_core::{
     codec::Block,
-    event::{Event, NewEvent},
+    event::{Event, NewEvent, Request},
     position::{Epoch, Position},
 };
 use hookpool_fjall::{FjallLog, OpenError, Options, verify};
@@ -49,7 +49,7 @@ fn batch(n: u64) -> Vec<NewEvent> {
 
 fn append(log: &FjallLog, batches: std::ops::Range<u64>) {
     for n in batches {
-        block_on(log.append(batch(n))).unwrap();
+        block_on(log.append(Request::each(batch(n)))).unwrap();
     }
 }
 
@@ -340,7 +340,7 @@ struct Model {
 impl Model {
     fn append(&mut self, log: &FjallLog, n: u64) {
         let events = batch(n);
-        block_on(log.append(events.clone())).unwrap();
+        block_on(log.append(Request::each(events.clone()))).unwrap();
         for event in events {
             self.head += 1;
             self.events.insert(self.head, event);
@@ -476,14 +476,14 @@ fn appends_come_in_between_the_turns_of_a_drop() {
     let dir = TempDir::new().unwrap();
     let log = open(dir.path()).unwrap();
     let one = |n| vec![sample::event("sales", n, "{}")];
-    (0..BLOCKS).for_each(|n| drop(block_on(log.append(one(n))).unwrap()));
+    (0..BLOCKS).for_each(|n| drop(block_on(log.append(Request::each(one(n)))).unwrap()));
     let appended = std::thread::scope(|scope| {
         let dropping = scope.spawn(|| drop_events(&log, 1..=BLOCKS));
         let mut appended = 0;
         // Where the log begins after each append.
         let mut begins = BTreeSet::new();
         while !dropping.is_finished() {
-            block_on(log.append(one(BLOCKS + appended))).unwrap();
+            block_on(log.append(Request::each(one(BLOCKS + appended)))).unwrap();
             appended += 1;
             let first = PageRequest {
                 events_max: 1,
@@ -514,8 +514,8 @@ fn many_dropped_bytes_are_given_back_to_the_disk() {
         event
     };
     for n in 0..85 {
-        let events = (0..20).map(|k| large(n * 20 + k)).collect();
-        block_on(log.append(events)).unwrap();
+        let events = (0..20).map(|k| large(n * 20 + k));
+        block_on(log.append(Request::each(events))).unwrap();
     }
     let head = log.head().0;
     drop(log);
@@ -599,7 +599,7 @@ fn appends_and_drops_until_it_is_killed() {
     let mut random = Random(log.head().0);
     for n in 0.. {
         if n == 0 || random.below(3) > 0 {
-            block_on(log.append(batch(n))).unwrap();
+            block_on(log.append(Request::each(batch(n)))).unwrap();
             println!("{SAYS} head {}", log.head());
         } else {
             let head = usize::try_from(log.head().0).unwrap().max(1);

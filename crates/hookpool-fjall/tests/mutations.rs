@@ -16,17 +16,17 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use fjall::Database;
 use folder::{Files, Random, read_files, write_files};
 use hookpool_core::{
     codec::Block,
-    event::{Event, NewEvent},
+    event::{DedupeKey, Event, Idempotency, NewEvent, Request},
     position::{Epoch, Position},
 };
 use hookpool_fjall::{FjallLog, OpenError, Options, Problem, verify};
 use hookpool_store::{
-    EventLog as _, Page, PageRequest, ReadError,
+    AppendError, Appended, EventLog as _, Page, PageRequest, ReadError,
     conformance::sample::{self, stream},
 };
 use tempfile::TempDir;
@@ -57,7 +57,16 @@ fn batch(block: u64) -> Vec<NewEvent> {
     let event = |n: u64| {
         let name = STREAMS[usize::try_from((block * 7 + n) % 3).unwrap()];
         let body = format!(r#"{{"block":{block},"n":{n},"text":"{}"}}"#, "x".repeat(40));
-        sample::event(name, block * 10 + n, &body)
+        let event = sample::event(name, block * 10 + n, &body);
+        let idempotency = (n == 1).then_some(Idempotency {
+            key: DedupeKey([u8::try_from(block).unwrap(); 16]),
+            request: None,
+            events: 1,
+        });
+        NewEvent {
+            idempotency,
+            ..event
+        }
     };
     (0..=block % 4).map(event).collect()
 }
@@ -79,7 +88,9 @@ fn open(dir: &Path) -> FjallLog {
 fn append(log: &FjallLog, blocks: Range<u64>) {
     let runtime = runtime();
     for block in blocks {
-        runtime.block_on(log.append(batch(block))).unwrap();
+        runtime
+            .block_on(log.append(Request::each(batch(block))))
+            .unwrap();
     }
 }
 
@@ -91,7 +102,7 @@ fn trim(dir: &Path) {
 /// Moves everything into table files.
 fn flush(dir: &Path) {
     let database = Database::builder(dir.join("db")).open().unwrap();
-    for name in ["blocks", "streams"] {
+    for name in ["blocks", "streams", "requests"] {
         let keyspace = database.keyspace(name, Default::default).unwrap();
         keyspace.rotate_memtable_and_wait().unwrap();
     }
@@ -237,7 +248,24 @@ impl Base {
             let expected: Vec<_> = self.events.iter().filter(of_stream).cloned().collect();
             assert_eq!(events, expected, "{name}: {mutation:?}");
         }
-        Outcome::Intact
+        match self.repeat(&log) {
+            Ok(()) => Outcome::Intact,
+            Err(_) => Outcome::RefusedRead,
+        }
+    }
+
+    /// Every request that has an identity is known, or it is refused.
+    fn repeat(&self, log: &FjallLog) -> Result<(), AppendError> {
+        let named = |event: &&Event| event.event.idempotency.is_some();
+        for event in self.events.iter().filter(named) {
+            let again = NewEvent {
+                body: Bytes::from_static(b"{}"),
+                ..event.event.clone()
+            };
+            let outcome = runtime().block_on(log.append(Request::each([again])))?;
+            assert_eq!(outcome, [Appended::Duplicate(event.position)]);
+        }
+        Ok(())
     }
 
     fn random(&self, random: &mut Random) -> Mutation {

@@ -10,7 +10,7 @@ use std::{
 
 use hookpool_core::{
     codec::{Digest, encode_block},
-    event::NewEvent,
+    event::{NewEvent, Request},
     position::{Epoch, Position},
 };
 use hookpool_fjall::{FjallLog, FjallPool, OpenError, Options, verify};
@@ -36,7 +36,7 @@ fn batch(block: u64) -> Vec<NewEvent> {
 }
 
 fn append(log: &FjallLog, events: Vec<NewEvent>) {
-    block_on(log.append(events)).unwrap();
+    block_on(log.append(Request::each(events))).unwrap();
 }
 
 /// How many events can be read.
@@ -345,7 +345,7 @@ fn after_the_first_failed_write_every_append_fails_and_reads_go_on() {
     let mut acknowledged = 3;
     let failed = (0..200).find_map(|n| {
         std::thread::sleep(Duration::from_millis(10));
-        match block_on(log.append(batch(n))) {
+        match block_on(log.append(Request::each(batch(n)))) {
             Ok(_) => {
                 acknowledged += 3;
                 None
@@ -356,7 +356,7 @@ fn after_the_first_failed_write_every_append_fails_and_reads_go_on() {
     assert!(matches!(failed, Some(AppendError::Final(_))));
     fs::remove_dir(dir.path().join("witness.new")).unwrap();
     for _ in 0..3 {
-        let again = block_on(log.append(batch(1)));
+        let again = block_on(log.append(Request::each(batch(1))));
         assert!(matches!(again, Err(AppendError::Final(_))));
     }
     assert_eq!(count(&log), acknowledged);

@@ -29,7 +29,8 @@ use crate::{
     peer::{Network, Peer},
     problem::{Code, Problem},
     read,
-    refusals::{self, Seen},
+    refusal::Refusal,
+    rejected::{self, Seen},
     route::Route,
     viewer::{self, Tickets},
 };
@@ -181,9 +182,10 @@ pub fn routes<L: EventLog, P: PoolStore>(
         .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional())
+        .and(warp::ext::optional())
         .and(warp::body::stream())
         .then(
-            move |method, path: warp::path::FullPath, query, headers, peer, body| {
+            move |method, path: warp::path::FullPath, query, headers, peer, refusal, body| {
                 let app = Arc::clone(&app);
                 let path = path.as_str().to_owned();
                 async move {
@@ -199,6 +201,7 @@ pub fn routes<L: EventLog, P: PoolStore>(
                             peer,
                             seen: Seen::default(),
                         },
+                        refusal,
                         body,
                     )
                     .await
@@ -210,17 +213,22 @@ pub fn routes<L: EventLog, P: PoolStore>(
 async fn answer<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
     request: Request,
+    refusal: Option<Refusal>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
 ) -> Response {
     let mut body = pin!(body.fuse());
-    let mut response = match handle(app, &request, body.as_mut()).await {
+    let outcome = match refusal {
+        None => handle(app, &request, body.as_mut()).await,
+        Some(refusal) => Err(refusal.into()),
+    };
+    let mut response = match outcome {
         Ok(response) => response,
         Err(problem) => {
-            let (problem, refusal) = refusals::judge(app, &request, problem);
-            let wanted = refusal.as_ref().is_some_and(|it| it.wants_body(&request));
+            let (problem, rejected) = rejected::judge(app, &request, problem);
+            let wanted = rejected.as_ref().is_some_and(|it| it.wants_body(&request));
             let rest = body::discard(&request, body, app.settings.body_bytes, wanted).await;
-            if let Some(refusal) = refusal {
-                refusal.note(app, &request, &problem, rest);
+            if let Some(rejected) = rejected {
+                rejected.note(app, &request, &problem, rest);
             }
             problem.into_response(request.id)
         }

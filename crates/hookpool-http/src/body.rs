@@ -25,12 +25,6 @@ pub(crate) async fn capped(
 
 /// Refuses a body whose declared length is over the limit, before a byte of it is read.
 pub(crate) fn must_fit(request: &Request, limit: usize) -> Result<(), Problem> {
-    if matches!(request.header(header::CONTENT_LENGTH), Header::Repeated) {
-        return Err(Problem::with(
-            Code::InvalidParameter,
-            "Content-Length is sent twice",
-        ));
-    }
     let too_large = declared(request).is_some_and(|length| length > limit as u64);
     if too_large {
         Err(Code::PayloadTooLarge.into())

@@ -17,7 +17,7 @@ struct Status {
 
 /// Both from small sets: the reasons of the documentation, and the connectors that there are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Refusal {
+struct Rejected {
     reason: &'static str,
     /// Empty where it is not known.
     connector: String,
@@ -38,7 +38,7 @@ pub(crate) struct Metrics {
     dropped_events: Counter,
     dropped_bytes: Counter,
     retention_failures: Counter,
-    rejections: Family<Refusal, Counter>,
+    rejections: Family<Rejected, Counter>,
     rejections_dropped: Counter,
     rejections_kept: Gauge,
 }
@@ -81,7 +81,7 @@ impl Default for Metrics {
         );
         registry.register(
             "log_duplicates",
-            "Repeated deliveries collapsed since the start",
+            "Repeated requests collapsed since the start",
             metrics.duplicates.clone(),
         );
         registry.register(
@@ -176,7 +176,7 @@ impl Metrics {
         copy(&self.retention_failures, &dropped.failures);
         let rejections = engine.rejections();
         for (reason, connector, count) in rejections.counts() {
-            let label = Refusal {
+            let label = Rejected {
                 reason: reason.as_str(),
                 connector: connector.map(|name| name.to_string()).unwrap_or_default(),
             };

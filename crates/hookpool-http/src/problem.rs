@@ -14,11 +14,12 @@ use warp::{
     reply::Response,
 };
 
-use crate::{app::set, render::json_response};
+use crate::{app::set, refusal::Refusal, render::json_response};
 
 /// What went wrong, for programs. The names are promised in `docs/protocol.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
+    MalformedRequest,
     InvalidPayload,
     InvalidItemId,
     InvalidParameter,
@@ -37,18 +38,27 @@ pub(crate) enum Code {
     PreconditionFailed,
     PreconditionRequired,
     PayloadTooLarge,
+    UriTooLong,
     UnsupportedEncoding,
     RateLimited,
     TooManyFailures,
+    ExpectationFailed,
+    HeadTooLarge,
     Internal,
     Unavailable,
     NotYetApplied,
+    VersionNotSupported,
 }
 
 impl Code {
     /// Status, stable name, and one sentence for people.
     fn row(self) -> (StatusCode, &'static str, &'static str) {
         match self {
+            Self::MalformedRequest => (
+                StatusCode::BAD_REQUEST,
+                "MALFORMED_REQUEST",
+                "The request can't be read in one way only.",
+            ),
             Self::InvalidPayload => (
                 StatusCode::BAD_REQUEST,
                 "INVALID_PAYLOAD",
@@ -139,6 +149,11 @@ impl Code {
                 "PAYLOAD_TOO_LARGE",
                 "The body is over the limit.",
             ),
+            Self::UriTooLong => (
+                StatusCode::URI_TOO_LONG,
+                "URI_TOO_LONG",
+                "The target is over the limit.",
+            ),
             Self::UnsupportedEncoding => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "UNSUPPORTED_ENCODING",
@@ -153,6 +168,16 @@ impl Code {
                 StatusCode::TOO_MANY_REQUESTS,
                 "TOO_MANY_FAILURES",
                 "Too many requests without a valid key came from this address.",
+            ),
+            Self::ExpectationFailed => (
+                StatusCode::EXPECTATION_FAILED,
+                "EXPECTATION_FAILED",
+                "The expectation can't be met.",
+            ),
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "HEAD_TOO_LARGE",
+                "The head of the request is over the limit.",
             ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -169,11 +194,16 @@ impl Code {
                 "NOT_YET_APPLIED",
                 "The position was not reached in time.",
             ),
+            Self::VersionNotSupported => (
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "VERSION_NOT_SUPPORTED",
+                "This version of HTTP is not spoken here.",
+            ),
         }
     }
 
     /// Whether it refuses a delivery, which its sender could change: by itself, or for what is wrong with its credential (`Some(None)`).
-    pub(crate) fn refusal(self) -> Option<Option<Reason>> {
+    pub(crate) fn rejection(self) -> Option<Option<Reason>> {
         match self {
             Self::Unauthorized => Some(None),
             Self::SignatureInvalid => Some(Some(Reason::Signature)),
@@ -191,6 +221,11 @@ impl Code {
             }
             // No delivery, or nothing that its sender did.
             Self::TooManyFailures
+            | Self::MalformedRequest
+            | Self::UriTooLong
+            | Self::ExpectationFailed
+            | Self::HeadTooLarge
+            | Self::VersionNotSupported
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::NotAcceptable
@@ -300,6 +335,26 @@ impl Problem {
             set(&mut response, name, &value);
         }
         response
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::TargetTooLong => Code::UriTooLong,
+            Refusal::TooLarge => Code::HeadTooLarge,
+            Refusal::Expectation => Code::ExpectationFailed,
+            Refusal::Version => Code::VersionNotSupported,
+            Refusal::RequestLine
+            | Refusal::Target
+            | Refusal::LineEnd
+            | Refusal::Field
+            | Refusal::Host
+            | Refusal::Length
+            | Refusal::Coding
+            | Refusal::TwoLengths => Code::MalformedRequest,
+        };
+        Self::with(code, refusal.to_string())
     }
 }
 

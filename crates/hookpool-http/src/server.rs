@@ -1,10 +1,13 @@
 //! The accept loop that warp's own server is not: limits, deadlines, TLS, and an end.
 
+mod gate;
+mod strict;
 mod timed;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::Either;
+use gate::gated;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -42,9 +45,12 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// Bytes that the headers of a request may have.
-const HEADER_BYTES_MAX: usize = 32 << 10;
-const HEADERS_MAX: usize = 64;
+/// Bytes that the head of a request may have, its first line included; a little less than what hyper reads at once.
+pub(crate) const HEAD_BYTES_MAX: usize = 31 << 10;
+pub(crate) const HEADERS_MAX: usize = 64;
+/// As much as everybody should take (RFC 9110, 4.1).
+pub(crate) const TARGET_BYTES_MAX: usize = 8_000;
+const READ_BYTES_MAX: usize = 32 << 10;
 /// After a failed accept, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -150,7 +156,7 @@ fn http(limits: &Limits) -> http1::Builder {
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.keep_alive)
         .max_headers(HEADERS_MAX)
-        .max_buf_size(HEADER_BYTES_MAX);
+        .max_buf_size(READ_BYTES_MAX);
     http
 }
 
@@ -219,6 +225,7 @@ where
         let service = TowerToHyperService::new(warp::service(self.routes.clone()));
         let service = WithPeer { service, peer };
         let (stream, service) = timed(stream, service, self.patience);
+        let (stream, service) = gated(stream, service);
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         // Clients that leave, are slow or talk nonsense are everyday.
         if let Err(error) = watcher.watch(connection).await {

@@ -198,6 +198,7 @@ mod tests {
                 connector: ConnectorName::new("till").unwrap(),
                 request_id: RequestId([0; 16]),
                 dedupe: None,
+                idempotency: None,
                 body: Bytes::from_static(body.as_bytes()),
             },
         };

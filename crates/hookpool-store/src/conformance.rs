@@ -6,11 +6,12 @@
 mod blocks;
 mod drops;
 mod rejections;
+mod requests;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use hookpool_core::{
-    event::{DedupeKey, Event, NewEvent},
+    event::{DedupeKey, Event, NewEvent, Request},
     name::{ItemId, StreamName},
     position::Position,
 };
@@ -24,6 +25,7 @@ use crate::{
 pub use blocks::*;
 pub use drops::*;
 pub use rejections::*;
+pub use requests::*;
 
 /// Makes logs to be tested.
 pub trait LogFixture {
@@ -87,6 +89,15 @@ macro_rules! log_conformance {
             pages_are_bounded_and_go_on_past_dropped_events
             duplicates_of_what_was_kept_are_known
             events_are_dropped_while_others_are_appended
+            the_events_of_a_request_lie_in_one_block_in_order
+            a_request_that_is_known_is_not_appended_with_any_of_its_events
+            a_request_is_known_by_its_idempotency_key_for_its_whole_window
+            an_idempotency_key_that_has_expired_is_free_again
+            idempotency_keys_are_known_inside_one_batch
+            idempotency_keys_are_known_after_reopening
+            an_idempotency_key_comes_before_a_dedupe_key
+            a_key_of_one_sort_is_none_of_the_other
+            idempotency_keys_of_what_was_kept_are_known
         );
     };
     ($fixture:expr, $($promise:ident)+) => {$(
@@ -133,7 +144,7 @@ pub use pool::*;
 pub mod sample {
     use bytes::Bytes;
     use hookpool_core::{
-        event::{Op, RequestId},
+        event::{Idempotency, Op, Request, RequestId},
         name::ConnectorName,
         time::Timestamp,
     };
@@ -166,6 +177,7 @@ pub mod sample {
             connector: ConnectorName::new("till").expect("a connector name"),
             request_id: RequestId(u128::from(n).to_le_bytes()),
             dedupe: None,
+            idempotency: None,
             body: Bytes::copy_from_slice(body.as_bytes()),
         }
     }
@@ -177,6 +189,37 @@ pub mod sample {
             dedupe: Some(DedupeKey([key; 16])),
             ..event(name, n, "{}")
         }
+    }
+
+    /// The same with an idempotency key.
+    #[must_use]
+    pub fn identified(name: &str, n: u64, key: u8) -> NewEvent {
+        NewEvent {
+            idempotency: Some(Idempotency {
+                key: DedupeKey([key; 16]),
+                request: n.is_multiple_of(2).then_some([key; 16]),
+                events: 1,
+            }),
+            ..event(name, n, "{}")
+        }
+    }
+
+    /// A request of these events, with an identity.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn request(key: u8, mut events: Vec<NewEvent>) -> Request {
+        let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        let mut rest = events.split_off(1);
+        let mut first = events.pop().expect("an event");
+        first.idempotency = Some(Idempotency {
+            key: DedupeKey([key; 16]),
+            request: None,
+            events: count,
+        });
+        rest.shrink_to_fit();
+        Request { first, rest }
     }
 
     /// Bodies that have been trouble somewhere: empty, a block's magic, every byte value, and one larger than any buffer.
@@ -202,7 +245,11 @@ pub mod sample {
 }
 
 async fn append(log: &impl EventLog, events: Vec<NewEvent>) -> Vec<Appended> {
-    log.append(events).await.expect("an append")
+    append_requests(log, Request::each(events)).await
+}
+
+async fn append_requests(log: &impl EventLog, requests: Vec<Request>) -> Vec<Appended> {
+    log.append(requests).await.expect("an append")
 }
 
 async fn page(log: &impl EventLog, request: PageRequest) -> Page {
@@ -293,7 +340,7 @@ pub async fn an_empty_batch_is_nothing<F: LogFixture>(fixture: &mut F) {
     assert_eq!(log.head(), Position::ZERO);
 }
 
-/// **Duplicates.** An event whose dedupe key is equal ... yields the first one's position.
+/// **Duplicates.** One whose dedupe key is equal ... yields the first one's position.
 pub async fn a_duplicate_yields_the_first_position<F: LogFixture>(fixture: &mut F) {
     let log = fixture.create().await;
     let first = append(&log, vec![sample::keyed("sales", 1, 7)]).await[0];
@@ -324,7 +371,7 @@ pub async fn a_duplicate_inside_one_batch_yields_the_first_position<F: LogFixtur
     assert_eq!(everything(&log).await.len(), 2);
 }
 
-/// **Duplicates.** An event whose dedupe key ...: without one, each delivery counts.
+/// **Duplicates.** One whose dedupe key ...: without one, each delivery counts.
 pub async fn events_without_a_key_are_never_duplicates<F: LogFixture>(fixture: &mut F) {
     let log = fixture.create().await;
     let event = sample::event("sales", 1, "{}");

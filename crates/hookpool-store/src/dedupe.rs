@@ -8,6 +8,15 @@ use hookpool_core::{event::DedupeKey, position::Position, sign, time::Timestamp}
 /// One more, since the window of signatures is checked in whole seconds.
 pub const WINDOW_SECONDS: u64 = 2 * sign::WINDOW_SECONDS + 1;
 
+/// How long an idempotency key is remembered at least, in seconds. Senders that give up last (Stripe, GitHub) do so after three days; this is four.
+pub const IDEMPOTENCY_SECONDS: u64 = 96 * 60 * 60;
+
+/// Whether the idempotency key of a request of this time still counts for one of that time.
+#[must_use]
+pub fn key_counts(first: Timestamp, later: Timestamp) -> bool {
+    later <= first.plus_seconds(IDEMPOTENCY_SECONDS)
+}
+
 /// Seconds of log time in one slice of the window; whole slices are forgotten.
 const SLICE_SECONDS: u64 = sign::WINDOW_SECONDS + 1;
 const SLICES: usize = 3;

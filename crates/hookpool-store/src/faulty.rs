@@ -7,7 +7,7 @@ use std::{
 
 use hookpool_core::{
     codec::Block,
-    event::NewEvent,
+    event::Request,
     position::{Epoch, Position},
 };
 use thiserror::Error;
@@ -139,7 +139,7 @@ impl<L: EventLog> FaultyLog<L> {
 }
 
 impl<L: EventLog> EventLog for FaultyLog<L> {
-    async fn append(&self, batch: Vec<NewEvent>) -> Result<Vec<Appended>, AppendError> {
+    async fn append(&self, batch: Vec<Request>) -> Result<Vec<Appended>, AppendError> {
         self.write(self.inner.append(batch)).await
     }
 
@@ -211,7 +211,8 @@ mod tests {
         let log = FaultyLog::new(MemoryLog::new(Epoch(1)), faults);
         let mut outcomes = Vec::new();
         for n in 0..appends {
-            outcomes.push(match log.append(vec![sample::event("s", n, "{}")]).await {
+            let batch = Request::each([sample::event("s", n, "{}")]);
+            outcomes.push(match log.append(batch).await {
                 Ok(_) => "ok",
                 Err(AppendError::Unknown(_)) => "unknown",
                 Err(AppendError::Final(_)) => "final",
@@ -269,7 +270,7 @@ mod tests {
             ..Faults::default()
         };
         let log = FaultyLog::new(MemoryLog::new(Epoch(1)), faults);
-        let events = (0..100).map(|n| sample::event("s", n, "{}")).collect();
+        let events = Request::each((0..100).map(|n| sample::event("s", n, "{}")));
         log.inner().append(events).await.unwrap();
         let (mut dropped, mut unknown, mut last) = (0, 0, 0);
         for n in 1..=100 {
@@ -283,7 +284,9 @@ mod tests {
         let left = log.inner().page(PageRequest::after(Position::ZERO)).await;
         let gone = 100 - left.unwrap().events.len() as u64;
         assert!(gone > dropped && gone < dropped + unknown + last, "{gone}");
-        let appended = log.append(vec![sample::event("s", 101, "{}")]).await;
+        let appended = log
+            .append(Request::each([sample::event("s", 101, "{}")]))
+            .await;
         assert!(matches!(appended, Err(AppendError::Final(_))));
     }
 

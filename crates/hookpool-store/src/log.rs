@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use hookpool_core::{
     codec::{Block, Digest},
-    event::{Event, NewEvent},
+    event::{Event, Request},
     name::StreamName,
     position::{Epoch, Position},
 };
@@ -19,14 +19,17 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 /// **Positions** strictly increase in the order of appending, and may have gaps. They start after [`Position::ZERO`]. A log is one
 /// [`Epoch`] for its whole life; positions of another epoch mean nothing here.
 ///
-/// **Appending.** A batch is a unit of work, not of atomicity: each event's outcome is reported, in order. What is reported appended is durable: it
+/// **Appending.** A batch is a unit of work, not of atomicity: each request's outcome is reported, in order. What is reported appended is durable: it
 /// survives a kill and a power cut, at that position, with those bytes. There is one appender; calls do not overlap.
 ///
-/// **Errors.** After an error the unreported events are *unknown*: each is wholly there or wholly absent. A retry is safe where an event
-/// has a dedupe key. After [`AppendError::Final`] every later append fails the same way.
+/// **Requests** are units of atomicity. The events of one lie in one block, in order, at positions without a gap between them, all or none.
 ///
-/// **Duplicates.** An event whose dedupe key is equal to that of an event at most [`crate::dedupe::WINDOW_SECONDS`] older is not appended again: it yields
-/// [`Appended::Duplicate`] with the first one's position, also inside one batch and also after a restart.
+/// **Errors.** After an error the unreported requests are *unknown*: each is wholly there or wholly absent. A retry is safe where a request
+/// has a key. After [`AppendError::Final`] every later append fails the same way.
+///
+/// **Duplicates.** A request is known by its first event. One whose dedupe key is equal to that of a request at most [`crate::dedupe::WINDOW_SECONDS`]
+/// older, or whose idempotency key is equal to that of a request at most [`crate::dedupe::IDEMPOTENCY_SECONDS`] older, is not appended again, with none of its
+/// events: it yields [`Appended::Duplicate`] with the first one's position, also inside one batch and also after a restart. An idempotency key comes before a dedupe key.
 ///
 /// **Reading.** A page holds the events after a position in order, without holes, and never one that is not durable. What can't be proved
 /// intact is a [`ReadError`], never a shorter page. Reads go on after a failed append.
@@ -40,7 +43,7 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 /// **Dropping.** A dropped event is gone for good, from pages and from its block. Its position stays a gap; its block keeps its place and the digest of what was
 /// committed, even without any event. So head, end and chain stay what they were, and every other event is there as before, at its position, byte for byte.
 /// What is reported dropped stays dropped through a kill and a power cut; after an error each event is wholly there or dropped. Dropping may run while the appender appends, which never waits
-/// for more than a small part of it. A dropped event may be forgotten for duplicates, so whoever drops leaves what is younger than the window.
+/// for more than a small part of it. A dropped event may be forgotten for duplicates, so whoever drops leaves what is younger than its window.
 ///
 /// **End** is the head with the digest of the block that ends there. Both are of one moment.
 ///
@@ -50,7 +53,7 @@ pub trait EventLog: Send + Sync + 'static {
     /// Appends a batch and returns when it is durable. An empty batch is nothing.
     fn append(
         &self,
-        batch: Vec<NewEvent>,
+        batch: Vec<Request>,
     ) -> impl Future<Output = Result<Vec<Appended>, AppendError>> + Send;
 
     /// The events after a position.
@@ -97,7 +100,7 @@ pub async fn wait_past(head: &watch::Sender<Position>, past: Position) -> Positi
 impl<L: EventLog> EventLog for Arc<L> {
     fn append(
         &self,
-        batch: Vec<NewEvent>,
+        batch: Vec<Request>,
     ) -> impl Future<Output = Result<Vec<Appended>, AppendError>> + Send {
         L::append(self, batch)
     }
@@ -147,17 +150,17 @@ pub struct LogEnd {
     pub digest: Digest,
 }
 
-/// What became of one event of a batch.
+/// What became of one request of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
-    /// It is in the log here.
+    /// It is in the log; its first event is here.
     New(Position),
-    /// An event with the same dedupe key was there before.
+    /// One with the same key was there before; its first event is here.
     Duplicate(Position),
 }
 
 impl Appended {
-    /// Where the event is, new or not.
+    /// Where the first event is, new or not.
     #[must_use]
     pub fn position(self) -> Position {
         match self {

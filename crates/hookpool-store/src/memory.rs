@@ -1,21 +1,22 @@
 //! Both contracts in memory: the reference, and what fast tests run on. Durable until the process ends.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use hookpool_core::{
     codec::{Block, encode_block},
-    event::{Event, NewEvent, RequestId},
+    event::{DedupeKey, Event, NewEvent, Request, RequestId},
     fold::{History, Item, Note},
     name::{ItemId, StreamName},
     position::{Epoch, Generation, Position},
+    time::Timestamp,
 };
 use tokio::sync::watch;
 
 use crate::{
-    dedupe::DedupeWindow,
+    dedupe::{DedupeWindow, key_counts},
     log::{
         AppendError, Appended, Cause, Dropped, EventLog, LogEnd, Page, PageRequest, ReadError,
         wait_past,
@@ -43,6 +44,8 @@ struct LogState {
     /// Of the last event, dropped or not.
     last: Position,
     dedupe: DedupeWindow,
+    /// Each idempotency key with the first event of the last request that had it.
+    requests: HashMap<DedupeKey, (Timestamp, Position)>,
 }
 
 impl MemoryLog {
@@ -58,17 +61,38 @@ impl MemoryLog {
 }
 
 impl LogState {
-    fn append(&mut self, event: NewEvent) -> Appended {
-        if let Some(position) = event.dedupe.and_then(|key| self.dedupe.find(&key)) {
+    fn append(&mut self, request: Request) -> Appended {
+        if let Some(position) = self.find(&request.first) {
             return Appended::Duplicate(position);
         }
         let position = self.last.plus(1);
-        self.last = position;
-        if let Some(key) = event.dedupe {
-            self.dedupe.remember(key, event.time, position);
+        self.remember(&request.first, position);
+        for event in std::iter::once(request.first).chain(request.rest) {
+            self.last = self.last.plus(1);
+            let position = self.last;
+            self.events.push(Event { position, event });
         }
-        self.events.push(Event { position, event });
         Appended::New(position)
+    }
+
+    /// Where the request with the same key begins.
+    fn find(&self, first: &NewEvent) -> Option<Position> {
+        let identity = first.idempotency.as_ref();
+        let known = identity
+            .and_then(|identity| self.requests.get(&identity.key))
+            .filter(|(time, _)| key_counts(*time, first.time));
+        known
+            .map(|(_, position)| *position)
+            .or_else(|| first.dedupe.and_then(|key| self.dedupe.find(&key)))
+    }
+
+    fn remember(&mut self, first: &NewEvent, position: Position) {
+        if let Some(key) = first.dedupe {
+            self.dedupe.remember(key, first.time, position);
+        }
+        if let Some(identity) = &first.idempotency {
+            self.requests.insert(identity.key, (first.time, position));
+        }
     }
 
     /// What was appended since the last commit becomes a block.
@@ -163,9 +187,10 @@ impl LogState {
 }
 
 impl EventLog for MemoryLog {
-    async fn append(&self, batch: Vec<NewEvent>) -> Result<Vec<Appended>, AppendError> {
+    async fn append(&self, batch: Vec<Request>) -> Result<Vec<Appended>, AppendError> {
         let mut state = locked(&self.state);
-        let outcomes = batch.into_iter().map(|event| state.append(event)).collect();
+        let append = |request| state.append(request);
+        let outcomes = batch.into_iter().map(append).collect();
         state.commit(self.epoch)?;
         let head = state.end.head;
         // Under the lock, so that nobody reads past the head.

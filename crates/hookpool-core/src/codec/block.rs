@@ -12,7 +12,7 @@ pub use thin::{THINNED_HEADER_BYTES, Thinned, Thinning, encode_thinned, thinned_
 
 use super::META_CONFIG;
 use crate::{
-    event::{DedupeKey, Event, NewEvent, Op, RequestId},
+    event::{DedupeKey, Event, Idempotency, NewEvent, Op, RequestId},
     name::{ConnectorName, ItemId, StreamName},
     position::{Epoch, Position},
     time::Timestamp,
@@ -472,10 +472,11 @@ impl<'a> Entry<'a> {
         }
         let (meta, read): (Meta<'_>, usize) =
             bincode::borrow_decode_from_slice(self.meta, META_CONFIG).ok()?;
-        if read != self.meta.len() {
-            return None;
-        }
-        let event = meta.into_event(block.slice(self.body), names)?;
+        let idempotency = match self.meta.get(read..)? {
+            [] => None,
+            tail => Some(StoredIdempotency::decode(tail)?),
+        };
+        let event = meta.into_event(idempotency, block.slice(self.body), names)?;
         Some(Event { position, event })
     }
 }
@@ -491,8 +492,13 @@ fn encode_entry(position: Position, event: &NewEvent, into: &mut Vec<u8>) {
 
 /// The metadata, and its length with that of the body.
 fn encode_meta(event: &NewEvent) -> (Vec<u8>, [u8; 8]) {
-    let meta = bincode::encode_to_vec(Meta::of(event), META_CONFIG)
+    let mut meta = bincode::encode_to_vec(Meta::of(event), META_CONFIG)
         .expect("metadata is a few hundred bytes");
+    if let Some(idempotency) = &event.idempotency {
+        let tail = StoredIdempotency::of(idempotency);
+        let tail = bincode::encode_to_vec(tail, META_CONFIG).expect("it is some 40 bytes");
+        meta.extend_from_slice(&tail);
+    }
     let length = |bytes: usize| {
         u32::try_from(bytes)
             .expect("a body is under 4 GiB")
@@ -586,7 +592,12 @@ impl<'a> Meta<'a> {
         }
     }
 
-    fn into_event(self, body: Bytes, names: &mut Names) -> Option<NewEvent> {
+    fn into_event(
+        self,
+        idempotency: Option<Idempotency>,
+        body: Bytes,
+        names: &mut Names,
+    ) -> Option<NewEvent> {
         Some(NewEvent {
             time: Timestamp(self.time),
             stream: names.stream(self.stream)?,
@@ -600,7 +611,35 @@ impl<'a> Meta<'a> {
             connector: names.connector(self.connector)?,
             request_id: RequestId(self.request_id),
             dedupe: self.dedupe.map(DedupeKey),
+            idempotency,
             body,
+        })
+    }
+}
+
+/// Behind the metadata of an event that begins a request with an identity. Never change it either.
+#[derive(bincode::Encode, bincode::Decode)]
+struct StoredIdempotency {
+    key: [u8; 16],
+    request: Option<[u8; 16]>,
+    events: u32,
+}
+
+impl StoredIdempotency {
+    fn of(idempotency: &Idempotency) -> Self {
+        Self {
+            key: idempotency.key.0,
+            request: idempotency.request,
+            events: idempotency.events,
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Idempotency> {
+        let (stored, read): (Self, usize) = bincode::decode_from_slice(bytes, META_CONFIG).ok()?;
+        (read == bytes.len()).then_some(Idempotency {
+            key: DedupeKey(stored.key),
+            request: stored.request,
+            events: stored.events,
         })
     }
 }
@@ -680,12 +719,45 @@ pub(super) mod tests {
         assert_eq!(encoded().bytes, golden);
     }
 
+    /// What begins a request with an identity: one with a fingerprint, one of many events without.
+    fn identified() -> Vec<NewEvent> {
+        let mut events = events();
+        events[0].idempotency = Some(Idempotency {
+            key: DedupeKey([0xee; 16]),
+            request: Some([0xff; 16]),
+            events: 1,
+        });
+        events[1].idempotency = Some(Idempotency {
+            key: DedupeKey([0xef; 16]),
+            request: None,
+            events: 300,
+        });
+        events
+    }
+
+    fn encoded_identified() -> EncodedBlock {
+        encode_block(EPOCH, Position(41), Digest([0xaa; 32]), identified().iter())
+    }
+
+    #[test]
+    fn golden_bytes_of_events_with_an_identity_still_read() {
+        let golden = const_hex::decode(include_str!("block_v1_idempotency.hex").trim()).unwrap();
+        let block = Block::parse(golden.clone().into()).unwrap();
+        let read = block.events().map(|event| event.unwrap().event);
+        assert_eq!(read.collect::<Vec<_>>(), identified());
+        assert_eq!(encoded_identified().bytes, golden);
+    }
+
     #[test]
     fn every_flipped_bit_is_found() {
-        let good = encoded().bytes;
+        every_flipped_bit_of(&encoded().bytes);
+        every_flipped_bit_of(&encoded_identified().bytes);
+    }
+
+    fn every_flipped_bit_of(good: &[u8]) {
         for bit in 0..good.len() * 8 {
             // The three reserved bytes are covered by the header's checksum too.
-            let mut bytes = good.clone();
+            let mut bytes = good.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let intact = Block::parse(bytes.into())
                 .is_ok_and(|block| block.events().all(|event| event.is_ok()));

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     event::RequestId,
-    fold::{Field, History, Item, Source},
+    fold::{Field, History, Item, Positions, Source},
     json::Kind,
     name::ConnectorName,
     position::Position,
@@ -31,6 +31,7 @@ const ITEM_CONFIG: bincode::config::Configuration<
 struct StoredItem<'a> {
     position: u64,
     order: Option<String>,
+    /// Each as its distance from the one before: small numbers take one byte.
     recent: Vec<u64>,
     sources: Vec<StoredSource<'a>>,
     fields: Vec<StoredField<'a>>,
@@ -69,7 +70,7 @@ pub fn encode_item(item: &Item) -> Vec<u8> {
 #[must_use]
 pub fn encode_history(history: &History) -> Vec<u8> {
     sealed(StoredHistory {
-        positions: steps(&history.positions),
+        positions: history.positions.steps().collect(),
         after: StoredItem::of(&history.after),
     })
 }
@@ -92,7 +93,7 @@ pub fn decode_history(bytes: &[u8]) -> Result<History, ItemError> {
     let stored: StoredHistory<'_> = opened(bytes)?;
     let history = || {
         Some(History {
-            positions: positions(&stored.positions)?,
+            positions: Positions::from_steps(&stored.positions)?,
             after: stored.after.into_item()?,
         })
     };
@@ -125,24 +126,6 @@ fn opened<'a, T: bincode::BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, It
     }
 }
 
-/// Each position as its distance from the one before: small numbers take one byte.
-fn steps(positions: &[Position]) -> Vec<u64> {
-    let before = std::iter::once(Position::ZERO).chain(positions.iter().copied());
-    let steps = positions.iter().zip(before);
-    steps
-        .map(|(position, before)| position.0 - before.0)
-        .collect()
-}
-
-fn positions(steps: &[u64]) -> Option<Vec<Position>> {
-    let next = |at: &mut u64, step: &u64| {
-        *at = at.checked_add(*step)?;
-        Some(Position(*at))
-    };
-    let positions: Vec<_> = steps.iter().scan(0, next).collect();
-    (positions.len() == steps.len()).then_some(positions)
-}
-
 impl<'a> StoredItem<'a> {
     fn of(item: &'a Item) -> Self {
         let mut sources = BTreeMap::new();
@@ -162,7 +145,7 @@ impl<'a> StoredItem<'a> {
         Self {
             position: item.position.0,
             order: item.order.as_ref().map(Order::to_stored),
-            recent: steps(&item.recent),
+            recent: item.recent.steps().collect(),
             sources: sources
                 .values()
                 .map(|source| StoredSource::of(source))
@@ -203,7 +186,7 @@ impl StoredItem<'_> {
         Some(Item::new(
             Position(self.position),
             order,
-            positions(&self.recent)?,
+            Positions::from_steps(&self.recent)?,
             fields,
         ))
     }
@@ -253,7 +236,7 @@ mod tests {
         after.order = Some(Order::Text("v1".into()));
         after.recent.clear();
         let history = History {
-            positions: vec![Position(1), Position(300), Position(u64::MAX)],
+            positions: [1, 300, u64::MAX].map(Position).into_iter().collect(),
             after,
         };
         assert_eq!(decode_history(&encode_history(&history)), Ok(history));

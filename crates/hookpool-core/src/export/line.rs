@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{FORMAT, Header, Range, Requested, Scope};
 use crate::{
     codec::{BlockHeader, Digest, Thinned, event_crc, thinned_crc},
-    event::{DedupeKey, Event, NewEvent, Op, RequestId},
+    event::{DedupeKey, Event, Idempotency, NewEvent, Op, RequestId},
     hex::Hex,
     name::{ConnectorName, ItemId, StreamName},
     position::{Epoch, Position},
@@ -174,6 +174,8 @@ struct EventLine<'a> {
     request_id: Cow<'a, str>,
     dedupe: Option<Hex<16>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency: Option<LineIdempotency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<Cow<'a, str>>,
     /// In place of a body that is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,6 +208,7 @@ impl<'a> From<&'a Event> for EventLine<'a> {
             connector: event.connector.clone(),
             request_id: event.request_id.to_string().into(),
             dedupe: event.dedupe.map(|key| Hex(key.0)),
+            idempotency: event.idempotency.as_ref().map(LineIdempotency::of),
             body: body.map(Into::into),
             body_hex: body.is_none().then(|| const_hex::encode(&event.body)),
             crc: Hex(event_crc(stored).to_be_bytes()),
@@ -233,10 +236,38 @@ impl EventLine<'_> {
             connector: self.connector,
             request_id: RequestId::parse(&self.request_id)?,
             dedupe: self.dedupe.map(|key| DedupeKey(key.0)),
+            idempotency: self.idempotency.map(LineIdempotency::idempotency),
             body,
         };
         let position = self.position;
         Some(Event { position, event })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LineIdempotency {
+    key: Hex<16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<Hex<16>>,
+    events: u32,
+}
+
+impl LineIdempotency {
+    fn of(idempotency: &Idempotency) -> Self {
+        Self {
+            key: Hex(idempotency.key.0),
+            request: idempotency.request.map(Hex),
+            events: idempotency.events,
+        }
+    }
+
+    fn idempotency(self) -> Idempotency {
+        Idempotency {
+            key: DedupeKey(self.key.0),
+            request: self.request.map(|request| request.0),
+            events: self.events,
+        }
     }
 }
 

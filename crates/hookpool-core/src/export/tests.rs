@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     codec::{Block, EncodedBlock, encode_block},
-    event::{DedupeKey, Event, NewEvent},
+    event::{DedupeKey, Event, Idempotency, NewEvent},
     fold::tests::event,
 };
 
@@ -178,6 +178,31 @@ fn the_golden_export_of_format_1_still_reads() {
     let (_, read) = read(golden.as_bytes()).unwrap();
     let bytes = |blocks: Vec<EncodedBlock>| blocks.into_iter().map(|block| block.bytes);
     assert!(bytes(read).eq(bytes(blocks(4))));
+}
+
+/// A commit with what begins a request with an identity: one with a fingerprint, one of many events without.
+fn identified() -> Vec<EncodedBlock> {
+    let identity = |key, request, events| Idempotency {
+        key: DedupeKey([key; 16]),
+        request,
+        events,
+    };
+    let mut events = commit(3);
+    events[0].idempotency = Some(identity(0xee, Some([0xff; 16]), 1));
+    events[1].idempotency = Some(identity(0xef, None, 3));
+    let first = Position::ZERO.plus(1);
+    vec![encode_block(EPOCH, first, Digest::default(), events.iter())]
+}
+
+#[test]
+fn the_golden_export_of_events_with_an_identity_still_reads() {
+    let golden = include_str!("export_v2_idempotency.ndjson");
+    assert_eq!(export(&identified()), golden);
+    let (_, blocks) = read(golden.as_bytes()).unwrap();
+    let bytes = |blocks: Vec<EncodedBlock>| blocks.into_iter().map(|block| block.bytes);
+    assert!(bytes(blocks).eq(bytes(identified())));
+    let other = golden.replacen(r#""events":3"#, r#""events":4"#, 1);
+    assert!(read(other.as_bytes()).is_err());
 }
 
 #[test]

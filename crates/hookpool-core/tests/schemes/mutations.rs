@@ -16,7 +16,6 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// What a delivery says, told apart from how it is spelled. Written without the verifier's own code.
-#[derive(PartialEq)]
 struct Meaning {
     body: Vec<u8>,
     signatures: BTreeSet<Vec<u8>>,
@@ -65,6 +64,15 @@ impl Meaning {
             timestamp,
             others,
         }
+    }
+}
+
+impl Meaning {
+    /// Whether it says what a good delivery says. More signatures beside the good one take nothing away from it.
+    fn holds(&self, good: &Self) -> bool {
+        let signed = (&self.body, &self.timestamp, &self.others);
+        signed == (&good.body, &good.timestamp, &good.others)
+            && self.signatures.is_superset(&good.signatures)
     }
 }
 
@@ -143,7 +151,7 @@ fn no_forgery_is_accepted() {
         let meant = [(&good, &body), (&other, &other_body)];
         if meant
             .iter()
-            .any(|(headers, body)| meaning == Meaning::of(scheme, headers, body))
+            .any(|(headers, body)| meaning.holds(&Meaning::of(scheme, headers, body)))
         {
             same += 1;
             // What is left may still be more entries than a header may have, or a broken one beside a good one.

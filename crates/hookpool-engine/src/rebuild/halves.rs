@@ -24,7 +24,7 @@ impl Halves {
         stream: &StreamName,
         made: &Ruled,
     ) -> Result<Self, PoolError> {
-        let material = Material::open(pool, stream, made)?;
+        let material = Material::open_apart(pool, stream, made)?;
         let part = material.part();
         Ok(Self([Mutex::new(material), Mutex::new(part)]))
     }
@@ -79,7 +79,13 @@ impl Halves {
         one.changes_with(&mut other)
     }
 
-    /// Lets go of everything, which must be committed.
+    /// What can be written before the items of the same events.
+    pub(super) fn ahead(&self) -> GenerationChanges {
+        let [mut one, mut other] = self.locked();
+        one.ahead_with(&mut other)
+    }
+
+    /// Lets go of everything, which must be committed or about to be.
     pub(super) fn forget(&self) {
         for mut material in self.locked() {
             material.forget();

@@ -10,7 +10,8 @@ use hookpool_core::{
     position::{Generation, Position},
 };
 use hookpool_store::{
-    EventLog, Page, PageRequest, PoolChanges, PoolError, PoolSnapshot, PoolStore, ReadError,
+    EventLog, GenerationChanges, Page, PageRequest, PoolChanges, PoolError, PoolSnapshot,
+    PoolStore, ReadError,
 };
 use thiserror::Error;
 use tokio::{
@@ -40,10 +41,10 @@ pub(crate) enum JobError {
 /// Events and bytes of a page; large, since nobody waits for a single one.
 const PAGE_EVENTS: usize = 8_192;
 const PAGE_BYTES: usize = 4 << 20;
-/// Memory of what is in hand from which on it is committed and let go.
-const HELD_BYTES: usize = 144 << 20;
-/// Memory of what only waits to be committed from which on it is.
-const PENDING_BYTES: usize = 48 << 20;
+/// Memory of what is in hand from which on it is committed and let go. A commit of all of it takes about as much again until it is in a file.
+const HELD_BYTES: usize = 112 << 20;
+/// Memory of histories and notes from which on they are written ahead of the items, of which all would be written with them.
+const PENDING_BYTES: usize = 8 << 20;
 /// How much of the work a kill may cost.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
@@ -118,6 +119,8 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             None => Position::ZERO,
         };
         let halves = Halves::open(&*snapshot, &self.stream, &self.made)?;
+        // IMPORTANT: a pool keeps in memory what was written since its oldest snapshot.
+        drop(snapshot);
         tracing::debug!(stream = %self.stream, generation = %self.made.generation, events = halves.events(), "a rebuild folds");
         thread::scope(|scope| {
             let reader: PageReader = Worker::start(scope, |(request, used)| {
@@ -143,12 +146,12 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         let mut reading = false;
         loop {
             let Some(rebuild) = self.wanted() else {
-                self.commit(halves, at)?;
+                self.commit(halves.changes(at))?;
                 return Ok(false);
             };
             let until = self.checkpoint();
             if at >= until {
-                self.commit(halves, at)?;
+                self.commit(halves.changes(at))?;
                 return Ok(true);
             }
             let request = |after| self.page(after, until, rebuild.events_per_second);
@@ -161,13 +164,15 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             let (mine, theirs) = (self.fold(halves, 0, &page), other.finish());
             mine.and(theirs)?;
             at = page.through;
-            let full = halves.held_bytes() > HELD_BYTES;
-            let pending = halves.pending_bytes() > PENDING_BYTES;
-            if full || pending || pace.commit_is_due() {
-                self.commit(halves, at)?;
-            }
-            if full {
+            if halves.held_bytes() > HELD_BYTES {
+                let changes = halves.changes(at);
+                // First, so that each item is gone when it is written.
                 halves.forget();
+                self.commit(changes)?;
+            } else if pace.commit_is_due() {
+                self.commit(halves.changes(at))?;
+            } else if halves.pending_bytes() > PENDING_BYTES {
+                self.commit(halves.ahead())?;
             }
             let events = halves.events();
             self.cell.folded(events, pace.rate(events));
@@ -199,9 +204,9 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         }
     }
 
-    fn commit(&self, halves: &Halves, at: Position) -> Result<(), PoolError> {
+    fn commit(&self, changes: GenerationChanges) -> Result<(), PoolError> {
         self.pool.commit(PoolChanges {
-            generations: vec![halves.changes(at)],
+            generations: vec![changes],
             ..PoolChanges::default()
         })
     }

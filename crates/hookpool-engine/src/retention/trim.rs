@@ -146,7 +146,7 @@ enum Fate {
     Unproved,
     To {
         id: ItemId,
-        history: History,
+        history: Box<History>,
         gone: Vec<Position>,
         superseded: u64,
     },
@@ -164,7 +164,7 @@ impl Fate {
                 gone,
                 superseded,
             } => {
-                trim.histories.push((id, history));
+                trim.histories.push((id, *history));
                 trim.events += gone.len() as u64;
                 trim.superseded += superseded;
                 trim.notes.extend(gone);
@@ -220,10 +220,10 @@ async fn trim_item<L: EventLog>(
     Ok(Fate::To {
         superseded: late.count() as u64,
         id: id.clone(),
-        history: History {
+        history: Box::new(History {
             positions: needed.into_iter().collect(),
             after: item.clone(),
-        },
+        }),
         gone,
     })
 }

@@ -390,7 +390,7 @@ pub fn dropped_history_goes_with_the_commit_that_replaces_it<F: PoolFixture>(fix
     let pool = fixture.create();
     let sales = sample::stream("sales");
     let history = |last: u64, value: &str| History {
-        positions: vec![Position(last)],
+        positions: [Position(last)].into_iter().collect(),
         after: item(last, value),
     };
     let mut before = changes("sales", 1, 400, &["a", "ab"]);
@@ -460,7 +460,7 @@ pub fn a_removed_generation_leaves_nothing_and_others_stay<F: PoolFixture>(fixtu
     gone.histories = vec![(
         id("a"),
         History {
-            positions: vec![Position(9)],
+            positions: [Position(9)].into_iter().collect(),
             after: item(9, "a"),
         },
     )];

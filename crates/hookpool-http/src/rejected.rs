@@ -51,7 +51,7 @@ impl Seen {
 }
 
 /// A delivery that is being refused.
-pub(crate) struct Refusal {
+pub(crate) struct Rejected {
     reason: Reason,
     way: Way,
     stream: Option<String>,
@@ -63,7 +63,7 @@ pub(crate) fn judge<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
     request: &Request,
     problem: Problem,
-) -> (Problem, Option<Refusal>) {
+) -> (Problem, Option<Rejected>) {
     let way = Route::parse(&request.path).and_then(|route| way(route, &request.method));
     if problem.code() == Code::Unauthorized
         && let Err(wait) = app.spend(request)
@@ -73,15 +73,15 @@ pub(crate) fn judge<L: EventLog, P: PoolStore>(
         }
         return (Problem::wait(Code::TooManyFailures, wait.seconds), None);
     }
-    let refusal = way
-        .zip(problem.code().refusal())
+    let rejected = way
+        .zip(problem.code().rejection())
         .map(|((way, stream, hook), reason)| {
             let credential = match hook {
                 Some(hook) => Credential::Hook(hook),
                 None => Credential::Authorization(request.header(header::AUTHORIZATION)),
             };
             let shown = app.engine.shown(credential, stream);
-            Refusal {
+            Rejected {
                 // What is wrong with a credential is the credential's to say.
                 reason: reason.or(shown.reason).unwrap_or(Reason::Other),
                 way,
@@ -89,7 +89,7 @@ pub(crate) fn judge<L: EventLog, P: PoolStore>(
                 shown,
             }
         });
-    (problem, refusal)
+    (problem, rejected)
 }
 
 /// By which way a request delivers, to which stream, with which hook; `None` if it does not.
@@ -103,7 +103,7 @@ fn way<'a>(route: Route<'a>, method: &Method) -> Option<(Way, Option<&'a str>, O
     }
 }
 
-impl Refusal {
+impl Rejected {
     /// Whether the rest of the body is worth keeping: only of who showed a good credential, and if none of it was read.
     pub(crate) fn wants_body(&self, request: &Request) -> bool {
         self.shown.is_good() && request.seen.begun.get().is_none()
