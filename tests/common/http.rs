@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use super::openapi::DOCUMENT;
+
 /// A request, header by header in the order they were added. Nothing is escaped or checked.
 #[derive(Clone)]
 pub(crate) struct Request {
@@ -63,6 +65,15 @@ impl Request {
         }
         request.body.extend_from_slice(b"0\r\n\r\n");
         request
+    }
+
+    /// Method and target.
+    fn line(&self) -> (&str, &str) {
+        let line = self.head.split(|byte| *byte == b'\r').next();
+        let line = str::from_utf8(line.unwrap_or_default()).unwrap();
+        let mut words = line.split(' ');
+        let mut word = || words.next().unwrap_or_default();
+        (word(), word())
     }
 
     /// The bytes on the wire.
@@ -180,7 +191,7 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Sends and reads the answer. A server that refuses early may close its side before the last byte is sent: what it
+    /// Sends, reads the answer and holds it against the OpenAPI document. A server that refuses early may close its side before the last byte is sent: what it
     /// said still counts.
     pub(crate) fn call(&mut self, request: &Request) -> io::Result<Response> {
         match self.send(&request.encode()) {
@@ -188,7 +199,10 @@ impl Connection {
             Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
             Err(e) => return Err(e),
         }
-        self.response()
+        let response = self.response()?;
+        let (method, target) = request.line();
+        DOCUMENT.check(method, target, &response);
+        Ok(response)
     }
 
     pub(crate) fn response(&mut self) -> io::Result<Response> {

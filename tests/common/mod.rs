@@ -1,11 +1,12 @@
 //! What the tests that spawn the real binary share: a data folder, a server on it, a raw HTTP client, a parser for
-//! server-sent events and a fold of the log. Nothing here uses the project's own packages, so that a mistake in them
+//! server-sent events, a fold of the log, and the OpenAPI document, which every answer is held against. Nothing here uses the project's own packages, so that a mistake in them
 //! can't hide behind itself.
 
 pub(crate) mod fold;
 pub(crate) mod follower;
 pub(crate) mod hostile;
 pub(crate) mod http;
+pub(crate) mod openapi;
 pub(crate) mod program;
 pub(crate) mod projection;
 pub(crate) mod server;

@@ -26,6 +26,7 @@ mod ingest_contract;
 mod kill_loop;
 mod limits;
 mod mutations;
+mod openapi;
 mod page;
 mod past;
 mod read_contract;

@@ -115,7 +115,7 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Response, Problem> {
     let (author, body) = operator(app, request, body).await?;
-    let query = Query::only(&request.query, route.parameters())?;
+    let query = Query::of(request)?;
     let admin = Admin { app, author };
     let post = request.method == Method::POST;
     match route {
@@ -446,7 +446,19 @@ fn streams(names: &[String]) -> Result<Streams, Problem> {
     }
 }
 
+/// Refuses what is no JSON object: serde would take an array for the members in their order.
+pub(crate) fn must_be_object(body: &[u8]) -> Result<(), Problem> {
+    match body.trim_ascii_start().first() {
+        Some(b'{') => Ok(()),
+        _ => Err(Problem::with(
+            Code::InvalidPayload,
+            "the body is not a JSON object",
+        )),
+    }
+}
+
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    must_be_object(body)?;
     // Serde's message may quote the body; an operator's own body holds no secret, but the rule is one for all.
     serde_json::from_slice(body).map_err(|error| {
         let place = format!(

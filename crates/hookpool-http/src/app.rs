@@ -23,7 +23,7 @@ use crate::{
     followers::Followers,
     generations, hooks, ingest,
     metrics::Metrics,
-    ops,
+    openapi, ops,
     pages::PageChains,
     past,
     peer::{Network, Peer},
@@ -66,8 +66,9 @@ pub(crate) struct App<L, P: PoolStore> {
 /// A request without its body.
 pub(crate) struct Request {
     pub(crate) method: Method,
-    pub(crate) path: String,
     pub(crate) query: String,
+    /// What may be in the query.
+    pub(crate) parameters: &'static [&'static str],
     pub(crate) headers: HeaderMap,
     pub(crate) id: RequestId,
     /// Where it came from, if it came over a connection.
@@ -187,24 +188,18 @@ pub fn routes<L: EventLog, P: PoolStore>(
         .then(
             move |method, path: warp::path::FullPath, query, headers, peer, refusal, body| {
                 let app = Arc::clone(&app);
-                let path = path.as_str().to_owned();
                 async move {
-                    let id = app.engine.request_id();
-                    answer(
-                        &app,
-                        Request {
-                            method,
-                            path,
-                            query,
-                            headers,
-                            id,
-                            peer,
-                            seen: Seen::default(),
-                        },
-                        refusal,
-                        body,
-                    )
-                    .await
+                    let route = Route::parse(path.as_str());
+                    let request = Request {
+                        parameters: route.map_or(&[], |route| route.row().parameters(&method)),
+                        method,
+                        query,
+                        headers,
+                        id: app.engine.request_id(),
+                        peer,
+                        seen: Seen::default(),
+                    };
+                    answer(&app, request, route, refusal, body).await
                 }
             },
         )
@@ -213,18 +208,19 @@ pub fn routes<L: EventLog, P: PoolStore>(
 async fn answer<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
     request: Request,
+    route: Option<Route<'_>>,
     refusal: Option<Refusal>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
 ) -> Response {
     let mut body = pin!(body.fuse());
     let outcome = match refusal {
-        None => handle(app, &request, body.as_mut()).await,
+        None => handle(app, &request, route, body.as_mut()).await,
         Some(refusal) => Err(refusal.into()),
     };
     let mut response = match outcome {
         Ok(response) => response,
         Err(problem) => {
-            let (problem, rejected) = rejected::judge(app, &request, problem);
+            let (problem, rejected) = rejected::judge(app, &request, route, problem);
             let wanted = rejected.as_ref().is_some_and(|it| it.wants_body(&request));
             let rest = body::discard(&request, body, app.settings.body_bytes, wanted).await;
             if let Some(rejected) = rejected {
@@ -235,22 +231,23 @@ async fn answer<L: EventLog, P: PoolStore>(
     };
     app.metrics.count(response.status().as_u16());
     set(&mut response, X_REQUEST_ID, &request.id.to_string());
-    app.show_to_page(&request, &mut response);
+    app.show_to_page(&request, route.as_ref(), &mut response);
     response
 }
 
 async fn handle<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
     request: &Request,
+    route: Option<Route<'_>>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
 ) -> Result<Response, Problem> {
-    let route = Route::parse(&request.path).ok_or(Code::NotFound)?;
+    let route = route.ok_or(Code::NotFound)?;
     if let Some(answer) = app.preflight(request, &route) {
         return Ok(answer);
     }
-    let allowed = route.methods();
-    if !allowed.contains(&request.method.as_str()) {
-        return Err(Problem::method_not_allowed(allowed));
+    let row = route.row();
+    if row.methods().all(|method| method != request.method) {
+        return Err(Problem::method_not_allowed(row));
     }
     match route {
         Route::Webhook { stream } => ingest::webhook(app, request, stream, body).await,
@@ -272,6 +269,7 @@ async fn handle<L: EventLog, P: PoolStore>(
         Route::Generations { stream, route } => {
             generations::handle(app, request, stream, route, body).await
         }
+        Route::OpenApi => openapi::answer(request),
         Route::Healthz => Ok(ops::healthz()),
         Route::Readyz => ops::readyz(app),
         Route::Metrics => ops::metrics(app),
@@ -306,11 +304,10 @@ mod tests {
     fn best(accept: &str) -> Option<usize> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        let (path, query) = (String::new(), String::new());
         let request = Request {
             method: Method::GET,
-            path,
-            query,
+            query: String::new(),
+            parameters: &[],
             headers,
             id: RequestId([0; 16]),
             peer: None,

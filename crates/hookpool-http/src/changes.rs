@@ -35,18 +35,6 @@ use wire::{Asked, Out, Places, Wire};
 
 /// Streams on one connection.
 const STREAMS_MAX: usize = 64;
-/// What a client may ask for.
-const PARAMETERS: &[&str] = &[
-    "after",
-    "conflate",
-    "fields",
-    "heartbeat",
-    "item",
-    "last_event_id",
-    "ticket",
-    "until",
-    "where",
-];
 
 /// The changes of one stream.
 pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
@@ -56,7 +44,7 @@ pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
 ) -> Result<Response, Problem> {
     let viewer = app.viewer(request, &Query::new(&request.query))?;
     let stream = app.seen_by(&viewer, stream)?;
-    let query = Query::only(&request.query, PARAMETERS)?;
+    let query = Query::of(request)?;
     let wish = Wish::parse(request, &query)?;
     let place = Asked::parse(request, &query)?.one();
     let ask = Ask {
@@ -73,7 +61,7 @@ pub(crate) fn of_streams<L: EventLog, P: PoolStore>(
     request: &Request,
 ) -> Result<Response, Problem> {
     let viewer = app.viewer(request, &Query::new(&request.query))?;
-    let query = Query::only(&request.query, &[&["stream"], PARAMETERS].concat())?;
+    let query = Query::of(request)?;
     let names = query.texts("stream")?;
     let streams = names.iter().map(|name| app.seen_by(&viewer, name));
     let streams: BTreeSet<_> = streams.collect::<Result<_, _>>()?;

@@ -32,11 +32,11 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
         self.named_origin(request)?;
         let mut response = Response::default();
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let methods = route.methods().join(", ");
+        let methods: Vec<_> = route.row().methods().collect();
         set(
             &mut response,
             header::ACCESS_CONTROL_ALLOW_METHODS,
-            &methods,
+            &methods.join(", "),
         );
         set(
             &mut response,
@@ -52,8 +52,13 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
     }
 
     /// Lets the page that asked see the answer, be it an error, if its origin is one of those that are named.
-    pub(crate) fn show_to_page(&self, request: &Request, response: &mut Response) {
-        let for_pages = Route::parse(&request.path).is_some_and(|route| is_for_pages(&route));
+    pub(crate) fn show_to_page(
+        &self,
+        request: &Request,
+        route: Option<&Route<'_>>,
+        response: &mut Response,
+    ) {
+        let for_pages = route.is_some_and(is_for_pages);
         if self.settings.cors_origins.is_empty() || !for_pages {
             return;
         }
@@ -81,7 +86,7 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
     }
 }
 
-/// Reads and tickets; never ingest, administration or metrics.
+/// Reads, tickets and what describes them; never ingest, administration or metrics.
 fn is_for_pages(route: &Route<'_>) -> bool {
     match route {
         Route::Streams
@@ -94,7 +99,8 @@ fn is_for_pages(route: &Route<'_>) -> bool {
         | Route::LogEvent { .. }
         | Route::Changes { .. }
         | Route::AllChanges
-        | Route::Tickets => true,
+        | Route::Tickets
+        | Route::OpenApi => true,
         Route::Webhook { .. }
         | Route::Hook { .. }
         | Route::Admin(_)

@@ -33,7 +33,7 @@ use warp::{
 };
 
 use crate::{
-    admin::{created, operator, parse_or_default},
+    admin::{created, must_be_object, operator, parse_or_default},
     app::{App, Request, set},
     problem::{Code, Problem},
     query::Query,
@@ -92,11 +92,11 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         GenerationsRoute::Release => of.release().await,
         GenerationsRoute::Quarantine => of.quarantine().await,
         GenerationsRoute::Retention if read => {
-            Query::only(&request.query, &[])?;
+            Query::of(request)?;
             Ok(retention::show(app, &of.stream))
         }
         GenerationsRoute::Retention if request.method == Method::DELETE => {
-            Query::only(&request.query, &[])?;
+            Query::of(request)?;
             retention::clear(app, &of.author, of.stream).await
         }
         GenerationsRoute::Retention => {
@@ -139,7 +139,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     }
 
     fn projection(&self) -> Result<Response, Problem> {
-        let query = Query::only(&self.request.query, &["version"])?;
+        let query = Query::of(self.request)?;
         let plan = self.plan();
         let version = query.number("version", 0..=u64::from(u32::MAX))?;
         let projection = match version.and_then(|version| u32::try_from(version).ok()) {
@@ -163,7 +163,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     }
 
     async fn set_projection(&self, body: &[u8]) -> Result<Response, Problem> {
-        let query = Query::only(&self.request.query, &["check", "item"])?;
+        let query = Query::of(self.request)?;
         let rules: Rules = parse_rules(body)?;
         let item = query.text("item")?;
         match (query.text("check")?.as_deref(), item) {
@@ -242,7 +242,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     }
 
     fn rebuilds(&self) -> Result<Response, Problem> {
-        Query::only(&self.request.query, &[])?;
+        Query::of(self.request)?;
         let plan = self.plan();
         let mut rows: Vec<_> = plan
             .ended
@@ -256,7 +256,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     }
 
     async fn start(&self, body: RebuildBody) -> Result<Response, Problem> {
-        Query::only(&self.request.query, &[])?;
+        Query::of(self.request)?;
         if body.events_per_second == Some(0) {
             let detail = "eventsPerSecond is at least 1; pause the rebuild to stop it";
             return Err(Problem::with(Code::InvalidPayload, detail));
@@ -290,7 +290,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
 
     /// As JSON, or as events of progress.
     fn rebuild(&self, id: &str) -> Result<Response, Problem> {
-        Query::only(&self.request.query, &[])?;
+        Query::of(self.request)?;
         let generation = self.numbered(id)?;
         let json = self.rebuild_json(generation)?;
         if self
@@ -340,7 +340,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
 
     /// The whole difference, as lines of JSON from one view of the pool.
     fn diff(&self, id: &str) -> Result<Response, Problem> {
-        let query = Query::only(&self.request.query, &["limit", "expand"])?;
+        let query = Query::of(self.request)?;
         let limit = query.number("limit", 1..=u64::MAX)?.unwrap_or(u64::MAX);
         let generation = self.numbered(id)?;
         let plan = self.plan();
@@ -368,7 +368,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     }
 
     async fn act(&self, id: &str, act: RebuildAct) -> Result<Response, Problem> {
-        Query::only(&self.request.query, &[])?;
+        Query::of(self.request)?;
         let generation = self.numbered(id)?;
         let stream = self.stream.clone();
         match act {
@@ -416,7 +416,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     }
 
     async fn roll_back(&self) -> Result<Response, Problem> {
-        Query::only(&self.request.query, &[])?;
+        Query::of(self.request)?;
         let stream = self.stream.clone();
         self.record(ControlChange::GenerationRolledBack { stream })
             .await?;
@@ -424,7 +424,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     }
 
     async fn release(&self) -> Result<Response, Problem> {
-        Query::only(&self.request.query, &[])?;
+        Query::of(self.request)?;
         let stream = self.stream.clone();
         self.record(ControlChange::GenerationReleased { stream })
             .await?;
@@ -455,7 +455,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
 
     /// Events that fit the projection not at all, of the served generation or another.
     async fn quarantine(&self) -> Result<Response, Problem> {
-        let query = Query::only(&self.request.query, &["generation", "after", "limit"])?;
+        let query = Query::of(self.request)?;
         let generation = query.number("generation", 1..=u64::from(u32::MAX))?;
         let generation = generation.and_then(|number| u32::try_from(number).ok());
         let after = Position(query.number("after", 0..=u64::MAX - 1)?.unwrap_or(0));
@@ -665,6 +665,7 @@ fn ready(rules: Rules) -> Result<Projection, Problem> {
 
 /// An operator's rules hold no secret, so the message may say what is wrong with them.
 fn parse_rules(body: &[u8]) -> Result<Rules, Problem> {
+    must_be_object(body)?;
     let rules: Rules = serde_json::from_slice(body)
         .map_err(|error| Problem::with(Code::InvalidPayload, error.to_string()))?;
     ready(rules.clone())?;

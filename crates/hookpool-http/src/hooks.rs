@@ -16,13 +16,12 @@ use crate::{
     app::{App, Request, set},
     body, ingest,
     problem::Problem,
-    route::Secret,
+    route::{HOOK, Secret},
 };
 
 const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
-const METHODS: &[&str] = &["OPTIONS", "POST"];
 
 /// Takes one delivery, or answers the question whether it may come.
 pub(crate) async fn hook<L: EventLog, P: PoolStore>(
@@ -46,14 +45,15 @@ fn allow<L: EventLog, P: PoolStore>(
     hook: &str,
 ) -> Result<Response, Problem> {
     let Header::One(origin) = request.header(REQUEST_ORIGIN) else {
-        return Err(Problem::method_not_allowed(METHODS));
+        return Err(Problem::method_not_allowed(HOOK));
     };
     app.engine.must_be_hook(hook)?;
     let mut response = Response::default();
     let origin = std::str::from_utf8(origin).ok().filter(|it| is_plain(it));
     set(&mut response, ALLOWED_ORIGIN, origin.unwrap_or("*"));
     set(&mut response, ALLOWED_RATE, "*");
-    set(&mut response, header::ALLOW, &METHODS.join(", "));
+    let methods: Vec<_> = HOOK.methods().collect();
+    set(&mut response, header::ALLOW, &methods.join(", "));
     Ok(response)
 }
 

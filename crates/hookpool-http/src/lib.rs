@@ -16,6 +16,7 @@ mod history;
 mod hooks;
 mod ingest;
 mod metrics;
+mod openapi;
 mod ops;
 mod pace;
 mod pages;

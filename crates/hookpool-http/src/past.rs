@@ -94,7 +94,7 @@ pub(crate) async fn history<L: EventLog, P: PoolStore>(
     id: &str,
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
-    let query = Query::only(&request.query, &["after", "limit", "minPosition"])?;
+    let query = Query::of(request)?;
     let id = decode(id, false)
         .and_then(|id| ItemId::new(id).ok())
         .ok_or(Code::NotFound)?;
@@ -141,7 +141,7 @@ pub(crate) async fn diff<L: EventLog, P: PoolStore>(
     stream: &str,
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
-    let query = Query::only(&request.query, &["from", "to"])?;
+    let query = Query::of(request)?;
     let missing = || Problem::with(Code::InvalidParameter, "from and to are positions or times");
     let from = app.moment(&stream, &query, "from").await?;
     let to = app.moment(&stream, &query, "to").await?;

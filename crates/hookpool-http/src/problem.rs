@@ -14,194 +14,66 @@ use warp::{
     reply::Response,
 };
 
-use crate::{app::set, refusal::Refusal, render::json_response};
+use crate::{app::set, refusal::Refusal, render::json_response, route::Row};
 
-/// What went wrong, for programs. The names are promised in `docs/protocol.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
-    MalformedRequest,
-    InvalidPayload,
-    InvalidItemId,
-    InvalidParameter,
-    TooManyFields,
-    Unauthorized,
-    SignatureInvalid,
-    TimestampOutOfRange,
-    NotFound,
-    MethodNotAllowed,
-    NotAcceptable,
-    BodyTimeout,
-    Conflict,
-    NotReady,
-    PageExpired,
-    BeforeRetention,
-    PreconditionFailed,
-    PreconditionRequired,
-    PayloadTooLarge,
-    UriTooLong,
-    UnsupportedEncoding,
-    RateLimited,
-    TooManyFailures,
-    ExpectationFailed,
-    HeadTooLarge,
-    Internal,
-    Unavailable,
-    NotYetApplied,
-    VersionNotSupported,
+/// One variant for each code, and all of them for the test of the document.
+macro_rules! codes {
+    ($($code:ident = $status:ident, $name:literal, $title:literal;)+) => {
+        /// What went wrong, for programs. The names are promised in `docs/protocol.md`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Code {
+            $($code,)+
+        }
+
+        impl Code {
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$code),+];
+
+            /// Status, stable name, and one sentence for people.
+            pub(crate) fn row(self) -> (StatusCode, &'static str, &'static str) {
+                match self {
+                    $(Self::$code => (StatusCode::$status, $name, $title),)+
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedRequest = BAD_REQUEST, "MALFORMED_REQUEST", "The request can't be read in one way only.";
+    InvalidPayload = BAD_REQUEST, "INVALID_PAYLOAD", "The body is not one strict JSON object.";
+    InvalidItemId = BAD_REQUEST, "INVALID_ITEM_ID", "The item id is too long or holds a control character.";
+    InvalidParameter = BAD_REQUEST, "INVALID_PARAMETER", "A parameter is malformed or not known here.";
+    TooManyFields = UNPROCESSABLE_ENTITY, "TOO_MANY_FIELDS", "An event has more top-level properties than the connector may send.";
+    Unauthorized = UNAUTHORIZED, "UNAUTHORIZED", "No valid key for this.";
+    SignatureInvalid = UNAUTHORIZED, "SIGNATURE_INVALID", "The signature is missing or does not match.";
+    TimestampOutOfRange = UNAUTHORIZED, "TIMESTAMP_OUT_OF_RANGE", "The timestamp is too far from the server's clock.";
+    NotFound = NOT_FOUND, "NOT_FOUND", "There is nothing here that this key may see.";
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "This path takes other methods.";
+    NotAcceptable = NOT_ACCEPTABLE, "NOT_ACCEPTABLE", "This path speaks text/event-stream, application/x-ndjson and application/json.";
+    BodyTimeout = REQUEST_TIMEOUT, "BODY_TIMEOUT", "The body came too slowly.";
+    Conflict = CONFLICT, "CONFLICT", "It does not fit what is there.";
+    IdempotencyInProgress = CONFLICT, "IDEMPOTENCY_IN_PROGRESS", "A request with this idempotency key is still in flight.";
+    IdempotencyMismatch = UNPROCESSABLE_ENTITY, "IDEMPOTENCY_MISMATCH", "Another request had this idempotency key.";
+    NotReady = CONFLICT, "NOT_READY", "The rebuild has not caught up yet.";
+    PageExpired = GONE, "PAGE_EXPIRED", "The page chain is too old; start again without after.";
+    BeforeRetention = GONE, "BEFORE_RETENTION", "The stream does not keep history that far back.";
+    PreconditionFailed = PRECONDITION_FAILED, "PRECONDITION_FAILED", "It is another one by now.";
+    PreconditionRequired = PRECONDITION_REQUIRED, "PRECONDITION_REQUIRED", "This call needs If-Match.";
+    PayloadTooLarge = PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The body is over the limit.";
+    UriTooLong = URI_TOO_LONG, "URI_TOO_LONG", "The target is over the limit.";
+    UnsupportedEncoding = UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_ENCODING", "Compressed bodies are not read.";
+    ExpectationFailed = EXPECTATION_FAILED, "EXPECTATION_FAILED", "The expectation can't be met.";
+    HeadTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "HEAD_TOO_LARGE", "The head of the request is over the limit.";
+    RateLimited = TOO_MANY_REQUESTS, "RATE_LIMITED", "The connector sends more events than it may.";
+    TooManyFailures = TOO_MANY_REQUESTS, "TOO_MANY_FAILURES", "Too many requests without a valid key came from this address.";
+    Internal = INTERNAL_SERVER_ERROR, "INTERNAL", "A stored record could not be read.";
+    Unavailable = SERVICE_UNAVAILABLE, "UNAVAILABLE", "Not now; the request may be sent again.";
+    NotYetApplied = SERVICE_UNAVAILABLE, "NOT_YET_APPLIED", "The position was not reached in time.";
+    VersionNotSupported = HTTP_VERSION_NOT_SUPPORTED, "VERSION_NOT_SUPPORTED", "This version of HTTP is not spoken here.";
 }
 
 impl Code {
-    /// Status, stable name, and one sentence for people.
-    fn row(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Self::MalformedRequest => (
-                StatusCode::BAD_REQUEST,
-                "MALFORMED_REQUEST",
-                "The request can't be read in one way only.",
-            ),
-            Self::InvalidPayload => (
-                StatusCode::BAD_REQUEST,
-                "INVALID_PAYLOAD",
-                "The body is not one strict JSON object.",
-            ),
-            Self::InvalidItemId => (
-                StatusCode::BAD_REQUEST,
-                "INVALID_ITEM_ID",
-                "The item id is too long or holds a control character.",
-            ),
-            Self::InvalidParameter => (
-                StatusCode::BAD_REQUEST,
-                "INVALID_PARAMETER",
-                "A parameter is malformed or not known here.",
-            ),
-            Self::TooManyFields => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "TOO_MANY_FIELDS",
-                "An event has more top-level properties than the connector may send.",
-            ),
-            Self::Unauthorized => (
-                StatusCode::UNAUTHORIZED,
-                "UNAUTHORIZED",
-                "No valid key for this.",
-            ),
-            Self::SignatureInvalid => (
-                StatusCode::UNAUTHORIZED,
-                "SIGNATURE_INVALID",
-                "The signature is missing or does not match.",
-            ),
-            Self::TimestampOutOfRange => (
-                StatusCode::UNAUTHORIZED,
-                "TIMESTAMP_OUT_OF_RANGE",
-                "The timestamp is too far from the server's clock.",
-            ),
-            Self::NotFound => (
-                StatusCode::NOT_FOUND,
-                "NOT_FOUND",
-                "There is nothing here that this key may see.",
-            ),
-            Self::MethodNotAllowed => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "METHOD_NOT_ALLOWED",
-                "This path takes other methods.",
-            ),
-            Self::NotAcceptable => (
-                StatusCode::NOT_ACCEPTABLE,
-                "NOT_ACCEPTABLE",
-                "This path speaks text/event-stream, application/x-ndjson and application/json.",
-            ),
-            Self::BodyTimeout => (
-                StatusCode::REQUEST_TIMEOUT,
-                "BODY_TIMEOUT",
-                "The body came too slowly.",
-            ),
-            Self::Conflict => (
-                StatusCode::CONFLICT,
-                "CONFLICT",
-                "It does not fit what is there.",
-            ),
-            Self::NotReady => (
-                StatusCode::CONFLICT,
-                "NOT_READY",
-                "The rebuild has not caught up yet.",
-            ),
-            Self::PreconditionFailed => (
-                StatusCode::PRECONDITION_FAILED,
-                "PRECONDITION_FAILED",
-                "It is another one by now.",
-            ),
-            Self::PreconditionRequired => (
-                StatusCode::PRECONDITION_REQUIRED,
-                "PRECONDITION_REQUIRED",
-                "This call needs If-Match.",
-            ),
-            Self::PageExpired => (
-                StatusCode::GONE,
-                "PAGE_EXPIRED",
-                "The page chain is too old; start again without after.",
-            ),
-            Self::BeforeRetention => (
-                StatusCode::GONE,
-                "BEFORE_RETENTION",
-                "The stream does not keep history that far back.",
-            ),
-            Self::PayloadTooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "PAYLOAD_TOO_LARGE",
-                "The body is over the limit.",
-            ),
-            Self::UriTooLong => (
-                StatusCode::URI_TOO_LONG,
-                "URI_TOO_LONG",
-                "The target is over the limit.",
-            ),
-            Self::UnsupportedEncoding => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "UNSUPPORTED_ENCODING",
-                "Compressed bodies are not read.",
-            ),
-            Self::RateLimited => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "RATE_LIMITED",
-                "The connector sends more events than it may.",
-            ),
-            Self::TooManyFailures => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "TOO_MANY_FAILURES",
-                "Too many requests without a valid key came from this address.",
-            ),
-            Self::ExpectationFailed => (
-                StatusCode::EXPECTATION_FAILED,
-                "EXPECTATION_FAILED",
-                "The expectation can't be met.",
-            ),
-            Self::HeadTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "HEAD_TOO_LARGE",
-                "The head of the request is over the limit.",
-            ),
-            Self::Internal => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "INTERNAL",
-                "A stored record could not be read.",
-            ),
-            Self::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "UNAVAILABLE",
-                "Not now; the request may be sent again.",
-            ),
-            Self::NotYetApplied => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "NOT_YET_APPLIED",
-                "The position was not reached in time.",
-            ),
-            Self::VersionNotSupported => (
-                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                "VERSION_NOT_SUPPORTED",
-                "This version of HTTP is not spoken here.",
-            ),
-        }
-    }
-
     /// Whether it refuses a delivery, which its sender could change: by itself, or for what is wrong with its credential (`Some(None)`).
     pub(crate) fn rejection(self) -> Option<Option<Reason>> {
         match self {
@@ -258,7 +130,9 @@ impl From<Code> for Problem {
             Code::Unauthorized | Code::SignatureInvalid | Code::TimestampOutOfRange => {
                 Some((header::WWW_AUTHENTICATE, "Bearer".to_owned()))
             }
-            Code::Unavailable | Code::NotYetApplied => Some((header::RETRY_AFTER, "1".to_owned())),
+            Code::Unavailable | Code::NotYetApplied | Code::IdempotencyInProgress => {
+                Some((header::RETRY_AFTER, "1".to_owned()))
+            }
             _ => None,
         };
         Self {
@@ -278,7 +152,8 @@ impl Problem {
         }
     }
 
-    pub(crate) fn method_not_allowed(allowed: &[&str]) -> Self {
+    pub(crate) fn method_not_allowed(row: &Row) -> Self {
+        let allowed: Vec<_> = row.methods().collect();
         Self {
             headers: vec![(header::ALLOW, allowed.join(", "))],
             ..Code::MethodNotAllowed.into()
@@ -362,6 +237,8 @@ impl From<AcceptError> for Problem {
     fn from(error: AcceptError) -> Self {
         match error {
             AcceptError::Verify(error) => error.into(),
+            AcceptError::Mismatch => Code::IdempotencyMismatch.into(),
+            AcceptError::InFlight => Code::IdempotencyInProgress.into(),
             AcceptError::Shape(error) => error.into(),
             AcceptError::Queue(error) => error.into(),
             AcceptError::Read(error) => error.into(),
@@ -403,7 +280,7 @@ impl From<QueueError> for Problem {
                 tracing::warn!(%error, "an append failed");
                 Self::with(
                     Code::Unavailable,
-                    "the outcome is unknown; a signed request may safely be sent again",
+                    "the outcome is unknown; a request that is signed or has an idempotency key may safely be sent again",
                 )
             }
         }

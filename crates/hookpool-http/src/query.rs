@@ -5,7 +5,10 @@ use hookpool_core::{
     source::{Source, SourceError},
 };
 
-use crate::problem::{Code, Problem};
+use crate::{
+    app::Request,
+    problem::{Code, Problem},
+};
 
 /// The parameters of one request, still encoded.
 pub(crate) struct Query<'a>(Vec<(&'a str, &'a str)>);
@@ -21,9 +24,9 @@ impl<'a> Query<'a> {
         )
     }
 
-    /// The same, but every parameter must be one of these.
-    pub(crate) fn only(raw: &'a str, known: &[&str]) -> Result<Self, Problem> {
-        let query = Self::new(raw);
+    /// Those of a request, each of which must be known with its route.
+    pub(crate) fn of(request: &'a Request) -> Result<Self, Problem> {
+        let (query, known) = (Self::new(&request.query), request.parameters);
         if query.0.iter().all(|(name, _)| known.contains(name)) {
             Ok(query)
         } else {

@@ -85,7 +85,7 @@ pub(crate) fn streams<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
     request: &Request,
 ) -> Result<Response, Problem> {
-    Query::only(&request.query, &[])?;
+    Query::of(request)?;
     let access = app.access(request)?;
     let pool = app.engine.pool();
     let registry = app.engine.control().registry();
@@ -134,7 +134,7 @@ pub(crate) async fn stream<L: EventLog, P: PoolStore>(
     stream: &str,
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
-    let query = Query::only(&request.query, &["hash", "minPosition"])?;
+    let query = Query::of(request)?;
     let hash = query.flag("hash")?;
     app.wait_for(request, &query).await?;
     let (app, pool) = (Arc::clone(app), app.engine.pool());
@@ -182,18 +182,7 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     stream: &str,
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
-    let query = Query::only(
-        &request.query,
-        &[
-            "limit",
-            "after",
-            "at",
-            "expand",
-            "fields",
-            "minPosition",
-            "where",
-        ],
-    )?;
+    let query = Query::of(request)?;
     let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
     let (nested, selection) = (nested(&query)?, query.selection()?);
     app.wait_for(request, &query).await?;
@@ -314,7 +303,7 @@ async fn page_etag<L: EventLog, P: PoolStore>(
     Ok(format!("W/\"{}\"", app.engine.cursor(generation, position)))
 }
 
-fn not_modified(etag: &str) -> Response {
+pub(crate) fn not_modified(etag: &str) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     set(&mut response, header::ETAG, etag);
@@ -329,7 +318,7 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
     id: &str,
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
-    let query = Query::only(&request.query, &["meta", "at", "expand", "minPosition"])?;
+    let query = Query::of(request)?;
     let (meta, nested) = (query.flag("meta")?, nested(&query)?);
     let id = decode(id, false)
         .and_then(|id| ItemId::new(id).ok())
@@ -373,10 +362,7 @@ pub(crate) async fn log<L: EventLog, P: PoolStore>(
     stream: &str,
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
-    let query = Query::only(
-        &request.query,
-        &["after", "until", "limit", "body", "minPosition"],
-    )?;
+    let query = Query::of(request)?;
     let body = query.flag("body")?;
     let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
     app.wait_for(request, &query).await?;
@@ -430,7 +416,7 @@ pub(crate) async fn log_event<L: EventLog, P: PoolStore>(
     position: Position,
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
-    Query::only(&request.query, &[])?;
+    Query::of(request)?;
     let after = Position(position.0.checked_sub(1).ok_or(Code::NotFound)?);
     let page = app
         .engine
@@ -462,7 +448,7 @@ fn nested(query: &Query<'_>) -> Result<Nested, Problem> {
     }
 }
 
-fn matches_etag(request: &Request, etag: &str) -> bool {
+pub(crate) fn matches_etag(request: &Request, etag: &str) -> bool {
     let etag = etag.strip_prefix("W/").unwrap_or(etag);
     match request.header(header::IF_NONE_MATCH) {
         Header::One(value) => value

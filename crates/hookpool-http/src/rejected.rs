@@ -62,9 +62,10 @@ pub(crate) struct Rejected {
 pub(crate) fn judge<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
     request: &Request,
+    route: Option<Route<'_>>,
     problem: Problem,
 ) -> (Problem, Option<Rejected>) {
-    let way = Route::parse(&request.path).and_then(|route| way(route, &request.method));
+    let way = route.and_then(|route| way(route, &request.method));
     if problem.code() == Code::Unauthorized
         && let Err(wait) = app.spend(request)
     {

@@ -63,8 +63,9 @@ pub(crate) fn list<L: EventLog, P: PoolStore>(
 /// One of them.
 pub(crate) fn one<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
-    id: RequestId,
+    id: &str,
 ) -> Result<Response, Problem> {
+    let id = RequestId::parse(id).ok_or(Code::NotFound)?;
     let rejection = app.engine.rejections().get(id).ok_or(Code::NotFound)?;
     Ok(json_response(rejection_json(&rejection).to_string()))
 }
@@ -72,8 +73,9 @@ pub(crate) fn one<L: EventLog, P: PoolStore>(
 /// Tries one again.
 pub(crate) async fn retry<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
-    id: RequestId,
+    id: &str,
 ) -> Result<Response, Problem> {
+    let id = RequestId::parse(id).ok_or(Code::NotFound)?;
     let outcome = match app.engine.retry(id).await {
         Err(RetryError::Unknown) => return Err(Code::NotFound.into()),
         Err(error @ RetryError::NotKept) => {

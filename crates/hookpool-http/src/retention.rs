@@ -57,7 +57,7 @@ pub(crate) async fn set<L: EventLog, P: PoolStore>(
     stream: StreamName,
     body: RetentionBody,
 ) -> Result<Response, Problem> {
-    let query = Query::only(&request.query, &["check"])?;
+    let query = Query::of(request)?;
     let limits = Retention {
         max_age_seconds: body.max_age_seconds.map(NonZeroU64::get),
         max_positions: body.max_positions.map(NonZeroU64::get),

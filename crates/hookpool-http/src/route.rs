@@ -1,8 +1,14 @@
 //! Which path means what. Segments are compared as sent: no decoding, no trailing slashes, no aliases.
 
+mod table;
+
 use std::fmt;
 
-use hookpool_core::{event::RequestId, position::Position};
+use hookpool_core::position::Position;
+
+#[cfg(test)]
+pub(crate) use table::ALL;
+pub(crate) use table::{HOOK, Row};
 
 /// A path of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +58,7 @@ pub(crate) enum Route<'a> {
         stream: &'a str,
         route: GenerationsRoute<'a>,
     },
+    OpenApi,
     Healthz,
     Readyz,
     Metrics,
@@ -82,8 +89,8 @@ pub(crate) enum AdminRoute<'a> {
     Readers,
     Reader { name: &'a str },
     Rejections,
-    Rejection { id: RequestId },
-    RetryRejection { id: RequestId },
+    Rejection { id: &'a str },
+    RetryRejection { id: &'a str },
     RetryRejections,
     Head,
     Export,
@@ -120,6 +127,7 @@ impl<'a> Route<'a> {
             ["healthz"] => Self::Healthz,
             ["readyz"] => Self::Readyz,
             ["metrics"] => Self::Metrics,
+            ["api", "openapi.json"] => Self::OpenApi,
             ["api", "webhook", stream] => Self::Webhook {
                 stream: name(stream)?,
             },
@@ -151,14 +159,28 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// The methods that the path takes.
-    pub(crate) fn methods(&self) -> &'static [&'static str] {
+    /// What the path takes.
+    pub(crate) fn row(&self) -> &'static Row {
         match self {
-            Self::Webhook { .. } | Self::Tickets => &["POST"],
-            Self::Hook { .. } => &["OPTIONS", "POST"],
-            Self::Admin(route) => route.methods(),
-            Self::Generations { route, .. } => route.methods(),
-            _ => &["GET", "HEAD"],
+            Self::Webhook { .. } => table::WEBHOOK,
+            Self::Hook { .. } => HOOK,
+            Self::Streams => table::STREAMS,
+            Self::Stream { .. } => table::STREAM,
+            Self::Items { .. } => table::ITEMS,
+            Self::Item { .. } => table::ITEM,
+            Self::History { .. } => table::HISTORY,
+            Self::Diff { .. } => table::DIFF,
+            Self::Log { .. } => table::LOG,
+            Self::LogEvent { .. } => table::LOG_EVENT,
+            Self::Changes { .. } => table::CHANGES,
+            Self::AllChanges => table::ALL_CHANGES,
+            Self::Tickets => table::TICKETS,
+            Self::Admin(route) => route.row(),
+            Self::Generations { route, .. } => route.row(),
+            Self::OpenApi => table::OPENAPI,
+            Self::Healthz => table::HEALTHZ,
+            Self::Readyz => table::READYZ,
+            Self::Metrics => table::METRICS,
         }
     }
 }
@@ -213,42 +235,35 @@ impl<'a> AdminRoute<'a> {
         })
     }
 
-    fn rejection(segment: &str) -> Option<Self> {
+    fn rejection(segment: &'a str) -> Option<Self> {
         match segment.split_once(':') {
-            None => RequestId::parse(segment).map(|id| Self::Rejection { id }),
-            Some((id, "retry")) => RequestId::parse(id).map(|id| Self::RetryRejection { id }),
+            None => Some(Self::Rejection { id: segment }),
+            Some((id, "retry")) => Some(Self::RetryRejection { id }),
             Some(_) => None,
         }
     }
 
-    /// The query parameters that the path takes.
-    pub(crate) fn parameters(&self) -> &'static [&'static str] {
+    fn row(self) -> &'static Row {
         match self {
-            Self::Export => &["after", "until", "stream", "format"],
-            Self::Blocks => &["log", "after"],
-            Self::Rejections => &["connector", "reason", "after", "limit"],
-            Self::RetryRejections => &["connector"],
-            _ => &[],
-        }
-    }
-
-    fn methods(&self) -> &'static [&'static str] {
-        match self {
-            Self::Connectors | Self::Readers => &["GET", "HEAD", "POST"],
-            Self::Connector { .. } => &["GET", "HEAD", "PATCH"],
-            Self::Followers
-            | Self::Head
-            | Self::Export
-            | Self::Blocks
-            | Self::Rejections
-            | Self::Rejection { .. } => &["GET", "HEAD"],
-            Self::RotateKey { .. }
-            | Self::RotateSigningKey { .. }
-            | Self::RotateHook { .. }
-            | Self::Enable { .. }
-            | Self::RetryRejection { .. }
-            | Self::RetryRejections => &["POST"],
-            Self::Key { .. } | Self::Hook { .. } | Self::Reader { .. } => &["DELETE"],
+            Self::Connectors => table::CONNECTORS,
+            Self::Connector { .. } => table::CONNECTOR,
+            Self::RotateKey { .. } => table::ROTATE_KEY,
+            Self::RotateSigningKey { .. } => table::ROTATE_SIGNING_KEY,
+            Self::RotateHook { .. } => table::ROTATE_HOOK,
+            Self::Key { .. } => table::KEY,
+            Self::Hook { .. } => table::REVOKE_HOOK,
+            Self::Enable { enabled: true, .. } => table::ENABLE,
+            Self::Enable { enabled: false, .. } => table::DISABLE,
+            Self::Followers => table::FOLLOWERS,
+            Self::Readers => table::READERS,
+            Self::Reader { .. } => table::READER,
+            Self::Head => table::HEAD,
+            Self::Rejections => table::REJECTIONS,
+            Self::Rejection { .. } => table::REJECTION,
+            Self::RetryRejection { .. } => table::RETRY_REJECTION,
+            Self::RetryRejections => table::RETRY_REJECTIONS,
+            Self::Export => table::EXPORT,
+            Self::Blocks => table::BLOCKS,
         }
     }
 }
@@ -287,13 +302,22 @@ impl<'a> GenerationsRoute<'a> {
         Some(Self::Act { id, act })
     }
 
-    fn methods(&self) -> &'static [&'static str] {
+    fn row(self) -> &'static Row {
         match self {
-            Self::Projection => &["GET", "HEAD", "PUT"],
-            Self::Rebuilds => &["GET", "HEAD", "POST"],
-            Self::Rebuild { .. } | Self::Diff { .. } | Self::Quarantine => &["GET", "HEAD"],
-            Self::Retention => &["GET", "HEAD", "PUT", "DELETE"],
-            Self::Act { .. } | Self::Rollback | Self::Release => &["POST"],
+            Self::Projection => table::PROJECTION,
+            Self::Rebuilds => table::REBUILDS,
+            Self::Rebuild { .. } => table::REBUILD,
+            Self::Diff { .. } => table::REBUILD_DIFF,
+            Self::Act { act, .. } => match act {
+                RebuildAct::Promote => table::PROMOTE,
+                RebuildAct::Cancel => table::CANCEL,
+                RebuildAct::Pause => table::PAUSE,
+                RebuildAct::Resume => table::RESUME,
+            },
+            Self::Rollback => table::ROLLBACK,
+            Self::Release => table::RELEASE,
+            Self::Quarantine => table::QUARANTINE,
+            Self::Retention => table::RETENTION,
         }
     }
 }

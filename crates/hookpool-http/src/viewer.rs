@@ -159,7 +159,7 @@ pub(crate) async fn ticket<L: EventLog, P: PoolStore>(
     let viewer = Viewer::of(request)?;
     // Before the body: a stranger's is not read.
     viewer.access(&app.engine).ok_or(Code::Unauthorized)?;
-    Query::only(&request.query, &[])?;
+    Query::of(request)?;
     let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
     let new: NewTicket = admin::parse(&body)?;
     let seconds = new.ttl_seconds.unwrap_or(LIFETIME);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use super::{Text, Unfit, convert::convert};
@@ -11,12 +11,21 @@ use crate::{
     source::Source,
 };
 
+/// A rule that is there says something: it is left out and not `null` where there is none.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(rule: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(rule).map(Some)
+}
+
 /// The rules of a projection. Left out, each is what the webhook page does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Rules {
     /// Where the item id is; an event without it keeps the id that was fixed when it was appended.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
     pub id: Option<Source>,
     /// What happens to fields that an event does not name.
     #[serde(default)]
@@ -28,7 +37,11 @@ pub struct Rules {
     #[serde(default)]
     pub unknown: Unknown,
     /// Where a time or version is; an event with an older one than its item has seen changes nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
     pub order_by: Option<Source>,
     /// By name of the field.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -73,16 +86,29 @@ pub enum Unknown {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FieldRule {
     /// Where its value is; left out, the property of its name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
     pub from: Option<Source>,
     /// What the value becomes; left out, it is taken as it is.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "type",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
     pub into: Option<Type>,
     /// What the field is while no event gives it a value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default: Option<serde_json::Value>,
     /// A nested object becomes a field for each of its leaves, named by the path with this between its parts.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given"
+    )]
     pub flatten: Option<Box<str>>,
     /// There is no such field.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
