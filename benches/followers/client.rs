@@ -28,69 +28,131 @@ pub(crate) struct Figures {
     /// Frames a second, all followers together.
     pub(crate) rate: f64,
     pub(crate) frame_bytes: f64,
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
+    /// From before an event is sent to when its frame is read.
+    pub(crate) from_send: Millis,
+    /// From when its answer is read; nothing where the frame is first.
+    pub(crate) from_answer: Millis,
     pub(crate) follower_kib: f64,
+}
+
+/// The median and the 99th percentile.
+#[derive(Clone, Copy)]
+pub(crate) struct Millis {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+impl Millis {
+    pub(crate) fn of(mut micros: Vec<u64>) -> Self {
+        micros.sort_unstable();
+        let at = |hundredths: usize| micros[(micros.len() - 1) * hundredths / 100] as f64 / 1e3;
+        Self {
+            p50: at(50),
+            p99: at(99),
+        }
+    }
 }
 
 const PUBLISHERS: usize = 16;
 /// Every so many followers one looks at how late its frames are.
 const SAMPLED: usize = 10;
-/// In front of the microseconds at which an event was sent; nothing else in a frame looks like it.
+/// In front of the number of an event; nothing else in a frame looks like it.
 const MARK: &[u8] = b"\"sent\":";
-/// Digits behind it, of a clock that starts so that there are always as many.
+/// Digits behind it: numbers start so that there are always as many.
 const DIGITS: usize = 12;
-const CLOCK_START: u64 = 100_000_000_000;
+const FIRST: u64 = 100_000_000_000;
 
-/// What all followers count together.
-struct Counted {
+/// What all followers count together, and when events were sent and answered.
+pub(crate) struct Counted {
     begun: Instant,
     connected: AtomicU64,
     frames: AtomicU64,
     bytes: AtomicU64,
     last_micros: AtomicU64,
-    delays: Mutex<Vec<u64>>,
+    events: Mutex<Vec<Event>>,
+    /// Events, and when they were read.
+    read: Mutex<Vec<(usize, u64)>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Event {
+    sent: u64,
+    answered: u64,
 }
 
 impl Counted {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            begun: Instant::now(),
+            connected: AtomicU64::new(0),
+            frames: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            last_micros: AtomicU64::new(0),
+            events: Mutex::new(Vec::new()),
+            read: Mutex::new(Vec::new()),
+        })
+    }
+
     fn micros(&self) -> u64 {
-        CLOCK_START + u64::try_from(self.begun.elapsed().as_micros()).unwrap()
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap()
+    }
+
+    /// Begins an event: its number, which is also its place in the list.
+    fn begin(&self) -> usize {
+        let mut events = self.events.lock().unwrap();
+        events.push(Event {
+            sent: self.micros(),
+            answered: 0,
+        });
+        events.len() - 1
+    }
+
+    fn answered(&self, event: usize) {
+        self.events.lock().unwrap()[event].answered = self.micros();
+    }
+
+    pub(crate) async fn are_connected(&self, followers: usize) {
+        wait("all followers are connected", || {
+            self.connected.load(Ordering::Relaxed) == followers as u64
+        })
+        .await;
+    }
+
+    /// How late the frames were that were read since the last look: after their events were sent, and answered.
+    fn delays(&self) -> (Millis, Millis) {
+        let (events, read) = (self.events.lock().unwrap(), self.read.lock().unwrap());
+        let after = |pick: fn(&Event) -> u64| {
+            let each = read.iter();
+            Millis::of(
+                each.map(|(event, at)| at.saturating_sub(pick(&events[*event])))
+                    .collect(),
+            )
+        };
+        (after(|event| event.sent), after(|event| event.answered))
     }
 }
 
-pub(crate) fn measure(server: &Server, plan: &Plan) -> Figures {
+/// Runs on a thread of its own, which followers and publishers share.
+pub(crate) fn on_one_thread<T>(run: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(run(server, plan))
+    runtime.block_on(run)
 }
 
-async fn run(server: &Server, plan: &Plan) -> Figures {
-    let counted = Arc::new(Counted {
-        begun: Instant::now(),
-        connected: AtomicU64::new(0),
-        frames: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
-        last_micros: AtomicU64::new(0),
-        delays: Mutex::new(Vec::new()),
-    });
+pub(crate) async fn measure(server: &Server, plan: &Plan) -> Figures {
+    let counted = Counted::new();
     publish(server, &counted, 1, None).await;
     let idle = server.memory_kib();
     let mut followers = JoinSet::new();
     for n in 0..plan.followers {
-        followers.spawn(follow(
-            TcpStream::connect(server.address).await.unwrap(),
-            server.follow.clone(),
-            Arc::clone(&counted),
-            n % SAMPLED == 0,
-        ));
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let (request, counted) = (server.follow.clone(), Arc::clone(&counted));
+        followers.spawn(follow(stream, request, counted, n % SAMPLED == 0));
     }
     let followers_count = plan.followers as u64;
-    wait("all followers are connected", || {
-        counted.connected.load(Ordering::Relaxed) == followers_count
-    })
-    .await;
+    counted.are_connected(plan.followers).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let follower_kib = (server.memory_kib() - idle) / plan.followers as f64;
 
@@ -115,23 +177,20 @@ async fn run(server: &Server, plan: &Plan) -> Figures {
     );
     let frame_bytes = (bytes.load(Ordering::Relaxed) - bytes_before) as f64 / delivered as f64;
 
-    counted.delays.lock().unwrap().clear();
+    counted.read.lock().unwrap().clear();
     let paced = plan.paced_per_second * plan.paced_seconds;
-    let every = Duration::from_secs(1) / u32::try_from(plan.paced_per_second).unwrap();
-    publish(server, &counted, paced, Some(every)).await;
+    publish(server, &counted, paced, Some(plan.paced_per_second)).await;
     let expected = expected + followers_count * paced as u64;
     wait("every follower has every paced frame", || {
         frames.load(Ordering::Relaxed) >= expected
     })
     .await;
-    let mut delays = std::mem::take(&mut *counted.delays.lock().unwrap());
-    delays.sort_unstable();
-    let millis = |thousandths: usize| delays[(delays.len() - 1) * thousandths / 1_000] as f64 / 1e3;
+    let (from_send, from_answer) = counted.delays();
     Figures {
         rate: delivered as f64 / (took as f64 / 1e6),
         frame_bytes,
-        p50_ms: millis(500),
-        p99_ms: millis(990),
+        from_send,
+        from_answer,
         follower_kib,
     }
 }
@@ -144,7 +203,12 @@ async fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-async fn follow(mut stream: TcpStream, request: Vec<u8>, counted: Arc<Counted>, sampled: bool) {
+pub(crate) async fn follow(
+    mut stream: TcpStream,
+    request: Vec<u8>,
+    counted: Arc<Counted>,
+    sampled: bool,
+) {
     stream.write_all(&request).await.unwrap();
     let (mut buffer, mut filled, mut first) = (vec![0; 16 << 10], 0, true);
     let mark = memchr::memmem::Finder::new(MARK);
@@ -170,9 +234,9 @@ async fn follow(mut stream: TcpStream, request: Vec<u8>, counted: Arc<Counted>, 
             (frames, seen) = (frames + 1, end);
             if sampled {
                 let digits = std::str::from_utf8(&buffer[at + MARK.len()..end]).unwrap();
-                let sent: u64 = digits.parse().unwrap();
-                let delay = counted.micros().saturating_sub(sent);
-                counted.delays.lock().unwrap().push(delay);
+                let event = digits.parse::<u64>().unwrap() - FIRST;
+                let event = (usize::try_from(event).unwrap(), counted.micros());
+                counted.read.lock().unwrap().push(event);
             }
         }
         if frames > 0 {
@@ -188,8 +252,13 @@ async fn follow(mut stream: TcpStream, request: Vec<u8>, counted: Arc<Counted>, 
     }
 }
 
-/// Sends events, each publisher its next one when it has its answer; or one at a time at a pace.
-async fn publish(server: &Server, counted: &Arc<Counted>, events: usize, every: Option<Duration>) {
+/// Sends events, each publisher its next one when it has its answer, so many a second or as fast as it goes; microseconds to each answer.
+pub(crate) async fn publish(
+    server: &Server,
+    counted: &Arc<Counted>,
+    events: usize,
+    per_second: Option<usize>,
+) -> Vec<u64> {
     let publishers = PUBLISHERS.min(events);
     let mut running = JoinSet::new();
     for n in 0..publishers {
@@ -198,16 +267,18 @@ async fn publish(server: &Server, counted: &Arc<Counted>, events: usize, every: 
         let (head, counted) = (server.publish.clone(), Arc::clone(counted));
         let share = events / publishers + usize::from(n < events % publishers);
         running.spawn(async move {
-            let mut answer = vec![0; 4_096];
+            let (mut answer, mut delays) = (vec![0; 4_096], Vec::new());
             let begun = Instant::now();
-            for event in 0..share {
-                if let Some(every) = every {
-                    let place = u32::try_from(event * publishers + n).unwrap();
-                    tokio::time::sleep_until(begun + every * place).await;
+            for round in 0..share {
+                if let Some(per_second) = per_second {
+                    let place = (round * publishers + n) as f64 / per_second as f64;
+                    tokio::time::sleep_until(begun + Duration::from_secs_f64(place)).await;
                 }
                 let sent = counted.micros();
+                let event = counted.begin();
+                let number = FIRST + event as u64;
                 let body = format!(
-                    r#"{{"id":"North","sent":{sent},"sales":142000,"target":130000,"n":{event}}}"#
+                    r#"{{"id":"North","sent":{number},"sales":142000,"target":130000,"n":{round}}}"#
                 );
                 let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
                 stream.write_all(request.as_bytes()).await.unwrap();
@@ -217,10 +288,15 @@ async fn publish(server: &Server, counted: &Arc<Counted>, events: usize, every: 
                     "{}",
                     String::from_utf8_lossy(&answer[..read])
                 );
+                counted.answered(event);
+                delays.push(counted.micros() - sent);
             }
+            delays
         });
     }
+    let mut delays = Vec::new();
     while let Some(done) = running.join_next().await {
-        done.unwrap();
+        delays.extend(done.unwrap());
     }
+    delays
 }

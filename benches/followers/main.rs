@@ -1,8 +1,9 @@
 //! Followers of one stream: how fast frames reach them, how late, and what one of them costs, beside servers that others wrote.
 //!
 //! Every follower is a raw socket that counts the frames that it gets; publishers wait for each answer. Unpaced, the rate is that of all
-//! frames until the last; paced, the delay is from before an event is sent to when its frame is read.
-//! `cargo bench --bench followers -- --rounds 3 --followers 1000`; `--nchan` and `--durable-streams PROGRAM` measure peers in the same rounds.
+//! frames until the last; paced, the delay is from before an event is sent, and from its answer, to when its frame is read.
+//! `cargo bench --bench followers -- --rounds 3 --followers 1000`; `--nchan` and `--durable-streams PROGRAM` measure peers in the same rounds, and
+//! `--before PROGRAM` another build. `--troubled`: what it costs those who send that some followers stop reading or vanish.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,8 +14,9 @@
 
 mod client;
 mod targets;
+mod troubled;
 
-use client::{Figures, Plan};
+use client::{Figures, Millis, Plan};
 use targets::{Server, Target};
 
 fn main() {
@@ -36,38 +38,55 @@ fn main() {
         paced_seconds: number("--seconds", if smoke { 1 } else { 5 }),
     };
     let mut targets = vec![Target::Hookpool];
+    targets.extend(text("--before").map(Target::Before));
     targets.extend(text("--durable-streams").map(Target::DurableStreams));
     targets.extend(has("--nchan").then_some(Target::Nchan));
     let rounds = number("--rounds", if smoke { 1 } else { 3 });
 
+    if smoke || has("--troubled") {
+        troubled::compare(&plan, rounds);
+    }
+    if has("--troubled") {
+        return;
+    }
     println!(
         "{} followers, {} events unpaced by 16 publishers, then {}/s for {} s; medians of {rounds} rounds",
         plan.followers, plan.events, plan.paced_per_second, plan.paced_seconds
     );
     println!(
-        "{:<16} {:>12} {:>12} {:>14} {:>14} {:>16}",
-        "server", "frames/s", "bytes/frame", "paced p50", "paced p99", "KiB per follower"
+        "{:<16} {:>11} {:>11} {:>17} {:>19} {:>12}",
+        "server", "frames/s", "bytes/frame", "send p50/p99", "answer p50/p99", "KiB/follower"
     );
     let mut figures: Vec<Vec<Figures>> = targets.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
         for (target, figures) in targets.iter().zip(&mut figures) {
-            figures.push(client::measure(&Server::start(target), &plan));
+            figures.push(client::on_one_thread(client::measure(
+                &Server::start(target),
+                &plan,
+            )));
         }
     }
     for (target, figures) in targets.iter().zip(&figures) {
-        let of = |pick: fn(&Figures) -> f64| {
-            let mut values: Vec<f64> = figures.iter().map(pick).collect();
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
+        let of = |pick: fn(&Figures) -> f64| median(figures.iter().map(pick).collect());
+        let delay = |pick: fn(&Figures) -> Millis| {
+            let each = || figures.iter().map(pick);
+            let p50 = median(each().map(|millis| millis.p50).collect());
+            let p99 = median(each().map(|millis| millis.p99).collect());
+            format!("{p50:.2}/{p99:.2} ms")
         };
         println!(
-            "{:<16} {:>12.0} {:>12.0} {:>11.2} ms {:>11.2} ms {:>16.1}",
+            "{:<16} {:>11.0} {:>11.0} {:>17} {:>19} {:>12.1}",
             target.name(),
             of(|figures| figures.rate),
             of(|figures| figures.frame_bytes),
-            of(|figures| figures.p50_ms),
-            of(|figures| figures.p99_ms),
+            delay(|figures| figures.from_send),
+            delay(|figures| figures.from_answer),
             of(|figures| figures.follower_kib),
         );
     }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

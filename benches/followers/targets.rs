@@ -13,6 +13,8 @@ use hookpool_client::{NewConnector, Operator, Secret};
 /// What is measured.
 pub(crate) enum Target {
     Hookpool,
+    /// Another build of it, by the path of its program.
+    Before(String),
     /// The crate `durable-streams`, by the path of its server.
     DurableStreams(String),
     /// nginx with nchan, as Debian packages them.
@@ -23,6 +25,7 @@ impl Target {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Hookpool => "hookpool",
+            Self::Before(_) => "hookpool before",
             Self::DurableStreams(_) => "durable-streams",
             Self::Nchan => "nginx+nchan",
         }
@@ -44,7 +47,8 @@ impl Server {
     pub(crate) fn start(target: &Target) -> Self {
         let folder = tempfile::tempdir().unwrap();
         match target {
-            Target::Hookpool => hookpool(folder),
+            Target::Hookpool => hookpool(env!("CARGO_BIN_EXE_hookpool"), folder),
+            Target::Before(program) => hookpool(program, folder),
             Target::DurableStreams(program) => durable_streams(program, folder),
             Target::Nchan => nchan(folder),
         }
@@ -73,9 +77,9 @@ fn head(method: &str, target: &str, more: &str) -> String {
 const JSON: &str = "Content-Type: application/json\r\n";
 const EVENTS: &str = "Accept: text/event-stream\r\n\r\n";
 
-fn hookpool(folder: tempfile::TempDir) -> Server {
+fn hookpool(program: &str, folder: tempfile::TempDir) -> Server {
     let data = folder.path().join("data");
-    let mut serve = Command::new(env!("CARGO_BIN_EXE_hookpool"));
+    let mut serve = Command::new(program);
     serve
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(&data)

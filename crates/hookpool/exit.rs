@@ -86,6 +86,7 @@ fn hint_of(problem: &Problem) -> Option<&'static str> {
         "TIMESTAMP_OUT_OF_RANGE" => "compare this machine's clock with the server's",
         "NOT_FOUND" => "names are case-sensitive; `hookpool connector list` shows what there is",
         "CONFLICT" => "choose another name, or look at the one that is there with `list`",
+        "IDEMPOTENCY_MISMATCH" => "a key names one request: choose another for this one",
         "INVALID_PAYLOAD" => "a body is exactly one JSON object in UTF-8",
         "BEFORE_RETENTION" => {
             "`hookpool retention show` says how far back the stream goes; without --after all of that is read"

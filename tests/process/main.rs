@@ -22,6 +22,7 @@ mod flips;
 mod framing;
 mod github;
 mod history;
+mod idempotency;
 mod ingest_contract;
 mod kill_loop;
 mod limits;

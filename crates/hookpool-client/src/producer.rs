@@ -22,16 +22,13 @@ use crate::{
 ///
 /// # Retries
 ///
-/// A failed try is repeated, with growing waits or after the server's `Retry-After`, if
-/// - the connection was never established, or the server said 503; or
-/// - the delivery is signed, with a timestamp or an id of its own, and no complete answer came.
+/// A failed try is repeated, with growing waits or after the server's `Retry-After`, if no complete answer came, if the server said 503 or that the
+/// first try is still in flight, or if a proxy said 502 or 504.
 ///
-/// A repeated signed delivery is the very same request, timestamp included. A connector that collapses replays (the default)
-/// answers it with the first answer and no second event, so it is safe even if the first try had arrived. An unsigned delivery
-/// that got a 503 after it had been handed on, and a signed one on a connector with `replay: allow`, may be in the log
-/// twice; the pool shows the same item either way if the body carries its item id.
+/// Every delivery has an `Idempotency-Key`, a random one where the caller has none, and a repeated delivery is the very same request, timestamp included. The
+/// server answers it with the first answer and no second event, for 96 hours, so it is safe even if the first try had arrived.
 ///
-/// For the same reason two equal bodies signed within one second are one delivery to a connector that collapses replays.
+/// Two equal bodies signed within one second are one delivery to a connector that collapses replays (the default), whatever their keys are.
 #[derive(Debug, Clone)]
 pub struct Producer {
     server: Server,
@@ -101,10 +98,9 @@ struct AcceptedBody {
 /// What stays the same over all tries.
 struct Delivery {
     body: Bytes,
+    idempotency_key: String,
     /// What the scheme adds; nothing if it is not signed.
     headers: Vec<(String, String)>,
-    /// Whether the server knows it when it comes again.
-    is_known_again: bool,
 }
 
 impl Producer {
@@ -173,7 +169,19 @@ impl Producer {
     /// # Errors
     /// The last try's. After [`Error::Unreachable`] with `sent` it is unknown whether the event is in the log.
     pub async fn send(&self, body: impl Into<Bytes>) -> Result<Accepted, Error> {
-        let delivery = self.sign(body.into())?;
+        self.send_as(&random_key(), body).await
+    }
+
+    /// The same under an idempotency key of the caller, which makes it safe to send a delivery again in another process, or tomorrow.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); and the server's `IDEMPOTENCY_MISMATCH` if the key was used for something else.
+    pub async fn send_as(
+        &self,
+        idempotency_key: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<Accepted, Error> {
+        let delivery = self.sign(idempotency_key, body.into())?;
         let mut failures = 0;
         loop {
             let error = match self.post(&delivery).await {
@@ -181,7 +189,7 @@ impl Producer {
                 Err(error) => error,
             };
             failures += 1;
-            if failures > self.retries.most || !is_repeatable(&error, delivery.is_known_again) {
+            if failures > self.retries.most || !is_repeatable(&error) {
                 return Err(error);
             }
             let wait = self.retries.backoff.delay(failures, self.dice.throw());
@@ -194,22 +202,18 @@ impl Producer {
         }
     }
 
-    fn sign(&self, body: Bytes) -> Result<Delivery, Error> {
-        let Some(key) = &self.signing_key else {
-            return Ok(Delivery {
-                body,
-                headers: Vec::new(),
-                is_known_again: false,
-            });
-        };
-        let key = self.scheme.key(key.expose());
-        let key = key.map_err(|error| Error::Invalid(error.to_string()))?;
-        let id = format!("msg_{:x}{:x}", clock::now().0, self.dice.throw().to_bits());
-        let headers = self.scheme.sign(&key, clock::unix_seconds(), &id, &body);
+    fn sign(&self, idempotency_key: &str, body: Bytes) -> Result<Delivery, Error> {
+        let mut headers = Vec::new();
+        if let Some(key) = &self.signing_key {
+            let key = self.scheme.key(key.expose());
+            let key = key.map_err(|error| Error::Invalid(error.to_string()))?;
+            let id = format!("msg_{:x}{:x}", clock::now().0, self.dice.throw().to_bits());
+            headers = self.scheme.sign(&key, clock::unix_seconds(), &id, &body);
+        }
         Ok(Delivery {
             body,
+            idempotency_key: quoted(idempotency_key),
             headers,
-            is_known_again: self.scheme.knows_repetitions(),
         })
     }
 
@@ -219,6 +223,7 @@ impl Producer {
             .server
             .request(Method::POST, &path, Some(&self.ingest_key))?
             .header(CONTENT_TYPE, "application/json")
+            .header("idempotency-key", &delivery.idempotency_key)
             .body(delivery.body.clone());
         if let Some(name) = &self.id_field {
             request = request.query(&[("idField", name)]);
@@ -253,10 +258,21 @@ fn accepted(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Error> {
     })
 }
 
-fn is_repeatable(error: &Error, is_known_again: bool) -> bool {
+/// As a string of structured fields, which every key can be.
+fn quoted(key: &str) -> String {
+    format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn random_key() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+fn is_repeatable(error: &Error) -> bool {
     match error {
-        Error::Unreachable { sent, .. } => is_known_again || !sent,
-        Error::Problem(problem) => problem.status == 503,
+        Error::Unreachable { .. } => true,
+        Error::Problem(problem) => {
+            matches!(problem.status, 502..=504) || problem.code == "IDEMPOTENCY_IN_PROGRESS"
+        }
         Error::Protocol(_) | Error::Invalid(_) => false,
     }
 }

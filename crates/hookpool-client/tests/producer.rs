@@ -81,7 +81,11 @@ async fn a_signed_delivery_is_repeated_as_it_was_after_every_kind_of_cut() {
         assert_eq!(accepted.position, 42);
         let requests = canned.requests();
         assert_eq!(requests.len(), 2, "cut at {cut}");
-        for name in ["x-webhook-signature", "x-webhook-timestamp"] {
+        for name in [
+            "x-webhook-signature",
+            "x-webhook-timestamp",
+            "idempotency-key",
+        ] {
             assert!(header(&requests[0], name).is_some());
             assert_eq!(header(&requests[0], name), header(&requests[1], name));
         }
@@ -89,14 +93,62 @@ async fn a_signed_delivery_is_repeated_as_it_was_after_every_kind_of_cut() {
 }
 
 #[tokio::test]
-async fn an_unsigned_delivery_that_may_have_arrived_is_not_repeated() {
+async fn a_delivery_that_may_have_arrived_is_repeated_with_its_key() {
+    let canned = Canned::start(|nth, _| match nth % 3 {
+        0 => Vec::new(),
+        1 => answer("502 Bad Gateway", "", "<html>"),
+        _ => accepted(),
+    })
+    .await;
+    let producer = producer(&canned);
+    producer.send(BODY).await.unwrap();
+    producer.send(BODY).await.unwrap();
+    producer.send_as("a\"b\\c", BODY).await.unwrap();
+    let requests = canned.requests();
+    let keys: Vec<_> = requests
+        .iter()
+        .map(|request| header(request, "idempotency-key").unwrap())
+        .collect();
+    assert_eq!(keys.len(), 9);
+    let keys: Vec<_> = keys
+        .chunks(3)
+        .map(|tries| {
+            assert!(tries.iter().all(|key| *key == tries[0]), "{tries:?}");
+            tries[0]
+        })
+        .collect();
+    assert_ne!(keys[0], keys[1], "each event has a key of its own");
+    assert_eq!(keys[2], r#""a\"b\\c""#);
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_never_answered_is_given_up() {
     let canned = Canned::start(|_, _| Vec::new()).await;
     let error = producer(&canned).send(BODY).await.unwrap_err();
     assert!(
         matches!(error, Error::Unreachable { sent: true, .. }),
         "{error}"
     );
-    assert_eq!(canned.requests().len(), 1);
+    assert_eq!(canned.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_first_try_that_is_still_in_flight_is_waited_for() {
+    let canned = Canned::start(|nth, _| match nth {
+        0 => answer(
+            "409 Conflict",
+            "retry-after: 1\r\n",
+            r#"{"status":409,"code":"IDEMPOTENCY_IN_PROGRESS"}"#,
+        ),
+        _ => accepted(),
+    })
+    .await;
+    let before = tokio::time::Instant::now();
+    producer(&canned).send(BODY).await.unwrap();
+    assert!(before.elapsed() >= Duration::from_secs(1));
+    let other = Canned::start(|_, _| answer("409 Conflict", "", r#"{"code":"CONFLICT"}"#)).await;
+    producer(&other).send(BODY).await.unwrap_err();
+    assert_eq!(other.requests().len(), 1);
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ pub mod event;
 pub mod export;
 pub mod fold;
 mod hex;
+pub mod idempotency;
 pub mod json;
 pub mod key;
 pub mod limits;

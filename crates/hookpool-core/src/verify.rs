@@ -11,11 +11,13 @@ use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
 
 use crate::{
-    event::DedupeKey,
+    event::{DedupeKey, Idempotency},
+    idempotency::{Call, IdempotencyKey, fingerprint},
     json::{self, Fields, Value},
     key::{KeyKind, PresentedKey},
     registry::{Connector, Registry, Replay},
     scheme::{DELIVERY_ID_BYTES_MAX, DeliveryAt, Description, SIGNATURES_MAX, TimestampAt},
+    source::Source,
     time::Timestamp,
 };
 
@@ -519,6 +521,22 @@ fn dedupe_key(kind: &[u8], connector: &Connector, parts: &[&[u8]]) -> DedupeKey 
     let mut key = [0; 16];
     key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     DedupeKey(key)
+}
+
+impl Verified {
+    /// The identity that a key gives it.
+    #[must_use]
+    pub fn identity(
+        &self,
+        key: &IdempotencyKey,
+        call: Call,
+        id_field: Option<&Source>,
+    ) -> Idempotency {
+        key.identity(
+            &self.connector.name,
+            fingerprint(call, id_field.map(Source::as_str), &self.body),
+        )
+    }
 }
 
 #[cfg(test)]

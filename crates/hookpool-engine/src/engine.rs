@@ -1,6 +1,7 @@
 //! The engine: opens the pipeline, takes deliveries, hands out views and followers, ends in order.
 
 mod history;
+mod in_flight;
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
@@ -9,8 +10,9 @@ pub use history::LogName;
 use hookpool_core::{
     control::ControlChange,
     cursor::Cursor,
-    event::{NewEvent, RequestId},
+    event::{Event, Idempotency, NewEvent, RequestId},
     fold::Item,
+    idempotency::{Call, IdempotencyKey},
     key::{KeyId, PresentedKey},
     name::{ItemId, StreamName},
     plan::Ruled,
@@ -29,6 +31,7 @@ use hookpool_store::{
     AppendError, Appended, EventLog, ItemPage, Page, PageRequest, PoolError, PoolSnapshot,
     PoolStore, ReadError,
 };
+use in_flight::InFlight;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -107,6 +110,12 @@ pub enum AcceptError {
     /// Who sent it is not known, or the bytes are not what they sent.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// The key of another request.
+    #[error("use an idempotency key again: another request had it")]
+    Mismatch,
+    /// A request with the key is not done yet.
+    #[error("use an idempotency key again: a request that has it is still in flight")]
+    InFlight,
     /// It is not an event.
     #[error(transparent)]
     Shape(#[from] ShapeError),
@@ -116,6 +125,15 @@ pub enum AcceptError {
     /// It came before, but what came before can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+/// What a delivery asks beside its body.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// The property that holds the item id.
+    pub id_field: Option<&'a Source>,
+    /// What the sender calls the request by.
+    pub key: Option<&'a IdempotencyKey>,
 }
 
 /// What became of an accepted delivery.
@@ -156,6 +174,7 @@ pub struct Engine<L, P: PoolStore> {
     rings: Arc<Rings>,
     control: Arc<Control<L>>,
     appender: Appender,
+    in_flight: InFlight,
     applied: watch::Receiver<Position>,
     planned: watch::Receiver<Position>,
     projector: mpsc::UnboundedSender<Command<P::Snapshot>>,
@@ -278,6 +297,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             rings,
             control,
             appender,
+            in_flight: InFlight::default(),
             applied: projector.applied(),
             planned: projector.planned(),
             projector: command,
@@ -335,11 +355,11 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         &self,
         admitted: Admitted,
         body: Bytes,
-        id_field: Option<&Source>,
+        asked: Asked<'_>,
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
         let verified = self.verify(admitted, body)?;
-        self.record(verified, id_field, request_id).await
+        self.record(verified, asked, request_id).await
     }
 
     /// The first half of [`Self::accept`]: whether these bytes are what the sender sent.
@@ -386,10 +406,11 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     pub async fn record(
         &self,
         verified: Verified,
-        id_field: Option<&Source>,
+        Asked { id_field, key }: Asked<'_>,
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
-        let event = shape(
+        let identity = key.map(|key| verified.identity(key, Call::Webhook, id_field));
+        let mut event = shape(
             verified,
             id_field,
             Stamp {
@@ -398,6 +419,9 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
                 random: self.entropy.bytes(),
             },
         )?;
+        // What the sender says itself comes before what its scheme names the delivery by.
+        event.idempotency = identity.or(event.idempotency);
+        let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
         self.append(event).await
     }
 
@@ -405,18 +429,36 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         if !self.status.is_ready() {
             return Err(QueueError::Refused("the engine is stopping").into());
         }
-        let receipt = Receipt::new(&event);
+        let (receipt, identity) = (Receipt::new(&event), event.idempotency);
         match self.appender.append(event.into()).await? {
             Appended::New(position) => Ok(Receipt {
                 position,
                 ..receipt
             }),
-            Appended::Duplicate(position) => self.first_answer(position).await,
+            Appended::Duplicate(position) => self.first_answer(position, identity).await,
         }
     }
 
     /// The answer that the delivery at this position got.
-    pub(crate) async fn first_answer(&self, position: Position) -> Result<Receipt, AcceptError> {
+    pub(crate) async fn first_answer(
+        &self,
+        position: Position,
+        identity: Option<Idempotency>,
+    ) -> Result<Receipt, AcceptError> {
+        let first = self.first_event(position, identity).await?;
+        Ok(Receipt {
+            position,
+            replayed: true,
+            ..Receipt::new(&first.event)
+        })
+    }
+
+    /// The first event of the request of which this is a repetition; fails if only the key is the same.
+    async fn first_event(
+        &self,
+        position: Position,
+        identity: Option<Idempotency>,
+    ) -> Result<Event, AcceptError> {
         let request = PageRequest {
             until: position,
             events_max: 1,
@@ -428,12 +470,14 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
                 "the first delivery is no longer in the log",
             ))))
         };
-        let first = page.events.first().ok_or_else(gone)?;
-        Ok(Receipt {
-            position,
-            replayed: true,
-            ..Receipt::new(&first.event)
-        })
+        let first = page.events.into_iter().next().ok_or_else(gone)?;
+        match (identity, first.event.idempotency) {
+            (Some(asked), Some(had)) if asked.key == had.key && asked.request != had.request => {
+                Err(AcceptError::Mismatch)
+            }
+            // The same request, or one with the same signature, whatever it is called.
+            _ => Ok(first),
+        }
     }
 
     /// A new identity for a request.

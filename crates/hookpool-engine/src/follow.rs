@@ -4,8 +4,10 @@
 //! whoever is not reads the log until it is. A follower belongs to one generation; when another is served, it is told so after the last
 //! event before that. What the bytes mean is the encoder's business.
 
+mod ring;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -23,6 +25,8 @@ use hookpool_core::{
 use hookpool_store::{EventLog, Page, PageRequest, PoolError, PoolSnapshot, PoolStore, ReadError};
 use thiserror::Error;
 use tokio::sync::watch;
+
+use ring::{Behind, Fresh, Ring};
 
 use crate::control::Control;
 
@@ -49,9 +53,6 @@ pub enum FollowError {
     BeforeRetention(Position),
 }
 
-/// Bytes of encoded frames that a ring keeps.
-const RING_BYTES: usize = 1 << 20;
-
 /// The rings of all streams that somebody follows.
 #[derive(Debug)]
 pub struct Rings {
@@ -70,14 +71,6 @@ struct RingsState {
     rings: BTreeMap<StreamName, Weak<Ring>>,
 }
 
-/// Frames of the served generation of one stream, encoded once.
-#[derive(Debug)]
-struct Ring {
-    recent: Mutex<Recent>,
-    /// Whether another generation is served by now; touched whenever there is something new.
-    retired: watch::Sender<bool>,
-}
-
 /// Frames of one page, by stream, as they are made.
 pub(crate) struct Frames<'r> {
     rings: &'r Rings,
@@ -85,13 +78,6 @@ pub(crate) struct Frames<'r> {
     skip: bool,
     /// `None` for a stream that nobody followed when its first event came.
     streams: BTreeMap<StreamName, Option<Fresh>>,
-}
-
-/// Frames of one stream that are being encoded.
-#[derive(Default)]
-struct Fresh {
-    bytes: Vec<u8>,
-    ends: Vec<(Position, usize)>,
 }
 
 impl Frames<'_> {
@@ -121,8 +107,7 @@ impl Frames<'_> {
                 generation: ruled.generation,
                 position: event.position,
             };
-            encode(&mut fresh.bytes, &cursor, event, change);
-            fresh.ends.push((event.position, fresh.bytes.len()));
+            fresh.push(event.position, |into| encode(into, &cursor, event, change));
         }
     }
 
@@ -135,104 +120,6 @@ impl Frames<'_> {
         self.streams.get_mut(stream).and_then(Option::as_mut)
     }
 }
-
-impl Ring {
-    fn new(from: Position, retired: bool) -> Self {
-        Self {
-            recent: Mutex::new(Recent {
-                from,
-                chunks: VecDeque::new(),
-                bytes: 0,
-            }),
-            retired: watch::Sender::new(retired),
-        }
-    }
-
-    fn push(&self, fresh: Fresh) {
-        if fresh.ends.is_empty() {
-            return;
-        }
-        locked(&self.recent).push(Chunk {
-            bytes: fresh.bytes.into(),
-            ends: fresh.ends,
-        });
-        self.retired.send_modify(|_| {});
-    }
-
-    /// Leaves out what was not encoded: followers read it from the log.
-    fn skip(&self, through: Position) {
-        *locked(&self.recent) = Recent {
-            from: through,
-            chunks: VecDeque::new(),
-            bytes: 0,
-        };
-        self.retired.send_modify(|_| {});
-    }
-}
-
-/// All frames after `from`, in chunks.
-#[derive(Debug)]
-struct Recent {
-    from: Position,
-    chunks: VecDeque<Chunk>,
-    bytes: usize,
-}
-
-/// The frames of one page of the projector.
-#[derive(Debug)]
-struct Chunk {
-    bytes: Bytes,
-    /// Position and end of each frame.
-    ends: Vec<(Position, usize)>,
-}
-
-impl Chunk {
-    fn last(&self) -> Position {
-        self.ends
-            .last()
-            .map_or(Position::ZERO, |(position, _)| *position)
-    }
-
-    /// The frames after a position.
-    fn after(&self, after: Position) -> Bytes {
-        let seen = self
-            .ends
-            .partition_point(|(position, _)| *position <= after);
-        let start = seen
-            .checked_sub(1)
-            .and_then(|seen| self.ends.get(seen))
-            .map_or(0, |(_, end)| *end);
-        self.bytes.slice(start..)
-    }
-}
-
-impl Recent {
-    fn push(&mut self, chunk: Chunk) {
-        self.bytes += chunk.bytes.len();
-        self.chunks.push_back(chunk);
-        while self.bytes > RING_BYTES && self.chunks.len() > 1 {
-            if let Some(old) = self.chunks.pop_front() {
-                self.bytes -= old.bytes.len();
-                self.from = old.last();
-            }
-        }
-    }
-
-    /// The next chunk after a position: `None` if nothing is, or an error if the ring does not go back that far.
-    fn next(&self, after: Position) -> Result<Option<(Bytes, Position)>, Behind> {
-        if after < self.from {
-            return Err(Behind);
-        }
-        let next = self.chunks.partition_point(|chunk| chunk.last() <= after);
-        Ok(self
-            .chunks
-            .get(next)
-            .map(|chunk| (chunk.after(after), chunk.last())))
-    }
-}
-
-/// The ring does not go back that far.
-struct Behind;
 
 impl Rings {
     /// Rings that start after what is applied already.
@@ -286,7 +173,7 @@ impl Rings {
             return;
         }
         if let Some(ring) = state.rings.remove(stream).and_then(|ring| ring.upgrade()) {
-            ring.retired.send_replace(true);
+            ring.retire();
         }
     }
 
@@ -388,7 +275,7 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
         after: Position,
     ) -> Self {
         let ring = rings.join(&stream, ruled.generation);
-        let retired = ring.retired.subscribe();
+        let retired = ring.subscribe();
         Self {
             log,
             pool,
@@ -440,7 +327,7 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
     }
 
     async fn ready(&mut self, retired: bool) -> Result<Option<Step>, FollowError> {
-        let recent = locked(&self.ring.recent).next(self.position);
+        let recent = self.ring.next(self.position);
         match (recent, self.form) {
             (Ok(Some((bytes, through))), Form::Encoded) => {
                 self.position = through;

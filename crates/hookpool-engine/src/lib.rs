@@ -21,4 +21,4 @@ pub mod retention;
 pub mod status;
 mod worker;
 
-pub use engine::{AcceptError, Engine, LogName, Options, Receipt, StartError};
+pub use engine::{AcceptError, Asked, Engine, LogName, Options, Receipt, StartError};

@@ -37,6 +37,9 @@ const QUEUE_BYTES: usize = 16 << 20;
 const DIAGNOSED: u32 = 1_000;
 const DIAGNOSED_AT_ONCE: u32 = 4_000;
 
+/// What a sender calls its request by.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
 /// Where refused deliveries are kept, and how many.
 #[derive(Debug, Clone)]
 pub struct Keeping {
@@ -97,7 +100,10 @@ impl Delivery {
     /// What is enough to verify it again.
     fn kept(&self, connector: &Connector) -> Option<Kept> {
         let scheme = connector.scheme.description();
-        let proves = |name: &str| scheme.headers().any(|it| it.eq_ignore_ascii_case(name));
+        let proves = |name: &str| {
+            let headers = scheme.headers().chain([IDEMPOTENCY_KEY]);
+            headers.into_iter().any(|it| it.eq_ignore_ascii_case(name))
+        };
         let headers = self.headers.iter().filter(|(name, _)| proves(name));
         let headers = headers.map(|(name, value)| KeptHeader {
             name: name.clone(),

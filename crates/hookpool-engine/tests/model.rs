@@ -36,7 +36,7 @@ use hookpool_core::{
     verify::{Header, Proof},
 };
 use hookpool_engine::{
-    Engine, Options,
+    Asked, Engine, Options,
     appender::Limits,
     clock::Clock,
     control::{ConnectorSpec, ControlError},
@@ -308,7 +308,7 @@ async fn post(engine: &Pipeline, key: &str, body: &str) -> Position {
     };
     let admitted = engine.admit(STREAM, proof).unwrap();
     let body = Bytes::copy_from_slice(body.as_bytes());
-    let accepted = engine.accept(admitted, body, None, engine.request_id());
+    let accepted = engine.accept(admitted, body, Asked::default(), engine.request_id());
     match accepted.await {
         Ok(receipt) => receipt.position,
         Err(error) => panic!("{error}: {:?}", engine.status().get()),

@@ -16,6 +16,7 @@ use hookpool_core::{
     control::ControlChange,
     cursor::Cursor,
     event::{Event, Request},
+    idempotency::IdempotencyKey,
     key::KeyId,
     name::{ConnectorName, StreamName},
     position::{Epoch, Generation, Position},
@@ -26,12 +27,13 @@ use hookpool_core::{
     verify::{Header, Proof},
 };
 use hookpool_engine::{
-    Engine, Options, appender::Limits, clock::Clock, control::ConnectorSpec, engine::Running,
-    entropy::Entropy, follow::FollowError, status::StatusCell,
+    Asked, Engine, Options, appender::Limits, clock::Clock, control::ConnectorSpec,
+    engine::Running, entropy::Entropy, follow::FollowError, status::StatusCell,
 };
 use hookpool_store::{
     AppendError, Appended, Dropped, EventLog, LogEnd, Page, PageRequest, PoolChanges, PoolError,
     PoolSnapshot, PoolStore, ReadError,
+    dedupe::IDEMPOTENCY_SECONDS,
     memory::{MemoryLog, MemoryPool, MemorySnapshot},
 };
 use tokio::sync::Semaphore;
@@ -171,6 +173,7 @@ struct World {
     clock: Arc<AtomicU64>,
     engine: Arc<Engine<Arc<Held>, Arc<Synced>>>,
     running: Running,
+    authorization: String,
     last: Position,
 }
 
@@ -210,28 +213,48 @@ impl World {
         };
         let made = engine.control().add_connector(&author(), spec).await;
         let key = made.unwrap().ingest_key.secret;
-        let authorization = format!("Bearer {}", key.expose());
-        let mut last = Position::ZERO;
-        for n in 0..events {
-            let proof = Proof {
-                authorization: Header::One(authorization.as_bytes()),
-                headers: &Vec::<(&str, &str)>::new(),
-            };
-            let admitted = engine.admit("sales", proof).unwrap();
-            let body = Bytes::from(format!(r#"{{"id":"a","n":{n}}}"#));
-            let accepted = engine.accept(admitted, body, None, engine.request_id());
-            last = accepted.await.unwrap().position;
-            clock.fetch_add(10_000_000, Ordering::Relaxed);
-        }
-        assert!(engine.wait_applied(last, PATIENCE).await);
-        Self {
+        let mut world = Self {
             _stop: StopOnPanic(engine.status().clone()),
             log,
             clock,
             engine,
             running,
-            last,
+            authorization: format!("Bearer {}", key.expose()),
+            last: Position::ZERO,
+        };
+        for _ in 0..events {
+            world.deliver(None).await;
         }
+        world
+    }
+
+    /// One more event, ten seconds after the last, and in the pool.
+    async fn deliver(&mut self, key: Option<&IdempotencyKey>) {
+        let proof = Proof {
+            authorization: Header::One(self.authorization.as_bytes()),
+            headers: &Vec::<(&str, &str)>::new(),
+        };
+        let engine = &self.engine;
+        let admitted = engine.admit("sales", proof).unwrap();
+        let body = Bytes::from(format!(r#"{{"id":"a","n":{}}}"#, self.last));
+        let asked = Asked {
+            key,
+            ..Asked::default()
+        };
+        let accepted = engine.accept(admitted, body, asked, engine.request_id());
+        self.last = accepted.await.unwrap().position;
+        self.clock.fetch_add(10_000_000, Ordering::Relaxed);
+        assert!(engine.wait_applied(self.last, PATIENCE).await);
+    }
+
+    /// The floor if so many positions were kept.
+    async fn floor_of(&self, positions: u64) -> Option<Position> {
+        let limits = Retention {
+            max_positions: Some(positions),
+            ..Retention::default()
+        };
+        let expiring = self.engine.expiring(&stream(), limits).await.unwrap();
+        expiring.floor.map(|floor| floor.position)
     }
 
     async fn retain(&self, limits: Retention) {
@@ -370,5 +393,28 @@ async fn events_expire_by_age() {
     world.clock.fetch_add(50_000_000, Ordering::Relaxed);
     world.engine.retentions().look();
     world.is_done_at(Position(15)).await;
+    world.end().await;
+}
+
+/// Nobody is told of an event that is gone, or made one twice: a request with a key may come again for four days.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_whose_idempotency_key_counts_do_not_expire() {
+    let mut world = World::with_events(4).await;
+    let key = IdempotencyKey::parse(b"order-5").unwrap();
+    world.deliver(Some(&key)).await;
+    for _ in 0..5 {
+        world.deliver(None).await;
+    }
+    assert_eq!(world.floor_of(1).await, Some(Position(4)));
+    let advance = |seconds: u64| {
+        world
+            .clock
+            .fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+    };
+    // The fifth event came 40 seconds after the start, and it is 100 seconds after it now.
+    advance(IDEMPOTENCY_SECONDS - 60);
+    assert_eq!(world.floor_of(1).await, Some(Position(4)));
+    advance(1);
+    assert_eq!(world.floor_of(1).await, Some(Position(9)));
     world.end().await;
 }

@@ -29,7 +29,7 @@ use hookpool_core::{
     verify::{Header, Proof},
 };
 use hookpool_engine::{
-    Engine, Options,
+    Asked, Engine, Options,
     appender::Limits,
     clock::Clock,
     control::ConnectorSpec,
@@ -306,7 +306,7 @@ async fn deliver(engine: &Pipeline, keys: &Keys, body: &str, signed: bool) -> Op
     let admitted = engine.admit(STREAM, proof).unwrap();
     let body = Bytes::copy_from_slice(body.as_bytes());
     engine
-        .accept(admitted, body, None, engine.request_id())
+        .accept(admitted, body, Asked::default(), engine.request_id())
         .await
         .ok()
         .map(|receipt| receipt.position)

@@ -27,6 +27,7 @@ use crate::{
     app::{App, Request, set},
     problem::{Code, Problem},
     query::Query,
+    server::Endless,
     sse::Framing,
 };
 use selected::Wanted;
@@ -248,7 +249,9 @@ fn open(connection: Connection, framing: Framing) -> Response {
         let bytes = connection.next().await?;
         Some((Ok::<_, Infallible>(bytes), connection))
     });
-    streamed(frames, framing.media_type())
+    let mut response = streamed(frames, framing.media_type());
+    response.extensions_mut().insert(Endless);
+    response
 }
 
 fn streamed(

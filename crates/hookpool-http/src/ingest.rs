@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use futures_util::Stream;
-use hookpool_core::verify::{Admitted, Header, Proof};
-use hookpool_engine::Receipt;
+use hookpool_core::{
+    idempotency::IdempotencyKey,
+    verify::{Admitted, Header, Proof},
+};
+use hookpool_engine::{Asked, Receipt};
 use hookpool_store::{EventLog, PoolStore};
 use warp::{
     http::{HeaderName, StatusCode, header},
@@ -23,6 +26,7 @@ use crate::{
 const POSITION: HeaderName = HeaderName::from_static("datapool-position");
 const NOTICE: HeaderName = HeaderName::from_static("datapool-notice");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Takes one delivery. The order of the checks is promised: nothing of a stranger's body is kept.
 pub(crate) async fn webhook<L: EventLog, P: PoolStore>(
@@ -52,6 +56,7 @@ pub(crate) async fn take<L: EventLog, P: PoolStore>(
             "dryRun is not supported yet; nothing was written",
         ));
     }
+    let key = idempotency_key(request)?;
     must_be_plain(request)?;
     let limit = admitted
         .connector()
@@ -67,23 +72,32 @@ pub(crate) async fn take<L: EventLog, P: PoolStore>(
     if let Some(challenge) = verified.challenge() {
         return Ok(text_response(challenge));
     }
+    let asked = Asked {
+        id_field: id_field.as_ref(),
+        key: key.as_ref(),
+    };
     let pace = app.engine.pace(verified.connector(), 1)?;
-    let recorded = app
-        .engine
-        .record(verified, id_field.as_ref(), request.id)
-        .await;
-    pace::told(
-        pace,
-        recorded
-            .map(|receipt| accepted(&receipt))
-            .map_err(Problem::from),
-    )
+    let recorded = app.engine.record(verified, asked, request.id).await;
+    let answer = recorded.map(|receipt| accepted(&receipt));
+    pace::told(pace, answer.map_err(Problem::from))
 }
 
 fn proof(request: &Request) -> Proof<'_> {
     Proof {
         authorization: request.header(header::AUTHORIZATION),
         headers: request,
+    }
+}
+
+/// What the sender calls the request by, if it does.
+fn idempotency_key(request: &Request) -> Result<Option<IdempotencyKey>, Problem> {
+    let invalid = |detail: String| Problem::with(Code::InvalidParameter, detail);
+    match request.header(IDEMPOTENCY_KEY) {
+        Header::Absent => Ok(None),
+        Header::Repeated => Err(invalid("Idempotency-Key is sent twice".into())),
+        Header::One(value) => IdempotencyKey::parse(value)
+            .map(Some)
+            .map_err(|error| invalid(error.to_string())),
     }
 }
 

@@ -88,11 +88,13 @@ impl Code {
             Self::PayloadTooLarge => Some(Some(Reason::PayloadTooLarge)),
             Self::UnsupportedEncoding => Some(Some(Reason::UnsupportedEncoding)),
             Self::RateLimited => Some(Some(Reason::RateLimited)),
-            Self::Conflict | Self::PreconditionFailed | Self::PreconditionRequired => {
-                Some(Some(Reason::Other))
-            }
+            Self::Conflict
+            | Self::IdempotencyMismatch
+            | Self::PreconditionFailed
+            | Self::PreconditionRequired => Some(Some(Reason::Other)),
             // No delivery, or nothing that its sender did.
             Self::TooManyFailures
+            | Self::IdempotencyInProgress
             | Self::MalformedRequest
             | Self::UriTooLong
             | Self::ExpectationFailed

@@ -1,21 +1,26 @@
 //! The accept loop that warp's own server is not: limits, deadlines, TLS, and an end.
 
+mod endless;
 mod gate;
 mod strict;
 mod timed;
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, path::Path, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
+use endless::Part;
 use futures_util::future::Either;
 use gate::gated;
-use hyper::server::conn::http1;
+use hyper::{
+    body::{Body, Incoming},
+    server::conn::http1,
+    service::HttpService,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use socket2::{SockRef, TcpKeepalive};
-use timed::{Patience, timed};
+use timed::{Answer, Handover, Patience, timed};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -27,6 +32,8 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use warp::{Filter, Rejection, reply::Response};
+
+pub(crate) use endless::Endless;
 
 use crate::peer::{Peer, WithPeer};
 
@@ -97,7 +104,12 @@ pub fn tls(certificates: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    routes: impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static,
+    routes: impl Filter<Extract = (Response,), Error = Rejection>
+    + Clone
+    + Send
+    + Sync
+    + Unpin
+    + 'static,
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) {
@@ -111,8 +123,7 @@ pub async fn serve(
         },
     });
     let free = Arc::new(Semaphore::new(limits.connections));
-    let graceful = GracefulShutdown::new();
-    let (cut, cutting) = watch::channel(());
+    let (course, _) = watch::channel(Course::Serving);
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -122,12 +133,12 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer, place)) => {
-                let (server, watcher, mut cutting) =
-                    (Arc::clone(&server), graceful.watcher(), cutting.clone());
+                let (server, course, mut cut) =
+                    (Arc::clone(&server), course.subscribe(), course.subscribe());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = server.connection(stream, peer, watcher) => {}
-                        _ = cutting.changed() => {}
+                        () = server.connection(stream, peer, course) => {}
+                        _ = cut.wait_for(|course| *course == Course::Cutting) => {}
                     }
                     drop(place);
                 });
@@ -139,16 +150,25 @@ pub async fn serve(
         }
     }
     drop(listener);
-    if tokio::time::timeout(limits.drain, graceful.shutdown())
+    course.send_replace(Course::Draining);
+    if tokio::time::timeout(limits.drain, course.closed())
         .await
         .is_err()
     {
         tracing::warn!("some requests did not end in time and were cut");
     }
     // Ends the tasks that are left, and with them their handles of the engine; waits until they are gone.
-    drop(cutting);
-    cut.send_replace(());
-    cut.closed().await;
+    course.send_replace(Course::Cutting);
+    course.closed().await;
+}
+
+/// What connections are to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Serving,
+    /// What is being answered is the last.
+    Draining,
+    Cutting,
 }
 
 fn http(limits: &Limits) -> http1::Builder {
@@ -197,22 +217,32 @@ struct Server<F> {
 
 impl<F> Server<F>
 where
-    F: Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static,
+    F: Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + Unpin + 'static,
 {
-    async fn connection(&self, stream: TcpStream, peer: Peer, watcher: Watcher) {
+    async fn connection(&self, stream: TcpStream, peer: Peer, course: watch::Receiver<Course>) {
         let begun = async {
             end_if_vanished(&stream, self.patience.write)?;
             stream.readable().await?;
             match &self.tls {
                 None => Ok::<_, io::Error>(Either::Left(stream)),
-                Some(tls) => Ok(Either::Right(tls.accept(stream).await?)),
+                Some(tls) => Ok(Either::Right(Box::new(tls.accept(stream).await?))),
             }
         };
-        match tokio::time::timeout(self.patience.head, begun).await {
-            Ok(Ok(Either::Left(stream))) => self.http(stream, peer, watcher).await,
-            Ok(Ok(Either::Right(stream))) => self.http(stream, peer, watcher).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a connection could not begin"),
-            Err(_) => tracing::debug!("a connection did not begin in time"),
+        let ended = match tokio::time::timeout(self.patience.head, begun).await {
+            Ok(Ok(Either::Left(stream))) => self.http(stream, peer, course).await,
+            Ok(Ok(Either::Right(stream))) => self.http(stream, peer, course).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a connection could not begin");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!("a connection did not begin in time");
+                return;
+            }
+        };
+        // Clients that leave, are slow or talk nonsense are everyday.
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
         }
     }
 
@@ -220,16 +250,62 @@ where
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: Peer,
-        watcher: Watcher,
-    ) {
+        course: watch::Receiver<Course>,
+    ) -> Result<(), Ended> {
         let service = TowerToHyperService::new(warp::service(self.routes.clone()));
         let service = WithPeer { service, peer };
         let (stream, service) = timed(stream, service, self.patience);
+        let handover = service.handover();
         let (stream, service) = gated(stream, service);
-        let connection = self.http.serve_connection(TokioIo::new(stream), service);
-        // Clients that leave, are slow or talk nonsense are everyday.
-        if let Err(error) = watcher.watch(connection).await {
-            tracing::debug!(%error, "a connection ended early");
+        // In a box, of which nothing is left when hyper is gone.
+        let connection = Box::new(self.http.serve_connection(TokioIo::new(stream), service));
+        match until_handed_over(connection, handover, course).await? {
+            Some((gate, body)) => Ok(endless::write_rest(&mut gate.into_inner(), body).await?),
+            None => Ok(()),
         }
     }
+}
+
+/// Why a connection ended early.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error(transparent)]
+    Stream(#[from] io::Error),
+}
+
+/// As hyper wants it of services and bodies.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Has hyper serve a connection until it ends, or until the head of an answer is sent that goes on: then what is left of both.
+async fn until_handed_over<I, S, B>(
+    mut connection: Box<http1::Connection<TokioIo<I>, S>>,
+    handover: Handover<B>,
+    mut course: watch::Receiver<Course>,
+) -> Result<Option<(I, Answer<B>)>, hyper::Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: HttpService<Incoming, ResBody = Part<Answer<B>>> + Unpin,
+    S::Error: Into<Failure>,
+    B: Body<Error: Into<Failure>> + Unpin + 'static,
+{
+    let mut draining = false;
+    let body = loop {
+        let served = poll_fn(|context| match Pin::new(&mut *connection).poll(context) {
+            Poll::Ready(ended) => Poll::Ready(ended.map(|()| None)),
+            Poll::Pending => match handover.take() {
+                Some(body) => Poll::Ready(Ok(Some(body))),
+                None => Poll::Pending,
+            },
+        });
+        tokio::select! {
+            biased;
+            _ = course.wait_for(|course| *course != Course::Serving), if !draining => {}
+            served = served => break served?,
+        }
+        draining = true;
+        Pin::new(&mut *connection).graceful_shutdown();
+    };
+    Ok(body.map(|body| (connection.into_parts().io.into_inner(), body)))
 }

@@ -257,7 +257,8 @@ Examples:
   echo '{\"region\":\"North\",\"sales\":142000}' | hookpool send sales --id-field region
   hookpool send sales body.json --count 100 --rate 10
   HOOKPOOL_SIGNING_KEY=whsk_... hookpool send sales events.ndjson --output json
-  HOOKPOOL_SIGNING_KEY=... hookpool send issues delivery.json --scheme github")]
+  HOOKPOOL_SIGNING_KEY=... hookpool send issues delivery.json --scheme github
+  hookpool send sales order.json --idempotency-key order-1234        run it again: no second event")]
 pub(crate) struct SendArgs {
     /// Stream to send to
     pub(crate) stream: String,
@@ -267,6 +268,10 @@ pub(crate) struct SendArgs {
     /// Property that holds the item id, or a JSON Pointer to it
     #[arg(long, value_name = "NAME")]
     pub(crate) id_field: Option<String>,
+    /// What the delivery is called by: sent again within 96 hours it is not recorded again. Of several bodies, each has the key with -1, -2, ... behind it
+    /// [default: a random one for each]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
     /// How often to send the whole file
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) count: u64,

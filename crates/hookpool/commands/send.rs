@@ -30,18 +30,26 @@ pub(crate) async fn run(args: SendArgs, globals: &Globals) -> anyhow::Result<Exi
     let total = args.count.saturating_mul(bodies.len() as u64);
     let repeated = (0..args.count).flat_map(|_| &bodies);
     let mut outcome = Ok(());
-    for body in repeated {
+    for (nth, body) in (1..).zip(repeated) {
         if let Some(pace) = &mut pace {
             pace.tick().await;
         }
         let before = Instant::now();
-        match producer.send(body.clone()).await {
+        let delivered = match &args.idempotency_key {
+            None => producer.send(body.clone()).await,
+            Some(key) if total == 1 => producer.send_as(key, body.clone()).await,
+            Some(key) => {
+                producer
+                    .send_as(&format!("{key}-{nth}"), body.clone())
+                    .await
+            }
+        };
+        match delivered {
             Ok(accepted) => {
                 sent.count(&accepted, before.elapsed());
                 print(&accepted, args.output.is_json())?;
             }
             Err(error) => {
-                let nth = sent.latencies.len() + 1;
                 outcome = Err(error).with_context(|| match total {
                     1 => "sending the event".to_owned(),
                     _ => format!("sending event {nth} of {total}"),
@@ -168,8 +176,8 @@ impl Sent {
         ));
         if self.replayed > 0 {
             output::say(&format!(
-                "{} of them were repeats and not recorded again: equal bodies signed within one second are one delivery, \
-                 unless the connector was made with --replay allow",
+                "{} of them were repeats and not recorded again: their idempotency key was used before, or equal bodies were signed within one second, \
+                 which are one delivery unless the connector was made with --replay allow",
                 self.replayed
             ));
         }

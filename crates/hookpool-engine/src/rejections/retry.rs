@@ -3,16 +3,18 @@
 use hookpool_core::{
     diagnosis::{self, Evidence, Finding},
     event::RequestId,
+    idempotency::IdempotencyKey,
     rejection::{Kept, Retried},
     source::{Source, SourceError},
-    verify::{Admitted, VerifyError},
+    verify::{Admitted, Header, Headers as _, VerifyError},
 };
 use hookpool_store::{Cause, EventLog, PoolStore};
 use thiserror::Error;
 
 use crate::{
-    engine::{AcceptError, Engine, Receipt},
+    engine::{AcceptError, Asked, Engine, Receipt},
     follow::blocking,
+    rejections::IDEMPOTENCY_KEY,
 };
 
 /// Why a rejection is not an event now either.
@@ -51,7 +53,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         let _one = rejections.retrying.lock().await;
         let rejection = rejections.get(id).ok_or(RetryError::Unknown)?;
         if let Some(retried) = &rejection.retried {
-            let answer = self.first_answer(retried.position).await;
+            let answer = self.first_answer(retried.position, None).await;
             return answer.map_err(|error| RetryError::Refused(error, Vec::new()));
         }
         let kept = rejections.kept(id).map_err(RetryError::Store)?;
@@ -79,8 +81,16 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             RetryError::Refused(error.into(), findings)
         })?;
         drop(registry);
+        let key = match kept.header(IDEMPOTENCY_KEY) {
+            Header::One(value) => IdempotencyKey::parse(value).ok(),
+            Header::Absent | Header::Repeated => None,
+        };
         let id_field = kept.id_field.clone().map(Source::try_from).transpose()?;
-        let recorded = self.record(verified, id_field.as_ref(), id).await;
+        let asked = Asked {
+            id_field: id_field.as_ref(),
+            key: key.as_ref(),
+        };
+        let recorded = self.record(verified, asked, id).await;
         let receipt = recorded.map_err(|error| RetryError::Refused(error, Vec::new()))?;
         self.note(id, kept, &receipt).await;
         Ok(receipt)

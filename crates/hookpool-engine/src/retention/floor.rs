@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hookpool_core::{
+    event::NewEvent,
     name::StreamName,
     plan::Plan,
     position::Position,
@@ -10,7 +11,8 @@ use hookpool_core::{
     time::Timestamp,
 };
 use hookpool_store::{
-    EventLog, PageRequest, PoolSnapshot, PoolStore, ReadError, dedupe::WINDOW_SECONDS,
+    EventLog, PageRequest, PoolSnapshot, PoolStore, ReadError,
+    dedupe::{IDEMPOTENCY_SECONDS, WINDOW_SECONDS, key_counts},
 };
 
 use crate::{clock::Clock, follow::read_page, past::position_at};
@@ -56,8 +58,9 @@ impl<L: EventLog, P: PoolStore> Floors<L, P> {
         }
         let applied = self.pool.snapshot().checkpoint();
         bound = bound.min(applied.map_or(Position::ZERO, |at| at.position));
-        let bound = self.before_repeatable(stream, bound, now).await?;
-        self.last_event(stream, plan.earliest(), bound).await
+        let earliest = plan.earliest();
+        let bound = self.before_repeatable(stream, earliest, bound, now).await?;
+        self.last_event(stream, earliest, bound).await
     }
 
     /// What these limits would make unreadable now.
@@ -82,17 +85,26 @@ impl<L: EventLog, P: PoolStore> Floors<L, P> {
     async fn before_repeatable(
         &self,
         stream: &StreamName,
+        earliest: Position,
         bound: Position,
         now: Timestamp,
     ) -> Result<Position, ReadError> {
         let settled = before(now, REPEATED_SECONDS);
-        let mut at = position_at(&self.log, settled).await?;
+        // A microsecond earlier: a key counts to the end of its last one.
+        let forgotten = Timestamp(before(now, IDEMPOTENCY_SECONDS).0.saturating_sub(1));
+        let mut at = position_at(&self.log, forgotten).await?.max(earliest);
         while at < bound {
             let page = self.page(stream, at, bound, PAGE_EVENTS).await?;
-            let repeatable = page
-                .events
-                .iter()
-                .find(|event| event.event.dedupe.is_some() && event.event.time > settled);
+            let repeatable = page.events.iter().find(|event| {
+                let NewEvent {
+                    time,
+                    dedupe,
+                    idempotency,
+                    ..
+                } = &event.event;
+                dedupe.is_some() && *time > settled
+                    || idempotency.is_some() && key_counts(*time, now)
+            });
             if let Some(event) = repeatable {
                 return Ok(Position(event.position.0 - 1));
             }

@@ -91,6 +91,11 @@ pub(super) struct Gate<I> {
 }
 
 impl<I> Gate<I> {
+    /// The stream alone, for who reads no more requests from it.
+    pub(super) fn into_inner(self) -> I {
+        self.stream
+    }
+
     /// Takes the bytes of `buffer` from `before` on, and leaves in it what may pass.
     fn take(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         let fresh = buffer.filled().get(before..).unwrap_or_default();

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -23,6 +23,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::endless::{Part, Rest, is_chunked};
+
 /// How long a peer may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
@@ -37,6 +39,8 @@ pub(super) struct Patience {
 struct Seen {
     begun: AtomicU64,
     ended: AtomicU64,
+    /// Something was written and not flushed since.
+    unsent: AtomicBool,
 }
 
 impl Seen {
@@ -48,7 +52,7 @@ impl Seen {
 }
 
 /// A stream and a service that belong together, both watched.
-pub(super) fn timed<S, I>(stream: I, service: S, patience: Patience) -> (Timed<I>, Turns<S>) {
+pub(super) fn timed<S, B, I>(stream: I, service: S, patience: Patience) -> (Timed<I>, Turns<S, B>) {
     let seen = Arc::new(Seen::default());
     let stream = Timed {
         stream,
@@ -58,31 +62,65 @@ pub(super) fn timed<S, I>(stream: I, service: S, patience: Patience) -> (Timed<I
         head_ends: None,
         write_ends: None,
     };
-    (stream, Turns { service, seen })
+    let turns = Turns {
+        service,
+        seen,
+        rest: Rest::default(),
+    };
+    (stream, turns)
 }
 
 /// A service that says when a request begins and when its answer has been sent.
 #[derive(Debug)]
-pub(super) struct Turns<S> {
+pub(super) struct Turns<S, B> {
     service: S,
     seen: Arc<Seen>,
+    rest: Rest<Answer<B>>,
 }
 
-impl<S, B> Service<Request<Incoming>> for Turns<S>
+impl<S, B> Turns<S, B> {
+    /// What says when an answer that goes on can be handed over.
+    pub(super) fn handover(&self) -> Handover<B> {
+        Handover {
+            seen: Arc::clone(&self.seen),
+            rest: self.rest.clone(),
+        }
+    }
+}
+
+/// Where an answer that goes on waits to be taken over from hyper.
+#[derive(Debug)]
+pub(super) struct Handover<B> {
+    seen: Arc<Seen>,
+    rest: Rest<Answer<B>>,
+}
+
+impl<B> Handover<B> {
+    /// The body whose head has been sent, if there is one. To be asked when hyper has nothing to do.
+    pub(super) fn take(&self) -> Option<Answer<B>> {
+        // hyper comes to a body before it flushes the head, so that nothing is flushed yet that is not all.
+        let sent = !self.seen.unsent.load(Ordering::Acquire);
+        if sent { self.rest.take() } else { None }
+    }
+}
+
+impl<S, B> Service<Request<Incoming>> for Turns<S, B>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Future: Send + 'static,
+    B: Send + 'static,
 {
-    type Response = Response<Answer<B>>;
+    type Response = Response<Part<Answer<B>>>;
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let turn = Turn::begin(&self.seen);
+        let (rest, may_keep) = (self.rest.clone(), is_chunked(&request));
         let answer = self.service.call(request);
         Box::pin(async move {
-            let answer = answer.await?;
-            Ok(answer.map(|body| Answer { body, _turn: turn }))
+            let answer = answer.await?.map(|body| Answer { body, _turn: turn });
+            Ok(rest.keep(answer, may_keep))
         })
     }
 }
@@ -209,6 +247,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Timed<I> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.seen.unsent.store(true, Ordering::Release);
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.writing(context, outcome)
     }
@@ -218,6 +257,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Timed<I> {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.seen.unsent.store(true, Ordering::Release);
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
         self.writing(context, outcome)
     }
@@ -228,6 +268,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Timed<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(context);
+        if matches!(outcome, Poll::Ready(Ok(()))) {
+            self.seen.unsent.store(false, Ordering::Release);
+        }
         self.writing(context, outcome)
     }
 
@@ -250,7 +293,7 @@ mod tests {
 
     fn pair() -> (DuplexStream, Timed<DuplexStream>, Arc<Seen>) {
         let (peer, ours) = duplex(8);
-        let (stream, turns) = timed(ours, (), PATIENCE);
+        let (stream, turns) = timed::<_, (), _>(ours, (), PATIENCE);
         (peer, stream, turns.seen)
     }
 
