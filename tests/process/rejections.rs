@@ -336,6 +336,35 @@ fn what_came_again_meanwhile_is_not_doubled() {
 }
 
 #[test]
+fn what_was_read_in_part_is_not_kept_and_what_was_not_kept_can_not_be_tried_again() {
+    let data = Data::new();
+    let server = data.serve();
+    let small = json!({"stream": "sales", "keepRejected": true, "limits": {"bodyBytes": 40}});
+    let sales = server.add_connector_with(&small);
+    let body = r#"{"id":"a","text":"more than forty bytes, by far"}"#;
+    let chunked = webhook(&sales.ingest_key).chunked(body.as_bytes(), 30);
+    let part = refused(&server, &chunked, 413);
+    assert_eq!(part["kept"], json!(false), "{part:#}");
+    let whole = refused(&server, &sales.delivery(body.as_bytes()), 413);
+    assert_eq!(
+        (&whole["reason"], &whole["kept"]),
+        (&json!("payload-too-large"), &json!(true))
+    );
+    let larger = json!({"limits": {"bodyBytes": 400}, "keepRejected": false});
+    server
+        .admin("PATCH", "connectors/sales", &larger)
+        .expect(200);
+    let all = server.admin("POST", "rejections:retry?connector=sales", &json!({}));
+    assert_eq!(all.expect(200).json::<Value>()["accepted"], 1);
+    assert_eq!(server.log("sales")[0].body, body);
+    let unkept = refused(&server, &sales.delivery(b"[]"), 400);
+    assert_eq!(
+        (&unkept["reason"], &unkept["kept"]),
+        (&json!("invalid-payload"), &json!(false))
+    );
+}
+
+#[test]
 fn a_disabled_connector_keeps_what_comes_and_takes_it_when_it_is_on_again() {
     let data = Data::new();
     let server = data.serve();
