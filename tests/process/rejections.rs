@@ -336,6 +336,38 @@ fn what_came_again_meanwhile_is_not_doubled() {
 }
 
 #[test]
+fn a_request_that_has_a_name_of_its_own_is_not_doubled_either() {
+    let data = Data::new();
+    let server = data.serve();
+    let settings = json!({"stream": "sales", "keepRejected": true, "limits": {"fields": 1}});
+    let sales = server.add_connector_with(&settings);
+    let delivery = |key: &str| {
+        let request = webhook(&sales.ingest_key).header("Idempotency-Key", key);
+        request.body(BODY)
+    };
+    for key in ["one", "two"] {
+        refused(&server, &delivery(key), 422);
+    }
+    server
+        .admin("PATCH", "connectors/sales", &json!({"limits": {}}))
+        .expect(200);
+    server.call(&delivery("one")).expect(202);
+    let all = server.admin("POST", "rejections:retry?connector=sales", &json!({}));
+    let all: Value = all.expect(200).json();
+    let replayed: Vec<_> = all["rejections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["replayed"] == true)
+        .collect();
+    assert_eq!(replayed, [true, false], "{all:#}");
+    // The sender tries the other one again too.
+    let late = server.call(&delivery("two")).expect(202);
+    assert_eq!(late.header("Idempotency-Replayed"), Some("true"));
+    assert_eq!(server.log("sales").len(), 2);
+}
+
+#[test]
 fn what_was_read_in_part_is_not_kept_and_what_was_not_kept_can_not_be_tried_again() {
     let data = Data::new();
     let server = data.serve();
@@ -381,6 +413,9 @@ fn a_disabled_connector_keeps_what_comes_and_takes_it_when_it_is_on_again() {
             (&json!("disabled"), &json!(true))
         );
     }
+    // What only asked what would happen must not happen later.
+    let dry = sales.delivery_to("/api/webhook/sales?dryRun=true", b"{}");
+    assert_eq!(refused(&server, &dry, 401)["kept"], false);
     let all = |server: &Server| -> Value {
         server
             .admin("POST", "rejections:retry?connector=sales", &json!({}))

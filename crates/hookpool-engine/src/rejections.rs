@@ -80,6 +80,8 @@ pub struct Delivery {
     pub id_field: Option<String>,
     /// All of it, if it came.
     pub body: Option<Bytes>,
+    /// Whether it asked for an event, so that it may be tried again.
+    pub is_whole: bool,
 }
 
 impl Delivery {
@@ -383,7 +385,7 @@ impl<R: Fn() -> Arc<Registry>> Worker<R> {
         let mut kept = None;
         if let (Some(connector), Some(delivery)) = (connector, &delivery) {
             rejection.findings = self.diagnose(&registry, connector, &rejection, delivery);
-            if connector.keep_rejected {
+            if connector.keep_rejected && delivery.is_whole {
                 kept = delivery.kept(connector);
             }
         }
@@ -462,6 +464,7 @@ mod tests {
             headers: Vec::new(),
             id_field: None,
             body: Some(Bytes::from(vec![0; 1 << 20])),
+            is_whole: true,
         };
         Refused {
             rejection: rejection(n, None),

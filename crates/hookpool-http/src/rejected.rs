@@ -100,6 +100,9 @@ fn way<'a>(route: Route<'a>, method: &Method) -> Option<(Way, Option<&'a str>, O
         Route::Hook { hook: Secret(hook) } if method == Method::POST => {
             Some((Way::Hook, None, Some(hook)))
         }
+        Route::Item { stream, .. } if method == Method::DELETE => {
+            Some((Way::Delete, Some(stream), None))
+        }
         _ => None,
     }
 }
@@ -150,10 +153,13 @@ impl Rejected {
             kept: false,
             retried: None,
         };
+        let query = Query::new(&request.query);
         let delivery = self.shown.is_good().then(|| Delivery {
             headers: headers(request),
-            id_field: Query::new(&request.query).text("idField").ok().flatten(),
+            id_field: query.text("idField").ok().flatten(),
             body,
+            is_whole: matches!(self.way, Way::Webhook | Way::Hook)
+                && matches!(query.text("dryRun"), Ok(None)),
         });
         app.engine.rejections().refuse(Refused {
             rejection,
