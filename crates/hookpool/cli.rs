@@ -93,6 +93,8 @@ pub(crate) enum Command {
     Rejections(RejectionsCommand),
     /// Send events, as a producer does
     Send(SendArgs),
+    /// Delete an item, as a producer does
+    Delete(DeleteArgs),
     /// Follow streams live
     Tail(TailArgs),
     /// Watch streams and their followers: rates, positions, lags

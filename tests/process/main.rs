@@ -12,10 +12,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod canaries;
 mod changes_contract;
 mod consumers;
+mod corpus;
 mod cors;
 mod deadlines;
+mod deletions;
 mod demo;
 mod examples;
 mod flips;

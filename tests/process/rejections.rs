@@ -121,6 +121,11 @@ fn a_refused_credential_is_told_to_operators_and_one_answer_to_senders() {
             "other-kind",
             None,
         ),
+        (
+            Request::new("DELETE", "/api/streams/sales/items/a").bearer("ik_000000000000_x"),
+            "unknown-key",
+            None,
+        ),
     ];
     let mut told = Vec::new();
     for (request, reason, connector) in &cases {
@@ -140,13 +145,14 @@ fn a_refused_credential_is_told_to_operators_and_one_answer_to_senders() {
         told.push((headers, document));
     }
     assert!(told.windows(2).all(|pair| pair[0] == pair[1]), "{told:#?}");
+    assert_eq!(listed(&server, "limit=1")[0]["way"], "delete");
     assert_eq!(listed(&server, "reason=wrong-secret").len(), 2);
     assert_eq!(listed(&server, "connector=sales&limit=1").len(), 1);
     let metrics = server.get("/metrics").text().to_owned();
     for line in [
-        r#"hookpool_rejections_total{reason="unknown-key",connector=""} 2"#,
+        r#"hookpool_rejections_total{reason="unknown-key",connector=""} 3"#,
         r#"hookpool_rejections_total{reason="expired-key",connector="sales"} 1"#,
-        "hookpool_rejections_kept 12",
+        "hookpool_rejections_kept 13",
         "hookpool_rejections_dropped_total 0",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::{
+    json::{self, Fields, JsonError},
     name::{ConnectorName, ItemId, StreamName},
     position::Position,
     time::Timestamp,
@@ -15,6 +16,8 @@ use crate::{
 pub enum Op {
     /// Merges the body's fields into the item.
     Upsert,
+    /// Takes the item away; what it was before counts no more. It has no body.
+    Delete,
 }
 
 impl Op {
@@ -23,6 +26,7 @@ impl Op {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Upsert => "upsert",
+            Self::Delete => "delete",
         }
     }
 }
@@ -100,8 +104,21 @@ pub struct NewEvent {
     pub dedupe: Option<DedupeKey>,
     /// The identity of the request that begins with this event, if it said one.
     pub idempotency: Option<Idempotency>,
-    /// Exactly the bytes that were posted.
+    /// Exactly the bytes that were posted; empty in a deletion.
     pub body: Bytes,
+}
+
+impl NewEvent {
+    /// The properties of the body, which is checked again; none of a deletion.
+    ///
+    /// # Errors
+    /// [`JsonError`] where the body is not what was checked before the event was appended.
+    pub fn fields(&self) -> Result<Fields<'_>, JsonError> {
+        match self.op {
+            Op::Upsert => Ok(json::object(&self.body)?.fields),
+            Op::Delete => Ok(Fields::default()),
+        }
+    }
 }
 
 /// The events that one request makes: all of them get into the log, or none. What makes a repetition of it known is in the first one.

@@ -84,6 +84,8 @@ fn unquoted(inner: &str) -> Result<String, KeyError> {
 pub enum Call {
     /// One body is one event.
     Webhook = 1,
+    /// Of the item whose id takes the place of `idField`.
+    Delete = 2,
 }
 
 /// A fingerprint of what is asked: the call, its parameters, the body.

@@ -1,9 +1,11 @@
 //! From a verified delivery to an event: the item id and the field count, by the rules of the webhook page.
 
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::{
-    event::{Idempotency, NewEvent, Op, RequestId, uuid_v7},
+    event::{DedupeKey, Idempotency, NewEvent, Op, RequestId, uuid_v7},
     json::{self, Fields, JsonError, Value},
     name::{ItemId, NameError},
     source::Source,
@@ -28,6 +30,9 @@ pub enum ShapeError {
         "take more than {0} top-level properties of an event, which is the limit of the connector"
     )]
     TooManyFields(u32),
+    /// What is deleted is named by the path alone.
+    #[error("take a deletion: it has no body")]
+    DeletionBody,
 }
 
 /// What the engine adds to a delivery: the time, the request and the randomness for an id.
@@ -91,6 +96,55 @@ pub fn shape(
         idempotency,
         body: body.clone(),
     })
+}
+
+/// Makes the event that deletes an item; a deletion has no body.
+///
+/// # Errors
+/// [`ShapeError::DeletionBody`]
+pub fn deletion(verified: Verified, item_id: ItemId, stamp: Stamp) -> Result<NewEvent, ShapeError> {
+    let Verified {
+        connector,
+        body,
+        dedupe,
+        ..
+    } = &verified;
+    if !body.is_empty() {
+        return Err(ShapeError::DeletionBody);
+    }
+    let idempotency = verified
+        .delivery(&Fields::default())
+        .map(|key| Idempotency {
+            key: key_of(key, &item_id),
+            request: None,
+            events: 1,
+        });
+    Ok(NewEvent {
+        time: stamp.now,
+        stream: connector.stream.clone(),
+        op: Op::Delete,
+        dedupe: dedupe.map(|key| key_of(key, &item_id)),
+        idempotency,
+        item_id,
+        generated_id: false,
+        duplicate_keys: false,
+        field_count: 0,
+        connector: connector.name.clone(),
+        request_id: stamp.request_id,
+        body: Bytes::new(),
+    })
+}
+
+/// The signature of an empty body is the same for all items of a second, and their deletions are not one.
+fn key_of(DedupeKey(key): DedupeKey, item_id: &ItemId) -> DedupeKey {
+    let digest = Sha256::new()
+        .chain_update(b"delete\0")
+        .chain_update(key)
+        .chain_update(item_id.as_str())
+        .finalize();
+    let mut key = [0; 16];
+    key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    DedupeKey(key)
 }
 
 /// The id that the body gives, if it gives one that can name an item.
@@ -214,6 +268,32 @@ mod tests {
             shaped(&long, None),
             Err(ShapeError::ItemId(NameError::ItemIdTooLong))
         );
+    }
+
+    #[test]
+    fn a_deletion_names_its_item_and_has_no_body() {
+        let verified = |body| Verified::for_test(Connector::for_test("sales"), body);
+        let id = || ItemId::new("North").unwrap();
+        let event = deletion(verified(""), id(), STAMP).unwrap();
+        assert_eq!((event.op, event.item_id), (Op::Delete, id()));
+        assert_eq!((event.field_count, event.body.len()), (0, 0));
+        for body in ["{}", " "] {
+            let refused = deletion(verified(body), id(), STAMP);
+            assert_eq!(refused, Err(ShapeError::DeletionBody));
+        }
+    }
+
+    #[test]
+    fn deletions_with_one_signature_are_one_only_of_the_same_item() {
+        let dedupe = |id| {
+            let mut verified = Verified::for_test(Connector::for_test("sales"), "");
+            verified.dedupe = Some(DedupeKey([7; 16]));
+            let event = deletion(verified, ItemId::new(id).unwrap(), STAMP).unwrap();
+            event.dedupe.unwrap()
+        };
+        assert_eq!(dedupe("North"), dedupe("North"));
+        assert_ne!(dedupe("North"), dedupe("South"));
+        assert_ne!(dedupe("North"), DedupeKey([7; 16]));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::{
     idempotency::{Call, IdempotencyKey, fingerprint},
     json::{self, Fields, Value},
     key::{KeyKind, PresentedKey},
+    name::ItemId,
     registry::{Connector, Registry, Replay},
     scheme::{DELIVERY_ID_BYTES_MAX, DeliveryAt, Description, SIGNATURES_MAX, TimestampAt},
     source::Source,
@@ -524,6 +525,15 @@ fn dedupe_key(kind: &[u8], connector: &Connector, parts: &[&[u8]]) -> DedupeKey 
 }
 
 impl Verified {
+    /// The identity that a key gives the deletion of an item.
+    #[must_use]
+    pub fn deletion_identity(&self, key: &IdempotencyKey, item_id: &ItemId) -> Idempotency {
+        key.identity(
+            &self.connector.name,
+            fingerprint(Call::Delete, Some(item_id.as_str()), &self.body),
+        )
+    }
+
     /// The identity that a key gives it.
     #[must_use]
     pub fn identity(

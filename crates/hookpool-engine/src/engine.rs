@@ -17,12 +17,13 @@ use hookpool_core::{
     name::{ItemId, StreamName},
     plan::Ruled,
     position::{Generation, Position},
+    projection::Projection,
     proof::HeadKey,
     registry::{Access, Connector},
     rejection::{Credential, Shown},
     retention::Retention,
     seal::MasterKey,
-    shape::{ShapeError, Stamp, shape},
+    shape::{ShapeError, Stamp, deletion, shape},
     source::Source,
     time::Timestamp,
     verify::{self, Admitted, Headers, Proof, Verified, VerifyError},
@@ -410,19 +411,52 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
         let identity = key.map(|key| verified.identity(key, Call::Webhook, id_field));
-        let mut event = shape(
-            verified,
-            id_field,
-            Stamp {
-                now: self.clock.now(),
-                request_id,
-                random: self.entropy.bytes(),
-            },
-        )?;
+        let mut event = shape(verified, id_field, self.stamp(request_id))?;
         // What the sender says itself comes before what its scheme names the delivery by.
         event.idempotency = identity.or(event.idempotency);
         let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
         self.append(event).await
+    }
+
+    /// The same for a deletion.
+    ///
+    /// # Errors
+    /// As for [`Self::accept`].
+    pub async fn record_deletion(
+        &self,
+        verified: Verified,
+        item_id: ItemId,
+        key: Option<&IdempotencyKey>,
+        request_id: RequestId,
+    ) -> Result<Receipt, AcceptError> {
+        let identity = key.map(|key| verified.deletion_identity(key, &item_id));
+        let mut event = deletion(verified, item_id, self.stamp(request_id))?;
+        event.idempotency = identity.or(event.idempotency);
+        let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
+        self.append(event).await
+    }
+
+    /// What [`Self::record`] would append, and the rules by which it would be read. Nothing is written.
+    ///
+    /// # Errors
+    /// [`ShapeError`]
+    pub fn rehearse(
+        &self,
+        verified: Verified,
+        id_field: Option<&Source>,
+        request_id: RequestId,
+    ) -> Result<(NewEvent, Arc<Projection>), ShapeError> {
+        let event = shape(verified, id_field, self.stamp(request_id))?;
+        let plan = self.control.registry().plan(event.stream.as_str());
+        Ok((event, Arc::clone(&plan.live.projection)))
+    }
+
+    fn stamp(&self, request_id: RequestId) -> Stamp {
+        Stamp {
+            now: self.clock.now(),
+            request_id,
+            random: self.entropy.bytes(),
+        }
     }
 
     async fn append(&self, event: NewEvent) -> Result<Receipt, AcceptError> {
@@ -610,7 +644,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         page
     }
 
-    /// An item as it was at a position, under the rules of a generation; `None` if it was not there yet.
+    /// An item as it was at a position, under the rules of a generation; `None` if it was not there.
     ///
     /// # Errors
     /// [`FollowError`]
@@ -642,15 +676,20 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
         let read = blocking(move || -> Result<_, FollowError> {
             let (mut page, mut bytes) = (ItemPage::default(), 0);
+            let checkpoint = view.pool.checkpoint();
+            let is_now = checkpoint.is_none_or(|checkpoint| checkpoint.position <= at);
             loop {
-                let now = view.items(after.as_ref(), limit, bytes_max)?;
+                let now = match is_now {
+                    true => view.items(after.as_ref(), limit, bytes_max)?,
+                    false => view.touched_items(after.as_ref(), limit, bytes_max)?,
+                };
                 for (id, item) in now.items {
                     if page.items.len() >= limit || bytes >= bytes_max {
                         page.more = true;
                         return Ok(page);
                     }
                     let then = match item.position <= at {
-                        true => Some(item),
+                        true => Some(item).filter(Item::is_there),
                         false => past.item_at(&id, at)?,
                     };
                     after = Some(id.clone());

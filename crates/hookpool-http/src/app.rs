@@ -255,6 +255,9 @@ async fn handle<L: EventLog, P: PoolStore>(
         Route::Streams => read::streams(app, request),
         Route::Stream { stream } => read::stream(app, request, stream).await,
         Route::Items { stream } => read::items(app, request, stream).await,
+        Route::Item { stream, id } if request.method == Method::DELETE => {
+            ingest::delete(app, request, stream, id, body).await
+        }
         Route::Item { stream, id } => read::item(app, request, stream, id).await,
         Route::History { stream, id } => past::history(app, request, stream, id).await,
         Route::Diff { stream } => past::diff(app, request, stream).await,

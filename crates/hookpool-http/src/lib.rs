@@ -26,6 +26,7 @@ mod problem;
 mod query;
 mod read;
 mod refusal;
+mod rehearsal;
 mod rejected;
 mod rejections;
 mod render;

@@ -270,6 +270,7 @@ impl From<ShapeError> for Problem {
                 Code::TooManyFields,
                 format!("the limit of the connector is {limit}"),
             ),
+            ShapeError::DeletionBody => Self::with(Code::InvalidPayload, "a deletion has no body"),
         }
     }
 }

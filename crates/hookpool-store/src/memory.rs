@@ -312,6 +312,26 @@ impl MemorySnapshot {
             .get(&(stream.clone(), generation))
             .map(Arc::as_ref)
     }
+
+    fn all_items(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+    ) -> impl Iterator<Item = (&ItemId, &Item)> {
+        let generation = self.of(stream, generation).into_iter();
+        generation.flat_map(|generation| &generation.items)
+    }
+}
+
+fn page<'a>(
+    items: impl Iterator<Item = (&'a ItemId, &'a Item)>,
+    after: Option<&ItemId>,
+    limit: usize,
+    bytes_max: usize,
+) -> Result<ItemPage, PoolError> {
+    let rest = items.filter(|(id, _)| after.is_none_or(|after| *id > after));
+    let rest = rest.map(|(id, item)| Ok((id.clone(), item.clone())));
+    ItemPage::collect(rest, limit, bytes_max)
 }
 
 impl PoolSnapshot for MemorySnapshot {
@@ -320,6 +340,35 @@ impl PoolSnapshot for MemorySnapshot {
     }
 
     fn item(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+    ) -> Result<Option<Item>, PoolError> {
+        let item = self.touched(stream, generation, id)?;
+        Ok(item.filter(Item::is_there))
+    }
+
+    fn tombstone(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+    ) -> Result<Option<Item>, PoolError> {
+        let item = self.touched(stream, generation, id)?;
+        Ok(item.filter(|item| !item.is_there()))
+    }
+
+    fn has_tombstones(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+    ) -> Result<bool, PoolError> {
+        let mut items = self.all_items(stream, generation);
+        Ok(items.any(|(_, item)| !item.is_there()))
+    }
+
+    fn touched(
         &self,
         stream: &StreamName,
         generation: Generation,
@@ -337,11 +386,24 @@ impl PoolSnapshot for MemorySnapshot {
         limit: usize,
         bytes_max: usize,
     ) -> Result<ItemPage, PoolError> {
-        let generation = self.of(stream, generation).into_iter();
-        let items = generation.flat_map(|generation| &generation.items);
-        let rest = items.filter(|(id, _)| after.is_none_or(|after| *id > after));
-        let rest = rest.map(|(id, item)| Ok((id.clone(), item.clone())));
-        ItemPage::collect(rest, limit, bytes_max)
+        let items = self.all_items(stream, generation);
+        page(
+            items.filter(|(_, item)| item.is_there()),
+            after,
+            limit,
+            bytes_max,
+        )
+    }
+
+    fn touched_items(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        after: Option<&ItemId>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<ItemPage, PoolError> {
+        page(self.all_items(stream, generation), after, limit, bytes_max)
     }
 
     fn history_until(

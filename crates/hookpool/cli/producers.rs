@@ -255,6 +255,7 @@ Keys in variables stay out of the list of processes.
 Examples:
   export HOOKPOOL_INGEST_KEY=ik_...
   echo '{\"region\":\"North\",\"sales\":142000}' | hookpool send sales --id-field region
+  hookpool send sales body.json --dry-run
   hookpool send sales body.json --count 100 --rate 10
   HOOKPOOL_SIGNING_KEY=whsk_... hookpool send sales events.ndjson --output json
   HOOKPOOL_SIGNING_KEY=... hookpool send issues delivery.json --scheme github
@@ -268,6 +269,9 @@ pub(crate) struct SendArgs {
     /// Property that holds the item id, or a JSON Pointer to it
     #[arg(long, value_name = "NAME")]
     pub(crate) id_field: Option<String>,
+    /// Only ask what would happen: nothing is written
+    #[arg(long, conflicts_with_all = ["count", "rate"])]
+    pub(crate) dry_run: bool,
     /// What the delivery is called by: sent again within 96 hours it is not recorded again. Of several bodies, each has the key with -1, -2, ... behind it
     /// [default: a random one for each]
     #[arg(long, value_name = "KEY")]
@@ -278,6 +282,33 @@ pub(crate) struct SendArgs {
     /// Events per second at most [default: one after the other]
     #[arg(long, value_name = "R", value_parser = rate)]
     pub(crate) rate: Option<f64>,
+    #[command(flatten)]
+    pub(crate) keys: ProducerKeys,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The item is gone for readers; its history stays. What the connector sends of it later starts from nothing. Deleting what is
+not there is no error.
+
+Example:
+  HOOKPOOL_INGEST_KEY=ik_... hookpool delete sales North")]
+pub(crate) struct DeleteArgs {
+    /// Stream of the item
+    pub(crate) stream: String,
+    /// Id of the item
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) keys: ProducerKeys,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// What proves who sends.
+#[derive(Debug, Args)]
+pub(crate) struct ProducerKeys {
     /// Key of the connector
     #[arg(
         long,
@@ -297,8 +328,6 @@ pub(crate) struct SendArgs {
     /// How to sign: hookpool, standard-webhooks, github, stripe, slack, shopify, or a custom one as JSON
     #[arg(long, value_name = "SCHEME", value_parser = scheme, default_value = "hookpool")]
     pub(crate) scheme: Scheme,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
 }
 
 /// A secret from the command line or the environment.

@@ -69,6 +69,7 @@ rows! {
     }
     ITEM = "/api/streams/{stream}/items/{item}" {
         GET: ["meta", "at", "expand", "minPosition"],
+        DELETE: [],
     }
     HISTORY = "/api/streams/{stream}/items/{item}/history" {
         GET: ["after", "limit", "minPosition"],
