@@ -61,6 +61,7 @@ async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {
         Command::Log(command) => commands::log::run(command, &globals).await,
         Command::Projection(command) => commands::projection::run(command, &globals).await,
         Command::Rebuild(command) => commands::rebuild::run(command, &globals).await,
+        Command::Rejections(command) => commands::rejections::run(command, &globals).await,
         Command::Retention(command) => commands::retention::run(command, &globals).await,
         Command::Quarantine(command) => commands::quarantine::run(command, &globals).await,
         Command::Verify(args) => {

@@ -32,7 +32,7 @@ impl Op {
 }
 
 /// Identity of a request: a UUIDv7, shown in `X-Request-Id` and kept with the event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub [u8; 16]);
 
 impl RequestId {
@@ -45,7 +45,8 @@ impl RequestId {
 
 impl RequestId {
     /// Reads what is shown; other spellings of a UUID too.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         uuid::Uuid::parse_str(text)
             .ok()
             .map(|uuid| Self(uuid.into_bytes()))

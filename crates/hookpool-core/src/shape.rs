@@ -25,6 +25,11 @@ pub enum ShapeError {
     /// The id in the body can't name an item.
     #[error("take the item id: {0}")]
     ItemId(#[from] NameError),
+    /// More top-level properties than the connector may send.
+    #[error(
+        "take more than {0} top-level properties of an event, which is the limit of the connector"
+    )]
+    TooManyFields(u32),
     /// What is deleted is named by the path alone.
     #[error("take a deletion: it has no body")]
     DeletionBody,
@@ -57,6 +62,14 @@ pub fn shape(
         ..
     } = &verified;
     let object = json::object(body)?;
+    let field_count = u32::try_from(object.fields.len()).unwrap_or(u32::MAX);
+    if let Some(limit) = connector
+        .limits
+        .fields
+        .filter(|limit| field_count > limit.get())
+    {
+        return Err(ShapeError::TooManyFields(limit.get()));
+    }
     let given = given_id(&object.fields, id_field.or(connector.id_field.as_ref()))?;
     let generated_id = given.is_none();
     let item_id = match given {
@@ -76,7 +89,7 @@ pub fn shape(
         item_id,
         generated_id,
         duplicate_keys: object.duplicate_keys,
-        field_count: u32::try_from(object.fields.len()).unwrap_or(u32::MAX),
+        field_count,
         connector: connector.name.clone(),
         request_id: stamp.request_id,
         dedupe: *dedupe,

@@ -212,11 +212,38 @@ impl Admitted {
         })
     }
 
+    /// A refused delivery that is tried again: its credential was good when it came, and its headers are looked at as of then.
+    ///
+    /// # Errors
+    /// [`VerifyError`], [`VerifyError::Unauthorized`] while the connector is switched off.
+    pub fn again(
+        connector: &Arc<Connector>,
+        headers: &dyn Headers,
+        at: Timestamp,
+    ) -> Result<Self, VerifyError> {
+        if !connector.enabled {
+            return Err(VerifyError::Unauthorized);
+        }
+        let admitted = Self {
+            connector: Arc::clone(connector),
+            kind: KeyKind::Ingest,
+            key_id: Box::default(),
+            signed: None,
+        };
+        admitted.signed_by(headers, at)
+    }
+
     fn signed_by(mut self, headers: &dyn Headers, now: Timestamp) -> Result<Self, VerifyError> {
         if self.connector.is_signed() {
             self.signed = Some(Signed::parse(&self.connector, headers, now)?);
         }
         Ok(self)
+    }
+
+    /// Who sends.
+    #[must_use]
+    pub fn connector(&self) -> &Arc<Connector> {
+        &self.connector
     }
 
     /// Whether the key still counts. What an operator took away while the body was on its way must not; a rotation that lets the old
@@ -262,6 +289,12 @@ impl Admitted {
 }
 
 impl Verified {
+    /// Who sends.
+    #[must_use]
+    pub fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+
     /// What names the delivery, the same on every retry of its sender; `fields` are those of its body.
     #[must_use]
     pub fn delivery(&self, fields: &Fields<'_>) -> Option<DedupeKey> {

@@ -19,7 +19,8 @@ use hookpool_core::{
     position::{Generation, Position},
     projection::Projection,
     proof::HeadKey,
-    registry::Access,
+    registry::{Access, Connector},
+    rejection::{Credential, Shown},
     retention::Retention,
     seal::MasterKey,
     shape::{ShapeError, Stamp, deletion, shape},
@@ -47,9 +48,11 @@ use crate::{
         EncodeChange, FollowError, Follower, Form, Rings, Told, blocking, follows_checkpoint,
         must_reach, read_page, told,
     },
+    pace::{Pace, Paces, TooFast},
     past::{Past, Stretch, Touch, View, position_at},
     projector::{Command, Projector, PromoteError},
     rebuild::{Rebuilder, Rebuilds},
+    rejections::{Keeping, Rejections},
     retention::{Expiring, Floors, Retainer, Retentions},
     status::StatusCell,
 };
@@ -67,6 +70,8 @@ pub struct Options {
     pub clock: Clock,
     /// Where random bytes come from.
     pub entropy: Entropy,
+    /// What is kept of refused deliveries.
+    pub rejections: Keeping,
 }
 
 /// Why an engine does not start.
@@ -176,6 +181,8 @@ pub struct Engine<L, P: PoolStore> {
     projector: mpsc::UnboundedSender<Command<P::Snapshot>>,
     rebuilds: Arc<Rebuilds>,
     retentions: Arc<Retentions>,
+    rejections: Arc<Rejections>,
+    paces: Paces,
     status: StatusCell,
     clock: Clock,
     entropy: Entropy,
@@ -225,6 +232,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             limits,
             clock,
             entropy,
+            rejections,
         } = options;
         let heads = master.head_key().clone();
         let (log, pool, status) = (Arc::new(log), Arc::new(pool), StatusCell::default());
@@ -276,6 +284,10 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             status: status.clone(),
         };
         let retainer = tokio::spawn(retainer.run());
+        let (rejections, keeper) = {
+            let control = Arc::clone(&control);
+            Rejections::start(rejections, move || Arc::clone(&control.registry()))
+        };
         let registry = {
             let (control, status) = (Arc::clone(&control), status.clone());
             tokio::spawn(async move { control.follow(&status).await })
@@ -292,6 +304,8 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             projector: command,
             rebuilds,
             retentions,
+            rejections: Arc::new(rejections),
+            paces: Paces::default(),
             status,
             clock,
             entropy,
@@ -301,7 +315,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             Arc::new(engine),
             Running {
                 projector,
-                writers: vec![writer, control_writer],
+                writers: vec![keeper, writer, control_writer],
                 registry,
                 rebuilder,
                 retainer,
@@ -359,6 +373,31 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             return Err(VerifyError::Unauthorized);
         }
         admitted.verify(body, now)
+    }
+
+    /// Lets so many events of a connector in; what is left where it is limited.
+    ///
+    /// # Errors
+    /// [`TooFast`]
+    pub fn pace(&self, connector: &Connector, events: u64) -> Result<Option<Pace>, TooFast> {
+        self.paces.take(connector, events, self.clock.now())
+    }
+
+    /// What the credential of a refused delivery is worth.
+    #[must_use]
+    pub fn shown(&self, credential: Credential<'_>, stream: Option<&str>) -> Shown {
+        Shown::of(
+            &self.control.registry(),
+            credential,
+            stream,
+            self.clock.now(),
+        )
+    }
+
+    /// What was refused.
+    #[must_use]
+    pub fn rejections(&self) -> &Arc<Rejections> {
+        &self.rejections
     }
 
     /// The second half: shape and append.
@@ -435,7 +474,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     }
 
     /// The answer that the delivery at this position got.
-    async fn first_answer(
+    pub(crate) async fn first_answer(
         &self,
         position: Position,
         identity: Option<Idempotency>,

@@ -269,6 +269,7 @@ async fn start(disk: &Disk, seed: u64) -> Life {
         limits: Limits::default(),
         clock: Clock::Manual(Arc::clone(&disk.clock)),
         entropy: Entropy::seeded(seed),
+        rejections: Default::default(),
     };
     let (log, control, pool) = (&disk.log, &disk.control, &disk.pool);
     let started = Engine::start(
@@ -299,6 +300,8 @@ async fn connector(engine: &Pipeline) -> String {
         replay: Replay::Collapse,
         scheme: None,
         signing_key: None,
+        limits: Default::default(),
+        keep_rejected: false,
     };
     let made = engine
         .control()

@@ -19,15 +19,18 @@ use warp::{
 
 use crate::{
     admin, body, changes,
+    failures::Failures,
     followers::Followers,
     generations, hooks, ingest,
     metrics::Metrics,
     openapi, ops,
     pages::PageChains,
     past,
+    peer::{Network, Peer},
     problem::{Code, Problem},
     read,
     refusal::Refusal,
+    rejected::{self, Seen},
     route::Route,
     viewer::{self, Tickets},
 };
@@ -43,6 +46,10 @@ pub struct Settings {
     pub public_url: String,
     /// Origins whose pages may read, each as browsers send it: `https://app.example.com`.
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed whom they speak for.
+    pub trusted_proxies: Vec<Network>,
+    /// How often in a minute an address may show what is no key.
+    pub failures_per_minute: u32,
 }
 
 /// What every handler may use.
@@ -53,6 +60,7 @@ pub(crate) struct App<L, P: PoolStore> {
     pub(crate) metrics: Metrics,
     pub(crate) tickets: Tickets,
     pub(crate) followers: Arc<Followers>,
+    pub(crate) failures: Failures,
 }
 
 /// A request without its body.
@@ -63,6 +71,10 @@ pub(crate) struct Request {
     pub(crate) parameters: &'static [&'static str],
     pub(crate) headers: HeaderMap,
     pub(crate) id: RequestId,
+    /// Where it came from, if it came over a connection.
+    pub(crate) peer: Option<Peer>,
+    /// What was read of it.
+    pub(crate) seen: Seen,
 }
 
 impl Request {
@@ -155,9 +167,11 @@ pub fn routes<L: EventLog, P: PoolStore>(
     engine: Arc<Engine<L, P>>,
     settings: Settings,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static {
+    let failures = Failures::new(settings.failures_per_minute);
     let app = Arc::new(App {
         engine,
         settings,
+        failures,
         pages: PageChains::default(),
         metrics: Metrics::default(),
         tickets: Tickets::default(),
@@ -169,9 +183,10 @@ pub fn routes<L: EventLog, P: PoolStore>(
         .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional())
+        .and(warp::ext::optional())
         .and(warp::body::stream())
         .then(
-            move |method, path: warp::path::FullPath, query, headers, refusal, body| {
+            move |method, path: warp::path::FullPath, query, headers, peer, refusal, body| {
                 let app = Arc::clone(&app);
                 async move {
                     let route = Route::parse(path.as_str());
@@ -181,6 +196,8 @@ pub fn routes<L: EventLog, P: PoolStore>(
                         query,
                         headers,
                         id: app.engine.request_id(),
+                        peer,
+                        seen: Seen::default(),
                     };
                     answer(&app, request, route, refusal, body).await
                 }
@@ -203,7 +220,12 @@ async fn answer<L: EventLog, P: PoolStore>(
     let mut response = match outcome {
         Ok(response) => response,
         Err(problem) => {
-            body::discard(&request, body, app.settings.body_bytes).await;
+            let (problem, rejected) = rejected::judge(app, &request, route, problem);
+            let wanted = rejected.as_ref().is_some_and(|it| it.wants_body(&request));
+            let rest = body::discard(&request, body, app.settings.body_bytes, wanted).await;
+            if let Some(rejected) = rejected {
+                rejected.note(app, &request, &problem, rest);
+            }
             problem.into_response(request.id)
         }
     };
@@ -291,6 +313,8 @@ mod tests {
             parameters: &[],
             headers,
             id: RequestId([0; 16]),
+            peer: None,
+            seen: Seen::default(),
         };
         request.best_of(&["text/event-stream", "application/x-ndjson"])
     }

@@ -22,7 +22,7 @@ use warp::{
 
 use crate::{
     app::{App, Request, set},
-    body,
+    body, pace,
     problem::{Code, Problem},
     query::{Query, decode},
     rehearsal::rehearsal_json,
@@ -58,7 +58,16 @@ pub(crate) async fn take<L: EventLog, P: PoolStore>(
     let (id_field, dry_run) = (query.source("idField")?, query.flag("dryRun")?);
     let key = idempotency_key(request)?;
     must_be_plain(request)?;
-    let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
+    let limit = admitted
+        .connector()
+        .limits
+        .body_bytes_of(app.settings.body_bytes);
+    if limit < app.settings.body_bytes {
+        body::must_fit(request, limit)?;
+    }
+    request.seen.begin();
+    let body = body::capped(body, limit, app.settings.body_timeout).await?;
+    request.seen.body(&body);
     let verified = app.engine.verify(admitted, body)?;
     if let Some(challenge) = verified.challenge() {
         return Ok(text_response(challenge));
@@ -70,8 +79,10 @@ pub(crate) async fn take<L: EventLog, P: PoolStore>(
         id_field: id_field.as_ref(),
         key: key.as_ref(),
     };
-    let receipt = app.engine.record(verified, asked, request.id).await?;
-    Ok(accepted(&receipt))
+    let pace = app.engine.pace(verified.connector(), 1)?;
+    let recorded = app.engine.record(verified, asked, request.id).await;
+    let answer = recorded.map(|receipt| accepted(&receipt));
+    pace::told(pace, answer.map_err(Problem::from))
 }
 
 /// `DELETE /api/streams/{stream}/items/{id}`, by who may write to the stream.
@@ -88,20 +99,25 @@ pub(crate) async fn delete<L: EventLog, P: PoolStore>(
     Query::of(request)?;
     let key = idempotency_key(request)?;
     must_be_plain(request)?;
+    request.seen.begin();
     let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
+    request.seen.body(&body);
     let verified = app.engine.verify(admitted, body)?;
     let id = decode(id, false).ok_or_else(|| {
         Problem::with(Code::InvalidItemId, "the item id in the path is not UTF-8")
     })?;
     let id = ItemId::new(id).map_err(ShapeError::ItemId)?;
+    let pace = app.engine.pace(verified.connector(), 1)?;
     let deletion = app
         .engine
         .record_deletion(verified, id, key.as_ref(), request.id);
-    let receipt = deletion.await?;
-    let mut json = String::from(r#"{"status":"accepted","itemId":"#);
-    push_string(&mut json, receipt.item_id.as_str());
-    json.push('}');
-    Ok(recorded(json, &receipt))
+    let answer = deletion.await.map(|receipt| {
+        let mut json = String::from(r#"{"status":"accepted","itemId":"#);
+        push_string(&mut json, receipt.item_id.as_str());
+        json.push('}');
+        recorded(json, &receipt)
+    });
+    pace::told(pace, answer.map_err(Problem::from))
 }
 
 /// What would happen to a delivery, and nothing of what its item holds: a key that writes does not read.

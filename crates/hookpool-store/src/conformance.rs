@@ -5,6 +5,7 @@
 
 mod blocks;
 mod drops;
+mod rejections;
 mod requests;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -23,6 +24,7 @@ use crate::{
 
 pub use blocks::*;
 pub use drops::*;
+pub use rejections::*;
 pub use requests::*;
 
 /// Makes logs to be tested.

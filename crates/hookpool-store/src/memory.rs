@@ -7,7 +7,7 @@ use std::{
 
 use hookpool_core::{
     codec::{Block, encode_block},
-    event::{DedupeKey, Event, NewEvent, Request},
+    event::{DedupeKey, Event, NewEvent, Request, RequestId},
     fold::{History, Item, Note},
     name::{ItemId, StreamName},
     position::{Epoch, Generation, Position},
@@ -24,6 +24,7 @@ use crate::{
     pool::{
         Checkpoint, GenerationState, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore,
     },
+    rejections::RejectionStore,
 };
 
 /// A log in memory.
@@ -489,4 +490,34 @@ impl PoolSnapshot for MemorySnapshot {
 /// A panic while the lock was held left whole values: every change above is made of moves.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Refused deliveries that nobody needs after the end.
+#[derive(Debug, Default)]
+pub struct MemoryRejections(Mutex<BTreeMap<RequestId, Vec<u8>>>);
+
+impl MemoryRejections {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<RequestId, Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RejectionStore for MemoryRejections {
+    fn put(&self, id: RequestId, bytes: &[u8]) -> Result<(), Cause> {
+        self.all().insert(id, bytes.to_vec());
+        Ok(())
+    }
+
+    fn get(&self, id: RequestId) -> Result<Option<Vec<u8>>, Cause> {
+        Ok(self.all().get(&id).cloned())
+    }
+
+    fn remove(&self, id: RequestId) -> Result<(), Cause> {
+        self.all().remove(&id);
+        Ok(())
+    }
+
+    fn ids(&self) -> Result<Vec<RequestId>, Cause> {
+        Ok(self.all().keys().copied().collect())
+    }
 }

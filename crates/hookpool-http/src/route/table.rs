@@ -131,6 +131,18 @@ rows! {
     FOLLOWERS = "/api/admin/followers" {
         GET: [],
     }
+    REJECTIONS = "/api/admin/rejections" {
+        GET: ["connector", "reason", "after", "limit"],
+    }
+    REJECTION = "/api/admin/rejections/{rejection}" {
+        GET: [],
+    }
+    RETRY_REJECTION = "/api/admin/rejections/{rejection}:retry" {
+        POST: [],
+    }
+    RETRY_REJECTIONS = "/api/admin/rejections:retry" {
+        POST: ["connector"],
+    }
     HEAD = "/api/admin/head" {
         GET: [],
     }
