@@ -246,6 +246,14 @@ fn refuse(server: &Server) {
         .expect(200);
     let free = json!({"limits": {}, "keepRejected": false});
     server.admin("PATCH", "connectors/shop", &free).expect(200);
+    // A limited connector is told of its limit on deletions too.
+    let till = json!({"stream": "till", "limits": {"eventsPerSecond": 1}});
+    let till = server.add_connector_with(&till);
+    let delete = Request::new("DELETE", "/api/streams/till/items/a").bearer(&till.ingest_key);
+    let deleted = server.call(&delete).expect(202);
+    assert_eq!(deleted.header("RateLimit"), Some(r#""connector";r=0;t=1"#));
+    let fast = server.call(&delete).expect(429);
+    fast.expect_problem(429, "RATE_LIMITED");
 }
 
 fn read(server: &Server) {
