@@ -200,6 +200,8 @@ fn limits_outlive_a_restart_and_hold_for_hooks() {
         json!({"eventsPerSecond": 0}),
         json!({"eventsPerMinute": 1}),
         json!({"fields": -1}),
+        json!({"fields": null}),
+        json!([1, 2]),
     ] {
         let answer = server.admin("PATCH", "connectors/github", &json!({"limits": bad}));
         answer.expect_problem(400, "INVALID_PAYLOAD");

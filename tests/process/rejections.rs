@@ -434,8 +434,9 @@ fn a_disabled_connector_keeps_what_comes_and_takes_it_when_it_is_on_again() {
         .expect(200);
     assert_eq!(all(&server)["accepted"], 3);
     let last = server.log("sales").last().unwrap().position;
-    let item = format!("/api/streams/sales/items/one?minPosition={last}");
-    let item: Value = server.get(&item).expect(200).json();
+    server.items("sales", last);
+    let item = "/api/streams/sales/items/one";
+    let item: Value = server.get(item).expect(200).json();
     assert_eq!(item["fields"]["n"], 2, "in the order in which they came");
 }
 

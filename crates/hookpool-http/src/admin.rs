@@ -14,8 +14,11 @@ use hookpool_core::{
 };
 use hookpool_engine::control::{ConnectorSpec, NewKey};
 use hookpool_store::{EventLog, PoolStore};
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
+use serde_json::{Map, Value, json};
 use warp::{
     http::{Method, StatusCode, header},
     reply::Response,
@@ -48,8 +51,8 @@ struct ConnectorBody {
     /// A name, or a description.
     scheme: Option<Value>,
     signing_key: Option<String>,
-    #[serde(default)]
-    limits: Limits,
+    #[serde(default, deserialize_with = "limits")]
+    limits: Option<Limits>,
     #[serde(default)]
     keep_rejected: bool,
 }
@@ -62,6 +65,7 @@ struct ChangeBody {
     id_field: Option<Option<String>>,
     replay: Option<Replay>,
     /// All of them; `{}` is none.
+    #[serde(default, deserialize_with = "limits")]
     limits: Option<Limits>,
     keep_rejected: Option<bool>,
 }
@@ -79,6 +83,18 @@ struct RotateSigningBody {
     #[serde(default)]
     overlap_seconds: u64,
     signing_key: Option<String>,
+}
+
+/// As an object, of which each member says something.
+fn limits<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Limits>, D::Error> {
+    let Some(members) = Option::<Map<String, Value>>::deserialize(member)? else {
+        return Ok(None);
+    };
+    if members.values().any(Value::is_null) {
+        return Err(D::Error::custom("a limit is left out where there is none"));
+    }
+    let limits = serde_json::from_value(Value::Object(members));
+    limits.map(Some).map_err(D::Error::custom)
 }
 
 /// Tells a `null` from a member that is left out.
@@ -183,7 +199,7 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
             replay: body.replay,
             scheme,
             signing_key: body.signing_key.map(Secret::new),
-            limits: checked(body.limits)?,
+            limits: checked(body.limits.unwrap_or_default())?,
             keep_rejected: body.keep_rejected,
         };
         let made = self
