@@ -84,6 +84,10 @@ fn unquoted(inner: &str) -> Result<String, KeyError> {
 pub enum Call {
     /// One body is one event.
     Webhook = 1,
+    /// An array of items, each of which is one event.
+    Items = 2,
+    /// Each line is one event.
+    Lines = 3,
 }
 
 /// A fingerprint of what is asked: the call, its parameters, the body.
@@ -178,6 +182,7 @@ mod tests {
         assert_eq!(of(None, "{}"), of(None, "{}"));
         assert_ne!(of(None, "{}"), of(None, "{ }"));
         assert_ne!(of(None, "x{}"), of(Some("x"), "{}"));
+        assert_ne!(of(None, "{}"), fingerprint(Call::Lines, None, b"{}"));
         // As in the header, an empty parameter is none.
         assert_eq!(of(None, "{}"), of(Some(""), "{}"));
     }

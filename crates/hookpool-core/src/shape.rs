@@ -1,11 +1,13 @@
 //! From a verified delivery to an event: the item id and the field count, by the rules of the webhook page.
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
     event::{Idempotency, NewEvent, Op, RequestId, uuid_v7},
-    json::{self, Fields, JsonError, Value},
+    json::{self, Fields, JsonError, Object, Value},
     name::{ItemId, NameError},
+    registry::Connector,
     source::Source,
     time::Timestamp,
     verify::Verified,
@@ -53,17 +55,32 @@ pub fn shape(
     } = &verified;
     let object = json::object(body)?;
     let given = given_id(&object.fields, id_field.or(connector.id_field.as_ref()))?;
-    let generated_id = given.is_none();
-    let item_id = match given {
-        Some(id) => id,
-        None => ItemId::new(uuid_v7(stamp.now, &stamp.random).to_string())?,
-    };
     // The same delivery is the same whatever its body says by now: senders change counters of their own when they try again.
     let idempotency = verified.delivery(&object.fields).map(|key| Idempotency {
         key,
         request: None,
         events: 1,
     });
+    Ok(NewEvent {
+        dedupe: *dedupe,
+        idempotency,
+        ..event(connector, &object, given, body.clone(), stamp)?
+    })
+}
+
+/// The event of one body, without what makes a repetition of its request known.
+pub(crate) fn event(
+    connector: &Connector,
+    object: &Object<'_>,
+    given: Option<ItemId>,
+    body: Bytes,
+    stamp: Stamp,
+) -> Result<NewEvent, NameError> {
+    let generated_id = given.is_none();
+    let item_id = match given {
+        Some(id) => id,
+        None => ItemId::new(uuid_v7(stamp.now, &stamp.random).to_string())?,
+    };
     Ok(NewEvent {
         time: stamp.now,
         stream: connector.stream.clone(),
@@ -74,14 +91,17 @@ pub fn shape(
         field_count: u32::try_from(object.fields.len()).unwrap_or(u32::MAX),
         connector: connector.name.clone(),
         request_id: stamp.request_id,
-        dedupe: *dedupe,
-        idempotency,
-        body: body.clone(),
+        dedupe: None,
+        idempotency: None,
+        body,
     })
 }
 
 /// The id that the body gives, if it gives one that can name an item.
-fn given_id(fields: &Fields<'_>, id_field: Option<&Source>) -> Result<Option<ItemId>, NameError> {
+pub(crate) fn given_id(
+    fields: &Fields<'_>,
+    id_field: Option<&Source>,
+) -> Result<Option<ItemId>, NameError> {
     let value = match id_field {
         Some(source) => source.find(fields),
         None => fields.get(DEFAULT_ID_FIELD).copied(),
@@ -95,7 +115,7 @@ fn given_id(fields: &Fields<'_>, id_field: Option<&Source>) -> Result<Option<Ite
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{registry::Connector, verify::Verified};
+    use crate::verify::Verified;
 
     const STAMP: Stamp = Stamp {
         now: Timestamp(1_700_000_000_000_000),

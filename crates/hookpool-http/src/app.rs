@@ -18,7 +18,7 @@ use warp::{
 };
 
 use crate::{
-    admin, body, changes,
+    admin, body, bulk, changes,
     followers::Followers,
     generations, hooks, ingest,
     metrics::Metrics,
@@ -39,6 +39,10 @@ pub struct Settings {
     pub body_bytes: usize,
     /// Longest time that a body may take.
     pub body_timeout: Duration,
+    /// Largest body of many events in bytes; each of them is at most [`Self::body_bytes`].
+    pub bulk_bytes: usize,
+    /// Longest time that one may take.
+    pub bulk_timeout: Duration,
     /// How the server is reached from outside, without a slash at the end: for the URLs in answers.
     pub public_url: String,
     /// Origins whose pages may read, each as browsers send it: `https://app.example.com`.
@@ -203,7 +207,11 @@ async fn answer<L: EventLog, P: PoolStore>(
     let mut response = match outcome {
         Ok(response) => response,
         Err(problem) => {
-            body::discard(&request, body, app.settings.body_bytes).await;
+            let bytes_max = match route {
+                Some(Route::Ingest) => app.settings.bulk_bytes,
+                _ => app.settings.body_bytes,
+            };
+            body::discard(&request, body, bytes_max).await;
             problem.into_response(request.id)
         }
     };
@@ -229,6 +237,7 @@ async fn handle<L: EventLog, P: PoolStore>(
     }
     match route {
         Route::Webhook { stream } => ingest::webhook(app, request, stream, body).await,
+        Route::Ingest => bulk::ingest(app, request, body).await,
         Route::Hook { hook } => hooks::hook(app, request, hook, body).await,
         Route::Streams => read::streams(app, request),
         Route::Stream { stream } => read::stream(app, request, stream).await,

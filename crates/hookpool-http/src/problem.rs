@@ -1,7 +1,12 @@
 //! The one table from errors to what a client is told (RFC 9457). Nothing here echoes input.
 
 use hookpool_core::{
-    event::RequestId, json::JsonError, plan::PlanError, registry::RegistryError, shape::ShapeError,
+    bulk::{BulkError, PartError, Place},
+    event::RequestId,
+    json::JsonError,
+    plan::PlanError,
+    registry::RegistryError,
+    shape::ShapeError,
     verify::VerifyError,
 };
 use hookpool_engine::{
@@ -41,7 +46,7 @@ macro_rules! codes {
 
 codes! {
     MalformedRequest = BAD_REQUEST, "MALFORMED_REQUEST", "The request can't be read in one way only.";
-    InvalidPayload = BAD_REQUEST, "INVALID_PAYLOAD", "The body is not one strict JSON object.";
+    InvalidPayload = BAD_REQUEST, "INVALID_PAYLOAD", "The body is not strict JSON of the form that is taken here.";
     InvalidItemId = BAD_REQUEST, "INVALID_ITEM_ID", "The item id is too long or holds a control character.";
     InvalidParameter = BAD_REQUEST, "INVALID_PARAMETER", "A parameter is malformed or not known here.";
     Unauthorized = UNAUTHORIZED, "UNAUTHORIZED", "No valid key for this.";
@@ -61,6 +66,7 @@ codes! {
     PreconditionRequired = PRECONDITION_REQUIRED, "PRECONDITION_REQUIRED", "This call needs If-Match.";
     PayloadTooLarge = PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The body is over the limit.";
     UriTooLong = URI_TOO_LONG, "URI_TOO_LONG", "The target is over the limit.";
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "This path reads application/json and application/x-ndjson.";
     UnsupportedEncoding = UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_ENCODING", "Compressed bodies are not read.";
     ExpectationFailed = EXPECTATION_FAILED, "EXPECTATION_FAILED", "The expectation can't be met.";
     HeadTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "HEAD_TOO_LARGE", "The head of the request is over the limit.";
@@ -75,6 +81,7 @@ codes! {
 pub(crate) struct Problem {
     code: Code,
     detail: Option<String>,
+    place: Option<Place>,
     header: Option<(HeaderName, String)>,
 }
 
@@ -92,6 +99,7 @@ impl From<Code> for Problem {
         Self {
             code,
             detail: None,
+            place: None,
             header,
         }
     }
@@ -126,6 +134,13 @@ impl Problem {
         });
         if let (Some(detail), Some(members)) = (self.detail, document.as_object_mut()) {
             members.insert("detail".into(), detail.into());
+        }
+        if let (Some(place), Some(members)) = (self.place, document.as_object_mut()) {
+            let (name, number) = match place {
+                Place::Item(index) => ("item", index),
+                Place::Line(number) => ("line", number),
+            };
+            members.insert(name.into(), number.into());
         }
         let mut response = json_response(document.to_string());
         *response.status_mut() = status;
@@ -168,6 +183,7 @@ impl From<AcceptError> for Problem {
             AcceptError::Mismatch => Code::IdempotencyMismatch.into(),
             AcceptError::InFlight => Code::IdempotencyInProgress.into(),
             AcceptError::Shape(error) => error.into(),
+            AcceptError::Bulk(error) => error.into(),
             AcceptError::Queue(error) => error.into(),
             AcceptError::Read(error) => error.into(),
         }
@@ -192,6 +208,33 @@ impl From<ShapeError> for Problem {
                 Self::with(Code::InvalidPayload, format!("{reason} at byte {offset}"))
             }
             ShapeError::ItemId(error) => Self::with(Code::InvalidItemId, error.to_string()),
+        }
+    }
+}
+
+impl From<BulkError> for Problem {
+    fn from(error: BulkError) -> Self {
+        match error {
+            BulkError::Stream => Code::Unauthorized.into(),
+            BulkError::Payload(error) => ShapeError::Payload(error).into(),
+            BulkError::Form(reason) => Self::with(Code::InvalidPayload, reason),
+            BulkError::Part(place, error) => Self {
+                place: Some(place),
+                ..error.into()
+            },
+        }
+    }
+}
+
+impl From<PartError> for Problem {
+    fn from(error: PartError) -> Self {
+        match error {
+            PartError::Shape(error) => error.into(),
+            PartError::Item(reason) => Self::with(Code::InvalidPayload, reason),
+            PartError::TooLarge => Self::with(
+                Code::PayloadTooLarge,
+                "the event's body is over the limit of one body",
+            ),
         }
     }
 }

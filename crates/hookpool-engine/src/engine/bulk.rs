@@ -1,0 +1,116 @@
+//! Requests of many events: the same steps as for one, of which the long ones leave the threads that serve.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hookpool_core::{
+    bulk::{Form, Terms, bulk},
+    event::{Request, RequestId},
+    idempotency::IdempotencyKey,
+    position::Position,
+    verify::{Admitted, Proof, VerifyError, admit_any},
+};
+use hookpool_store::{Appended, EventLog, PoolStore};
+
+use super::{AcceptError, Engine};
+use crate::{appender::QueueError, follow::blocking};
+
+/// Up to so many bytes are verified and parsed where they are: a change of threads costs more.
+const AT_ONCE_BYTES: usize = 16 << 10;
+
+/// What a request of many events asks beside its body.
+#[derive(Debug)]
+pub struct BulkAsked {
+    /// How its events are written down.
+    pub form: Form,
+    /// What the sender calls the request by.
+    pub key: Option<IdempotencyKey>,
+    /// Bytes of one event's body at most.
+    pub body_bytes_max: usize,
+}
+
+/// What became of an accepted request of many events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BulkReceipt {
+    /// Where its last event is.
+    pub last: Position,
+    /// How many there are, one after the other.
+    pub events: u32,
+    /// The request that made them.
+    pub request_id: RequestId,
+    /// Whether that was an earlier one.
+    pub replayed: bool,
+}
+
+impl<L: EventLog, P: PoolStore> Engine<L, P> {
+    /// Decides by the headers alone whether a body may be read; without a stream it is that of the connector, or the body names it.
+    ///
+    /// # Errors
+    /// [`VerifyError`]
+    pub fn admit_bulk(
+        &self,
+        stream: Option<&str>,
+        proof: Proof<'_>,
+    ) -> Result<Admitted, VerifyError> {
+        match stream {
+            Some(stream) => self.admit(stream, proof),
+            None => admit_any(&self.control.registry(), proof, self.clock.now()),
+        }
+    }
+
+    /// Takes a request of many events: verify, shape, append. Returns when all of them are durable.
+    ///
+    /// # Errors
+    /// [`AcceptError`]; then none of them is in the log, unless the outcome is unknown. Dropping the future loses only the answer.
+    pub async fn accept_bulk(
+        self: &Arc<Self>,
+        admitted: Admitted,
+        body: Bytes,
+        asked: BulkAsked,
+        request_id: RequestId,
+    ) -> Result<BulkReceipt, AcceptError> {
+        let request = if body.len() <= AT_ONCE_BYTES {
+            self.events(admitted, body, &asked, request_id)?
+        } else {
+            let engine = Arc::clone(self);
+            blocking(move || engine.events(admitted, body, &asked, request_id)).await?
+        };
+        let identity = request.first.idempotency;
+        let events = u32::try_from(request.count()).unwrap_or(u32::MAX);
+        let _in_flight = self.in_flight.reserve(identity.as_ref())?;
+        if !self.status.is_ready() {
+            return Err(QueueError::Refused("the engine is stopping").into());
+        }
+        let receipt = |first: Position, events: u32, request_id, replayed| BulkReceipt {
+            last: Position(first.0 + u64::from(events) - 1),
+            events,
+            request_id,
+            replayed,
+        };
+        match self.appender.append(request).await? {
+            Appended::New(first) => Ok(receipt(first, events, request_id, false)),
+            Appended::Duplicate(position) => {
+                let first = self.first_event(position, identity, events).await?.event;
+                let events = first.idempotency.map_or(1, |had| had.events);
+                Ok(receipt(position, events, first.request_id, true))
+            }
+        }
+    }
+
+    fn events(
+        &self,
+        admitted: Admitted,
+        body: Bytes,
+        asked: &BulkAsked,
+        request_id: RequestId,
+    ) -> Result<Request, AcceptError> {
+        let verified = self.verify(admitted, body)?;
+        let terms = Terms {
+            now: self.clock.now(),
+            request_id,
+            random: self.entropy.bytes(),
+            body_bytes_max: asked.body_bytes_max,
+        };
+        Ok(bulk(&verified, &asked.form, asked.key.as_ref(), terms)?)
+    }
+}
