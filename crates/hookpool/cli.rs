@@ -90,6 +90,8 @@ pub(crate) enum Command {
     Operator(OperatorCommand),
     /// Send events, as a producer does
     Send(SendArgs),
+    /// Send a file of events, many in a request
+    Ingest(IngestArgs),
     /// Follow streams live
     Tail(TailArgs),
     /// Watch streams and their followers: rates, positions, lags

@@ -1,6 +1,8 @@
 //! `POST /api/ingest` as `docs/protocol.md` has it: many events in one request, all or none, also under SIGKILL.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -8,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::common::fold::Event;
 use crate::common::http::{Connection, Request, Response};
+use crate::common::program::{both, hookpool, output_within};
 use crate::common::seeded;
 use crate::common::server::{Connector, Data, Server, position};
 use crate::common::shared::shared;
@@ -335,6 +338,87 @@ fn what_was_signed_for_one_call_is_not_answered_as_another() {
         .call(&ingest)
         .expect_problem(422, "IDEMPOTENCY_MISMATCH");
     assert_eq!(shared.server.log("bulk-other-call").len(), 1);
+}
+
+/// `hookpool ingest` on a file, in requests of about a hundred lines.
+fn ingest(server: &Server, connector: &Connector, file: &Path, more: &[&str]) -> Output {
+    let mut command = hookpool();
+    command
+        .env("HOOKPOOL_INGEST_KEY", &connector.ingest_key)
+        .env("HOOKPOOL_SERVER", server.url())
+        .args(["ingest", &connector.stream])
+        .arg(file)
+        .args(["--request-bytes", "1000", "--output", "json"])
+        .args(more);
+    if let Some(key) = &connector.signing_key {
+        command.env("HOOKPOOL_SIGNING_KEY", key);
+    }
+    output_within(Duration::from_secs(60), &mut command)
+}
+
+/// Events, requests, and requests that were recorded before.
+fn summary(output: &Output) -> [u64; 3] {
+    assert!(output.status.success(), "{}", both(output));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    ["events", "requests", "replayed"].map(|name| told[name].as_u64().unwrap())
+}
+
+#[test]
+fn a_file_that_is_ingested_again_after_a_failure_is_recorded_once() {
+    let shared = shared();
+    let connector = shared.server.add_connector("bulk-file", true);
+    let data = Data::new();
+    let file = data.path().join("events.ndjson");
+    let numbers = |bad: &str| -> String {
+        let line = |n| match n {
+            300 => bad.to_owned(),
+            n => format!("{{\"n\":{n}}}\n"),
+        };
+        (1..=500).map(line).collect()
+    };
+    std::fs::write(&file, numbers("{\"n\":}\n")).unwrap();
+    let failed = ingest(&shared.server, &connector, &file, &["--id-field", "n"]);
+    assert_eq!(failed.status.code(), Some(1), "{}", both(&failed));
+    let told = both(&failed);
+    assert!(told.contains("line 300 of"), "{told}");
+    let before = shared.server.log("bulk-file").len();
+    assert!(before > 100 && before < 300, "{before}");
+
+    std::fs::write(&file, numbers("{\"n\":300}\n")).unwrap();
+    let again = ingest(&shared.server, &connector, &file, &["--id-field", "n"]);
+    let [events, requests, replayed] = summary(&again);
+    assert_eq!(events, 500);
+    assert!(
+        0 < replayed && replayed < requests,
+        "{replayed} of {requests}"
+    );
+    let ids: Vec<_> = shared
+        .server
+        .log("bulk-file")
+        .into_iter()
+        .map(|it| it.item_id)
+        .collect();
+    let expected: Vec<_> = (1..=500).map(|n| n.to_string()).collect();
+    assert_eq!(ids, expected);
+
+    // Whole, it is known; under other keys it is another one.
+    let again = ingest(&shared.server, &connector, &file, &["--id-field", "n"]);
+    assert_eq!(summary(&again), [500, requests, requests]);
+    let more = ["--id-field", "n", "--idempotency-key", "second"];
+    std::thread::sleep(Duration::from_millis(1_100));
+    let other = ingest(&shared.server, &connector, &file, &more);
+    assert_eq!(summary(&other), [500, requests, 0]);
+    assert_eq!(shared.server.log("bulk-file").len(), 1_000);
+
+    // Parts that are equal to the letter, signed in the same second.
+    std::fs::write(&file, "{\"a\":1}\n".repeat(500)).unwrap();
+    let [events, _, replayed] = summary(&ingest(&shared.server, &connector, &file, &[]));
+    assert_eq!((events, replayed), (500, 0));
+    assert_eq!(shared.server.log("bulk-file").len(), 1_500);
+
+    std::fs::write(&file, "\n \n").unwrap();
+    let none = ingest(&shared.server, &connector, &file, &[]);
+    assert_eq!(none.status.code(), Some(1));
 }
 
 const ROUNDS: u64 = 4;

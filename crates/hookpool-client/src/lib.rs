@@ -66,7 +66,7 @@ pub use operator::{
     NewConnector, Operator, Reader, Replay, RotatedHook, RotatedKey, RotatedSigningKey,
 };
 pub use problem::Problem;
-pub use producer::{Accepted, Producer, Retries};
+pub use producer::{Accepted, Ingested, Producer, Retries};
 pub use retention::{Expiring, Floor, Limits, Retention};
 pub use server::{Ready, Server};
 pub use state::State;

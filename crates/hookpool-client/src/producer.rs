@@ -15,7 +15,7 @@ use crate::{
     clock,
     error::Error,
     problem::text,
-    server::Server,
+    server::{ANSWER_TIMEOUT, Server},
 };
 
 /// Sends bodies to one stream.
@@ -87,6 +87,30 @@ pub struct Accepted {
     pub request_id: Option<String>,
 }
 
+/// The server's promise for a request of many events: all of them are durable, and ordered one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ingested {
+    /// `accepted`.
+    pub status: String,
+    /// The request that made the events; of a replay, the first one.
+    pub request_id: String,
+    /// How many events there are.
+    pub items_received: u64,
+    /// Where the last of them is in the log.
+    pub position: u64,
+    /// Whether this is the answer to an earlier, equal request, and there are no new events.
+    pub replayed: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IngestedBody {
+    status: String,
+    request_id: String,
+    items_received: u64,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AcceptedBody {
@@ -95,8 +119,21 @@ struct AcceptedBody {
     fields_updated: u64,
 }
 
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    /// The body is one event.
+    Webhook,
+    /// Each line of the body is one.
+    Lines,
+}
+
+/// For a whole exchange with many events.
+const BULK_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// What stays the same over all tries.
 struct Delivery {
+    call: Call,
     body: Bytes,
     idempotency_key: String,
     /// What the scheme adds; nothing if it is not signed.
@@ -181,11 +218,39 @@ impl Producer {
         idempotency_key: &str,
         body: impl Into<Bytes>,
     ) -> Result<Accepted, Error> {
-        let delivery = self.sign(idempotency_key, body.into())?;
+        let delivery = self.sign(Call::Webhook, idempotency_key, body.into())?;
+        let (headers, body) = self.deliver(&delivery).await?;
+        accepted(&headers, &body)
+    }
+
+    /// Delivers many events in one request, all or none: lines of one JSON object each, up to the server's limits (50,000 and 16 MiB).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); a refusal names the line. After any refusal, none of them is in the log.
+    pub async fn ingest(&self, lines: impl Into<Bytes>) -> Result<Ingested, Error> {
+        self.ingest_as(&random_key(), lines).await
+    }
+
+    /// The same under an idempotency key of the caller.
+    ///
+    /// # Errors
+    /// As [`send_as`](Self::send_as).
+    pub async fn ingest_as(
+        &self,
+        idempotency_key: &str,
+        lines: impl Into<Bytes>,
+    ) -> Result<Ingested, Error> {
+        let delivery = self.sign(Call::Lines, idempotency_key, lines.into())?;
+        let (headers, body) = self.deliver(&delivery).await?;
+        ingested(&headers, &body)
+    }
+
+    /// Repeats it until there is an answer, or it is no use.
+    async fn deliver(&self, delivery: &Delivery) -> Result<(HeaderMap, Bytes), Error> {
         let mut failures = 0;
         loop {
-            let error = match self.post(&delivery).await {
-                Ok(accepted) => return Ok(accepted),
+            let error = match self.post(delivery).await {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             failures += 1;
@@ -202,7 +267,7 @@ impl Producer {
         }
     }
 
-    fn sign(&self, idempotency_key: &str, body: Bytes) -> Result<Delivery, Error> {
+    fn sign(&self, call: Call, idempotency_key: &str, body: Bytes) -> Result<Delivery, Error> {
         let mut headers = Vec::new();
         if let Some(key) = &self.signing_key {
             let key = self.scheme.key(key.expose());
@@ -211,18 +276,32 @@ impl Producer {
             headers = self.scheme.sign(&key, clock::unix_seconds(), &id, &body);
         }
         Ok(Delivery {
+            call,
             body,
             idempotency_key: quoted(idempotency_key),
             headers,
         })
     }
 
-    async fn post(&self, delivery: &Delivery) -> Result<Accepted, Error> {
-        let path = ["api", "webhook", self.stream.as_str()];
-        let mut request = self
-            .server
-            .request(Method::POST, &path, Some(&self.ingest_key))?
-            .header(CONTENT_TYPE, "application/json")
+    async fn post(&self, delivery: &Delivery) -> Result<(HeaderMap, Bytes), Error> {
+        let stream = self.stream.as_str();
+        let request = |path: &[&str], media_type: &str| {
+            let request = self
+                .server
+                .request(Method::POST, path, Some(&self.ingest_key))?;
+            Ok::<_, Error>(request.header(CONTENT_TYPE, media_type))
+        };
+        let (request, timeout) = match delivery.call {
+            Call::Webhook => {
+                let path = ["api", "webhook", stream];
+                (request(&path, "application/json")?, ANSWER_TIMEOUT)
+            }
+            Call::Lines => {
+                let lines = request(&["api", "ingest"], "application/x-ndjson")?;
+                (lines.query(&[("stream", stream)]), BULK_TIMEOUT)
+            }
+        };
+        let mut request = request
             .header("idempotency-key", &delivery.idempotency_key)
             .body(delivery.body.clone());
         if let Some(name) = &self.id_field {
@@ -231,24 +310,20 @@ impl Producer {
         for (name, value) in &delivery.headers {
             request = request.header(name, value);
         }
-        let (headers, body) = self.server.head_and_body(request).await?;
-        accepted(&headers, &body)
+        self.server.head_and_body_within(timeout, request).await
     }
 }
 
 fn accepted(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Error> {
     let body: AcceptedBody =
         serde_json::from_slice(body).map_err(|error| Error::Protocol(error.to_string()))?;
-    let position = text(headers, "datapool-position")
-        .and_then(|position| position.parse().ok())
-        .ok_or_else(|| Error::Protocol("DataPool-Position is missing".to_owned()))?;
     let notices = text(headers, "datapool-notice").unwrap_or_default();
     Ok(Accepted {
         status: body.status,
         item_id: body.item_id,
         fields_updated: body.fields_updated,
-        position,
-        replayed: text(headers, "idempotency-replayed").as_deref() == Some("true"),
+        position: position(headers)?,
+        replayed: is_replayed(headers),
         notices: notices
             .split(',')
             .map(|notice| notice.trim().to_owned())
@@ -256,6 +331,28 @@ fn accepted(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Error> {
             .collect(),
         request_id: text(headers, "x-request-id"),
     })
+}
+
+fn ingested(headers: &HeaderMap, body: &[u8]) -> Result<Ingested, Error> {
+    let body: IngestedBody =
+        serde_json::from_slice(body).map_err(|error| Error::Protocol(error.to_string()))?;
+    Ok(Ingested {
+        status: body.status,
+        request_id: body.request_id,
+        items_received: body.items_received,
+        position: position(headers)?,
+        replayed: is_replayed(headers),
+    })
+}
+
+fn position(headers: &HeaderMap) -> Result<u64, Error> {
+    text(headers, "datapool-position")
+        .and_then(|position| position.parse().ok())
+        .ok_or_else(|| Error::Protocol("DataPool-Position is missing".to_owned()))
+}
+
+fn is_replayed(headers: &HeaderMap) -> bool {
+    text(headers, "idempotency-replayed").as_deref() == Some("true")
 }
 
 /// As a string of structured fields, which every key can be.

@@ -231,6 +231,45 @@ pub(crate) struct SendArgs {
     /// Events per second at most [default: one after the other]
     #[arg(long, value_name = "R", value_parser = rate)]
     pub(crate) rate: Option<f64>,
+    #[command(flatten)]
+    pub(crate) keys: SenderArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The events of a request are recorded all or not at all. Each request has an idempotency key made of the file up to its
+end, so running the command again after a failure, or after a line was put right, records nothing twice for 96 hours. To
+record the same file again, name other keys with --idempotency-key.
+
+Examples:
+  export HOOKPOOL_INGEST_KEY=ik_...
+  hookpool ingest sales events.ndjson --id-field region
+  hookpool ingest sales events.ndjson --idempotency-key second-time --output json")]
+pub(crate) struct IngestArgs {
+    /// Stream to send to
+    pub(crate) stream: String,
+    /// File with one JSON object a line
+    pub(crate) file: PathBuf,
+    /// Property that holds the item id, or a JSON Pointer to it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) id_field: Option<String>,
+    /// What the requests are called by: each has the key with -1, -2, ... behind it [default: made of what the file holds]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Largest request, at most the server's limits.ingest-body-bytes; with another one, what was sent before is refused
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    pub(crate) request_bytes: usize,
+    #[command(flatten)]
+    pub(crate) keys: SenderArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Who sends, and how it signs.
+#[derive(Debug, Args)]
+pub(crate) struct SenderArgs {
     /// Key of the connector
     #[arg(
         long,
@@ -250,8 +289,6 @@ pub(crate) struct SendArgs {
     /// How to sign: hookpool, standard-webhooks, github, stripe, slack, shopify, or a custom one as JSON
     #[arg(long, value_name = "SCHEME", value_parser = scheme, default_value = "hookpool")]
     pub(crate) scheme: Scheme,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
 }
 
 /// A secret from the command line or the environment.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use hookpool_client::{Accepted, Producer};
+use hookpool_client::Accepted;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
@@ -19,7 +19,9 @@ use crate::{
 };
 
 pub(crate) async fn run(args: SendArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let producer = producer(&args, globals)?;
+    let producer = args
+        .keys
+        .producer(globals, &args.stream, args.id_field.as_deref())?;
     let bodies = bodies(&args.file)?;
     let mut pace = args.rate.map(|rate| {
         let mut pace = interval(Duration::from_secs_f64(1.0 / rate));
@@ -62,25 +64,6 @@ pub(crate) async fn run(args: SendArgs, globals: &Globals) -> anyhow::Result<Exi
         sent.summarize();
     }
     outcome.map(|()| Exit::Ok)
-}
-
-fn producer(args: &SendArgs, globals: &Globals) -> anyhow::Result<Producer> {
-    let key = args.ingest_key.0.clone();
-    let mut producer = Producer::new(globals.server()?, &args.stream, key);
-    // An empty variable is as good as none: scripts set it for connectors without a signing key.
-    if let Some(key) = args
-        .signing_key
-        .as_ref()
-        .filter(|key| !key.0.expose().is_empty())
-    {
-        producer = producer
-            .signing_key(key.0.clone())
-            .scheme(args.scheme.clone());
-    }
-    if let Some(name) = &args.id_field {
-        producer = producer.id_field(name);
-    }
-    Ok(producer)
 }
 
 fn bodies(file: &Path) -> anyhow::Result<Vec<Bytes>> {
