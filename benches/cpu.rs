@@ -64,6 +64,8 @@ impl World {
             signing_key: Some(SigningKeyRecord { key_id, sealed }),
             scheme: None,
             hook: None,
+            limits: Default::default(),
+            keep_rejected: false,
         };
         let mut registry = Registry::default();
         registry

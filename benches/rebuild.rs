@@ -166,6 +166,7 @@ async fn start(dir: &Path) -> (Arc<Pipeline>, Running) {
         limits: Limits::default(),
         clock: Clock::System,
         entropy: Entropy::System,
+        rejections: Default::default(),
     };
     let pool = FjallPool::open(&dir.join("pool")).unwrap();
     Engine::start(log("log"), log("control"), pool, options)

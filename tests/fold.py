@@ -98,6 +98,10 @@ def main(server, key, stream):
         if event["position"] > position:
             break
         count += 1
+        if event["op"] == "delete":
+            assert event["bytes"] == 0
+            fold.pop(event["itemId"], None)
+            continue
         item = fold.setdefault(event["itemId"], {})
         item.update((name, stored(source)) for name, source in members(event["body"]))
     wrong = sorted(id for id in fold.keys() | pool.keys() if fold.get(id) != pool.get(id))

@@ -88,10 +88,15 @@ pub(crate) enum Command {
     /// Make an operator key where the last one was lost
     #[command(subcommand)]
     Operator(OperatorCommand),
+    /// See why deliveries were refused, and try them again
+    #[command(subcommand)]
+    Rejections(RejectionsCommand),
     /// Send events, as a producer does
     Send(SendArgs),
     /// Send a file of events, many in a request
     Ingest(IngestArgs),
+    /// Delete an item, as a producer does
+    Delete(DeleteArgs),
     /// Follow streams live
     Tail(TailArgs),
     /// Watch streams and their followers: rates, positions, lags
@@ -198,7 +203,7 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct OutputArgs {
     /// How facts are printed
     #[arg(long, value_name = "FORMAT", default_value = "pretty")]
@@ -256,6 +261,12 @@ mod tests {
             "hookpool connector rotate-key n --overlap 60 --server http://h",
             "hookpool connector rotate-signing-key n",
             "hookpool connector disable n",
+            "hookpool connector add s --events-per-second 5 --burst 9 --body-bytes 100 --max-fields 3 --keep-rejected",
+            "hookpool connector set s --no-limits --keep-rejected false",
+            "hookpool rejections list --connector sales --reason signature --after i --limit 3 --output json",
+            "hookpool rejections show i",
+            "hookpool rejections retry i",
+            "hookpool rejections retry --connector sales",
             "hookpool connector enable n",
             "hookpool reader add n --stream a --stream b",
             "hookpool reader add n --stream a b --output json",
@@ -337,6 +348,9 @@ mod tests {
     fn wrong_usage_exits_with_two() {
         for line in [
             "hookpool nonsense",
+            "hookpool connector add s --burst 3",
+            "hookpool rejections retry",
+            "hookpool rejections retry i --connector sales",
             "hookpool serve --listen nonsense",
             "hookpool log show sales 7 --raw --output json",
             "hookpool log show sales seven",

@@ -8,10 +8,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use hookpool_client::{Consumer, Operator, Producer, Secret, Server};
+use hookpool_client::{Consumer, Operator, Secret, Server};
 
 use crate::{
-    cli::{Globals, SecretArg, SenderArgs},
+    cli::Globals,
     config::{self, Flags, Settings},
 };
 
@@ -89,29 +89,6 @@ impl Globals {
             }
             .into()
         })
-    }
-}
-
-impl SenderArgs {
-    /// A producer with these keys.
-    pub(crate) fn producer(
-        &self,
-        globals: &Globals,
-        stream: &str,
-        id_field: Option<&str>,
-    ) -> anyhow::Result<Producer> {
-        let mut producer = Producer::new(globals.server()?, stream, self.ingest_key.0.clone());
-        // An empty variable is as good as none: scripts set it for connectors without a signing key.
-        let given = |key: &&SecretArg| !key.0.expose().is_empty();
-        if let Some(key) = self.signing_key.as_ref().filter(given) {
-            producer = producer
-                .signing_key(key.0.clone())
-                .scheme(self.scheme.clone());
-        }
-        if let Some(name) = id_field {
-            producer = producer.id_field(name);
-        }
-        Ok(producer)
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod projection;
 pub(crate) mod quarantine;
 pub(crate) mod reader;
 pub(crate) mod rebuild;
+pub(crate) mod rejections;
 pub(crate) mod retention;
 pub(crate) mod send;
 mod snippet;

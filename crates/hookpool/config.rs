@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, env, fmt, net::SocketAddr, path::PathBuf, time:
 
 pub(crate) use flags::Flags;
 pub(crate) use setting::LogFormat;
-use setting::{Origins, PublicUrl, Setting};
+use setting::{Networks, Origins, PublicUrl, Setting};
 
 /// What is known about a setting without its value.
 #[derive(Clone, Copy)]
@@ -80,6 +80,8 @@ settings! {
     public_url: Option<PublicUrl> = "public-url", flag "public-url";
     /// Origins whose pages may read and fetch tickets, with commas in between.
     cors_origins: Origins = "cors-origins", flag "cors-origins";
+    /// Proxies that are believed in X-Forwarded-For: addresses and networks, with commas in between.
+    trusted_proxies: Networks = "trusted-proxies";
     /// How the server logs to stderr.
     log_format: LogFormat = "log-format" or "text", flag "log-format";
     /// Largest body of a delivery, in bytes.
@@ -102,6 +104,12 @@ settings! {
     write_timeout: Duration = "limits.write-timeout-seconds" or "30";
     /// How long requests may take to end after SIGTERM.
     drain: Duration = "limits.drain-seconds" or "10";
+    /// How often in a minute an address may show what is no key; more is answered with 429, but never a good key.
+    auth_failures: u32 = "limits.auth-failures-per-minute" or "60";
+    /// Refused deliveries that are kept.
+    rejections: usize = "limits.rejections" or "10000";
+    /// Bytes of refused deliveries that are kept.
+    rejection_bytes: usize = "limits.rejection-bytes" or "67108864";
     /// Certificate chain, PEM; makes the server speak HTTPS.
     tls_cert: Option<PathBuf> = "tls.cert", flag "tls-cert";
     /// Private key of the certificate, PEM.

@@ -55,12 +55,14 @@ async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {
         }
         Command::Send(args) => commands::send::run(args, &globals).await,
         Command::Ingest(args) => commands::ingest::run(args, &globals).await,
+        Command::Delete(args) => commands::send::delete(args, &globals).await,
         Command::Tail(args) => commands::tail::run(args, &globals).await,
         Command::Top(args) => commands::top::run(args, &globals).await,
         Command::Items(command) => commands::items::run(command, &globals).await,
         Command::Log(command) => commands::log::run(command, &globals).await,
         Command::Projection(command) => commands::projection::run(command, &globals).await,
         Command::Rebuild(command) => commands::rebuild::run(command, &globals).await,
+        Command::Rejections(command) => commands::rejections::run(command, &globals).await,
         Command::Retention(command) => commands::retention::run(command, &globals).await,
         Command::Quarantine(command) => commands::quarantine::run(command, &globals).await,
         Command::Verify(args) => {

@@ -8,10 +8,12 @@ use std::{
 use anyhow::Context;
 use hookpool_core::{key::Secret, position::Epoch};
 use hookpool_engine::{
-    Engine, appender, clock::Clock, engine::Running, entropy::Entropy, status::Status,
+    Engine, appender, clock::Clock, engine::Running, entropy::Entropy, rejections::Keeping,
+    status::Status,
 };
-use hookpool_fjall::{FjallLog, FjallPool, Options as LogOptions, VERIFY_BYTES};
+use hookpool_fjall::{FjallLog, FjallPool, Options as LogOptions, RejectionFolder, VERIFY_BYTES};
 use hookpool_http::server::{self, Limits, TlsAcceptor};
+use hookpool_store::{RejectionStore, memory::MemoryRejections};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -62,6 +64,11 @@ impl Node {
             },
             clock: Clock::System,
             entropy: Entropy::System,
+            rejections: Keeping {
+                store: rejections(dir),
+                count: settings.rejections,
+                bytes: settings.rejection_bytes as u64,
+            },
         };
         let (engine, running) = Engine::start(events, control, pool, options).await?;
         let new_operator_key = first_operator(&engine, dir).await?;
@@ -103,6 +110,8 @@ impl Node {
             bulk_timeout: settings.ingest_body_timeout,
             public_url,
             cors_origins: settings.cors_origins.0.clone(),
+            trusted_proxies: settings.trusted_proxies.0.clone(),
+            failures_per_minute: settings.auth_failures,
         };
         let limits = Limits {
             connections: settings.connections,
@@ -129,6 +138,17 @@ impl Node {
         // The last handle of the engine is gone with the connections: what was queued is being written.
         join(running).await?;
         Ok(status.get())
+    }
+}
+
+/// Nobody needs them to be taken deliveries from: where there is no folder for them, they last as long as the process.
+fn rejections(dir: &Path) -> Arc<dyn RejectionStore> {
+    match RejectionFolder::open(&dir.join("rejections")) {
+        Ok(folder) => Arc::new(folder),
+        Err(error) => {
+            tracing::warn!(%error, "the folder of rejections can't be made; they are kept in memory");
+            Arc::new(MemoryRejections::default())
+        }
     }
 }
 

@@ -31,10 +31,15 @@ pub(crate) struct Event {
 /// Object, top level only; the last of two equal keys wins.
 pub(crate) type Object = BTreeMap<String, Box<RawValue>>;
 
-/// Last write wins per top-level property; nested values become strings of their text.
+/// A deletion takes the whole item. Else the last write wins per top-level property; nested values become strings of their text.
 pub(crate) fn fold(events: &[Event]) -> Pool {
     let mut pool = Pool::new();
     for event in events {
+        if event.op == "delete" {
+            assert_eq!(event.body, "");
+            pool.remove(&event.item_id);
+            continue;
+        }
         assert_eq!(event.op, "upsert");
         let object: Object = serde_json::from_str(&event.body).unwrap();
         let fields = object.into_iter().map(|(name, value)| {

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use socket2::SockRef;
 
-use super::openapi::DOCUMENT;
+use super::{canary, openapi::DOCUMENT};
 
 /// A request, header by header in the order they were added. Nothing is escaped or checked.
 #[derive(Clone)]
@@ -217,7 +218,54 @@ impl Connection {
     pub(crate) fn response(&mut self) -> io::Result<Response> {
         let (mut response, mut body) = self.head()?;
         body.read_to_end(&mut response.body)?;
+        if response.status >= 400
+            && let Ok(server) = self.stream.get_ref().peer_addr()
+        {
+            canary::refused(server, format!("{response:?}").as_bytes());
+        }
         Ok(response)
+    }
+
+    /// An answer to `HEAD`: it declares a body and has none.
+    pub(crate) fn response_to_head(&mut self) -> io::Result<Response> {
+        Ok(self.head()?.0)
+    }
+
+    /// Whether the server closes its side, now or after a while; an answer that nobody expected is no end.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        match self.stream.read(&mut [0; 1]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+
+    /// Waits no longer than this for anything.
+    pub(crate) fn patience(&self, limit: Duration) {
+        self.stream.get_ref().set_read_timeout(Some(limit)).unwrap();
+    }
+
+    /// Whether there is an answer, or the end.
+    pub(crate) fn has_something(&mut self) -> bool {
+        let stream = self.stream.get_ref();
+        stream.set_nonblocking(true).unwrap();
+        let seen = stream.peek(&mut [0; 1]);
+        stream.set_nonblocking(false).unwrap();
+        seen.is_ok() || seen.is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
+    }
+
+    /// Ends the connection: half of it, with a reset, or as usual.
+    pub(crate) fn end(self, half: bool, reset: bool) {
+        let stream = self.stream.into_inner();
+        if half {
+            stream.shutdown(Shutdown::Write).unwrap();
+            // Until the server has closed too.
+            let _ = (&stream).read_to_end(&mut Vec::new());
+        }
+        if reset {
+            SockRef::from(&stream)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+        }
     }
 
     /// Sends and reads the head of an answer that has no end.
@@ -230,6 +278,7 @@ impl Connection {
         let status_line = read_line(&mut self.stream)?;
         let status = status_line
             .strip_prefix("HTTP/1.1 ")
+            .or_else(|| status_line.strip_prefix("HTTP/1.0 "))
             .and_then(|rest| rest.get(..3)?.parse().ok())
             .ok_or_else(|| io::Error::other(format!("no status in {status_line:?}")))?;
         let mut response = Response {

@@ -2,6 +2,7 @@
 //! server-sent events, a fold of the log, and the OpenAPI document, which every answer is held against. Nothing here uses the project's own packages, so that a mistake in them
 //! can't hide behind itself.
 
+pub(crate) mod canary;
 pub(crate) mod fold;
 pub(crate) mod follower;
 pub(crate) mod hostile;
@@ -29,11 +30,15 @@ pub(crate) fn now_s() -> u64 {
 
 /// The value of `X-Webhook-Signature` as the product page defines it.
 pub(crate) fn sign(key: &str, timestamp: &str, body: &[u8]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
-    mac.update(timestamp.as_bytes());
-    mac.update(b".");
-    mac.update(body);
-    format!("sha256={}", hex(&mac.finalize().into_bytes()))
+    let signed = [timestamp.as_bytes(), b".", body].concat();
+    format!("sha256={}", hex(&hmac(key.as_bytes(), &signed)))
+}
+
+/// HMAC-SHA256.
+pub(crate) fn hmac(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(bytes);
+    mac.finalize().into_bytes().to_vec()
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::fold::{Event, Object, Pool, as_served};
 use super::http::{Connection, Request, Response};
-use super::{eventually, now_s, program, sign};
+use super::{canary, eventually, now_s, program, sign};
 
 /// A data folder that outlives the servers on it.
 pub(crate) struct Data(TempDir);
@@ -33,6 +33,12 @@ impl Data {
     }
 }
 
+impl Drop for Data {
+    fn drop(&mut self) {
+        canary::search_folder(self.path());
+    }
+}
+
 /// A running server; killed when dropped.
 pub(crate) struct Server {
     child: Child,
@@ -40,7 +46,9 @@ pub(crate) struct Server {
     talk: Option<JoinHandle<()>>,
     pub(crate) addr: SocketAddr,
     pub(crate) operator_key: String,
-    data: PathBuf,
+    pub(crate) data: PathBuf,
+    /// As it was last scraped.
+    metrics: Mutex<String>,
 }
 
 /// The answer to a new connector.
@@ -89,6 +97,7 @@ impl Server {
         };
         let operator_key = std::fs::read_to_string(data.join("operator.key")).unwrap();
         let operator_key = operator_key.trim_end().to_owned();
+        canary::plant(data, &operator_key);
         Ok(Self {
             child,
             stderr,
@@ -96,6 +105,7 @@ impl Server {
             addr,
             operator_key,
             data: data.to_owned(),
+            metrics: Mutex::default(),
         })
     }
 
@@ -140,7 +150,20 @@ impl Server {
     }
 
     pub(crate) fn terminate(&self) {
+        self.scrape();
         program::signal("TERM", self.pid());
+    }
+
+    /// Keeps the metrics, if it still answers.
+    fn scrape(&self) {
+        let request = Request::get("/metrics").bearer(&self.operator_key);
+        let answer = Connection::open(self.addr).and_then(|mut connection| {
+            connection.patience(Duration::from_secs(2));
+            connection.call(&request)
+        });
+        if let Ok(answer) = answer {
+            *self.metrics.lock().unwrap() = String::from_utf8_lossy(&answer.body).into_owned();
+        }
     }
 
     pub(crate) fn wait(mut self) -> ExitStatus {
@@ -173,9 +196,14 @@ impl Server {
 
     /// Stops and starts again on the same folder.
     pub(crate) fn restart(self) -> Self {
+        self.restart_with(&[])
+    }
+
+    pub(crate) fn restart_with(self, settings: &[(&str, &str)]) -> Self {
         let data = self.data.clone();
         self.stop();
-        Self::start(&data)
+        Self::try_start_with(&data, settings)
+            .unwrap_or_else(|refusal| panic!("no server: {refusal}"))
     }
 
     pub(crate) fn connect(&self) -> Connection {
@@ -185,7 +213,15 @@ impl Server {
     /// One request on a connection of its own.
     #[track_caller]
     pub(crate) fn call(&self, request: &Request) -> Response {
-        self.connect().call(request).unwrap()
+        let answer = self.connect().call(request).unwrap();
+        // What makes secrets answers 200 or 201, as one small document.
+        if matches!(answer.status, 200 | 201)
+            && answer.body.len() < 4_096
+            && let Ok(answer) = serde_json::from_slice(&answer.body)
+        {
+            canary::plant_all(&self.data, &answer);
+        }
+        answer
     }
 
     pub(crate) fn get(&self, target: &str) -> Response {
@@ -305,13 +341,26 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.scrape();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("stderr of the server:\n{}", self.stderr.lock().unwrap());
+        if let Some(talk) = self.talk.take() {
+            let _ = talk.join();
         }
+        let stderr = self.said();
+        if std::thread::panicking() {
+            let from = stderr.floor_char_boundary(stderr.len().saturating_sub(SHOWN_BYTES));
+            eprintln!("stderr of the server:\n{}", &stderr[from..]);
+        }
+        let metrics = std::mem::take(&mut *self.metrics.lock().unwrap());
+        canary::search_server(&self.data, self.addr, &stderr, &metrics);
     }
 }
+
+/// Of what a server said, when its test fails.
+const SHOWN_BYTES: usize = 16 << 10;
 
 impl Connector {
     /// The request target of the webhook endpoint.
@@ -324,7 +373,17 @@ impl Connector {
         self.delivery_to(&self.target(), body)
     }
 
-    /// The same with another request target, for query parameters.
+    /// A deletion of an item; signed if the connector is.
+    pub(crate) fn deletion(&self, item: &str) -> Request {
+        let target = format!("/api/streams/{}/items/{}", self.stream, percent(item));
+        let request = Request::new("DELETE", &target).bearer(&self.ingest_key);
+        match &self.signing_key {
+            Some(key) => signed(request, key, &now_s().to_string(), b""),
+            None => request,
+        }
+    }
+
+    /// A delivery with another request target, for query parameters.
     pub(crate) fn delivery_to(&self, target: &str, body: &[u8]) -> Request {
         let request = Request::post(target).bearer(&self.ingest_key);
         match &self.signing_key {

@@ -98,6 +98,7 @@ async fn open(dir: &Path, shape: Shape) -> (Log, Arc<Pipeline>, Running) {
         limits: QueueLimits::default(),
         clock: Clock::System,
         entropy: Entropy::System,
+        rejections: Default::default(),
     };
     let slow = Faults {
         seed: 1,
@@ -125,6 +126,8 @@ async fn first_operator(engine: &Pipeline, streams: &[&str]) -> String {
             replay: Replay::Collapse,
             scheme: None,
             signing_key: None,
+            limits: Default::default(),
+            keep_rejected: false,
         };
         let added = engine.control().add_connector(&key.key_id, spec).await;
         added.unwrap();
@@ -140,6 +143,8 @@ async fn serve_until(listener: TcpListener, engine: Arc<Pipeline>, stop: oneshot
         bulk_timeout: Duration::from_secs(60),
         public_url: String::new(),
         cors_origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+        failures_per_minute: 60,
     };
     let limits = Limits {
         connections: 64,

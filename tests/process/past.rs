@@ -33,10 +33,18 @@ impl Stream {
         let mut connection = shared.server.connect();
         let mut last = 0;
         for n in 0..EVENTS {
-            let item = ITEMS[random.random_range(0..ITEMS.len())];
+            // In the end all of them are there.
+            let ends = n + ITEMS.len() >= EVENTS;
+            let item = match ends {
+                true => ITEMS[n % ITEMS.len()],
+                false => ITEMS[random.random_range(0..ITEMS.len())],
+            };
             let field = random.random_range(0..4);
             let body = json!({ "id": item, "n": n, format!("f{field}"): [n] }).to_string();
-            let delivery = connector.delivery(body.as_bytes());
+            let delivery = match !ends && random.random_bool(0.1) {
+                true => connector.deletion(item),
+                false => connector.delivery(body.as_bytes()),
+            };
             last = position(&connection.call(&delivery).unwrap().expect(202));
         }
         shared.server.items(name, last);
@@ -168,13 +176,21 @@ fn history_tells_every_event_of_an_item_with_what_it_changed() {
             .filter(|event| event.item_id == id)
             .collect();
         assert_eq!(told.len(), of_item.len());
-        let mut before = BTreeMap::new();
+        let mut before: BTreeMap<String, Value> = BTreeMap::new();
         for (told, event) in told.iter().zip(of_item) {
             assert_eq!(told["position"], event.position);
             assert_eq!(told["superseded"], false);
             assert!(told["requestId"].as_str().unwrap().len() == 36);
-            let body: BTreeMap<String, Value> = serde_json::from_str(&event.body).unwrap();
+            assert_eq!(told["op"], event.op);
             let mut expected = serde_json::Map::new();
+            if event.op == "delete" {
+                let gone = std::mem::take(&mut before).into_iter();
+                let gone = gone.map(|(name, old)| (name, json!({ "old": old })));
+                expected.extend(gone);
+                assert_eq!(told["fields"], Value::Object(expected));
+                continue;
+            }
+            let body: BTreeMap<String, Value> = serde_json::from_str(&event.body).unwrap();
             for (name, value) in body {
                 let new = if value.is_array() {
                     json!(value.to_string())

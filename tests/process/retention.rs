@@ -48,8 +48,12 @@ fn write(server: &Server, connector: &Connector, events: usize) -> u64 {
             false => json!(n),
         };
         let late = if random.random_bool(0.1) { 4 } else { 0 };
-        let body = json!({ "id": format!("item-{}", random.random_range(0..7)), "v": n + 10 - 2 * late, field: value });
-        let delivery = connector.delivery(body.to_string().as_bytes());
+        let id = format!("item-{}", random.random_range(0..7));
+        let body = json!({ "id": id, "v": n + 10 - 2 * late, field: value });
+        let delivery = match random.random_bool(0.06) {
+            true => connector.deletion(&id),
+            false => connector.delivery(body.to_string().as_bytes()),
+        };
         last = position(&connection.call(&delivery).unwrap().expect(202));
     }
     server.items(STREAM, last);
@@ -128,7 +132,14 @@ fn since(server: &Server, floor: u64, last: u64) -> Vec<String> {
         ));
         answers.push(format!("/items/item-{item}?meta=true&at={floor}"));
     }
-    let read = |target: &String| read(server, target).expect(200).text().to_owned();
+    // An item may be deleted at the floor.
+    let read = |target: &String| {
+        let answer = read(server, target);
+        match answer.status {
+            404 if target.contains("/item-") => "not there".to_owned(),
+            _ => answer.expect(200).text().to_owned(),
+        }
+    };
     answers.iter().map(read).collect()
 }
 

@@ -40,6 +40,7 @@ mod history;
 mod operator;
 mod problem;
 mod producer;
+mod rejections;
 mod retention;
 mod secret;
 mod server;
@@ -60,13 +61,16 @@ pub use generations::{
     Check, DiffLines, Difference, Projection, Quarantine, Rebuild, Served, Sides, Summary, Unfit,
 };
 pub use history::{Download, ExportQuery};
-pub use hookpool_core::{key::Secret, scheme::Scheme};
+pub use hookpool_core::{key::Secret, limits::Limits as ConnectorLimits, scheme::Scheme};
 pub use operator::{
     Connector, ConnectorChange, ConnectorKey, CreatedConnector, CreatedReader, Following,
     NewConnector, Operator, Reader, Replay, RotatedHook, RotatedKey, RotatedSigningKey,
 };
 pub use problem::Problem;
-pub use producer::{Accepted, Ingested, Producer, Retries};
+pub use producer::{Accepted, Deleted, Ingested, Producer, Rehearsal, RehearsedChanges, Retries};
+pub use rejections::{
+    HeaderShape, Outcome, Rejection, RejectionPage, RejectionQuery, Retried, RetriedAll,
+};
 pub use retention::{Expiring, Floor, Limits, Retention};
 pub use server::{Ready, Server};
 pub use state::State;

@@ -1,6 +1,6 @@
 //! Connectors and read keys: who may write and who may read.
 
-use hookpool_core::{key::Secret, scheme::Scheme};
+use hookpool_core::{key::Secret, limits::Limits, scheme::Scheme};
 use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -46,6 +46,11 @@ pub struct NewConnector {
     /// The sender's own signing key; one is made if it is left out.
     #[serde(skip_serializing_if = "Option::is_none", with = "secret::optional")]
     pub signing_key: Option<Secret>,
+    /// What it may send.
+    #[serde(skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
+    /// Whether bodies of refused deliveries are kept, so that they can be tried again.
+    pub keep_rejected: bool,
 }
 
 /// What a connector is to do otherwise; what is left out stays.
@@ -58,6 +63,12 @@ pub struct ConnectorChange {
     /// About repeated deliveries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay: Option<Replay>,
+    /// What it may send, all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Whether bodies of refused deliveries are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_rejected: Option<bool>,
 }
 
 /// A connector just made, with the secrets that are never shown again. Serializing it shows them.
@@ -113,6 +124,12 @@ pub struct Connector {
     pub id_field: Option<String>,
     /// About repeated deliveries.
     pub replay: Replay,
+    /// What it may send.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Whether bodies of refused deliveries are kept.
+    #[serde(default)]
+    pub keep_rejected: bool,
     /// RFC 3339.
     pub created_at: String,
     /// Ingest keys that are accepted or will expire.

@@ -16,6 +16,7 @@ use crate::{
     error::Error,
     problem::text,
     server::{ANSWER_TIMEOUT, Server},
+    value::Fields,
 };
 
 /// Sends bodies to one stream.
@@ -119,12 +120,68 @@ struct AcceptedBody {
     fields_updated: u64,
 }
 
-/// What is asked.
-#[derive(Debug, Clone, Copy)]
-enum Call {
-    /// The body is one event.
-    Webhook,
-    /// Each line of the body is one.
+/// The server's promise: the deletion is durable and ordered, whether or not there was such an item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deleted {
+    /// `accepted`.
+    pub status: String,
+    /// The item.
+    pub item_id: String,
+    /// Where the event is in the log.
+    pub position: u64,
+    /// Whether this is the answer to an earlier, equal request, and no new event.
+    pub replayed: bool,
+    /// What to look for in the server's log.
+    pub request_id: Option<String>,
+}
+
+/// What would happen to a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsal {
+    /// `dry-run`.
+    pub status: String,
+    /// The item that the event would update; none where the id would be generated.
+    pub item_id: Option<String>,
+    /// Whether the id would be generated.
+    pub generated_id: bool,
+    /// Distinct top-level properties, the id included.
+    pub fields_updated: u64,
+    /// Version of the rules that are served; 0 where there are none.
+    pub projection: u32,
+    /// Why the event would fit the rules not at all.
+    pub quarantine: Option<String>,
+    /// What it would do under the rules; none in quarantine.
+    pub changes: Option<RehearsedChanges>,
+}
+
+/// What the payload alone says of its item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RehearsedChanges {
+    /// The item under the rules; none where the id would be generated.
+    pub item_id: Option<String>,
+    /// The fields as they would be stored.
+    pub set: Fields,
+    /// Fields that would go away.
+    pub unset: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeletedBody {
+    status: String,
+    item_id: String,
+}
+
+/// What is asked for.
+enum Ask<'a> {
+    Record,
+    Rehearse,
+    /// Of this item.
+    Delete(&'a str),
+    /// Each line of the body is an event.
     Lines,
 }
 
@@ -132,8 +189,8 @@ enum Call {
 const BULK_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What stays the same over all tries.
-struct Delivery {
-    call: Call,
+struct Delivery<'a> {
+    ask: Ask<'a>,
     body: Bytes,
     idempotency_key: String,
     /// What the scheme adds; nothing if it is not signed.
@@ -218,8 +275,8 @@ impl Producer {
         idempotency_key: &str,
         body: impl Into<Bytes>,
     ) -> Result<Accepted, Error> {
-        let delivery = self.sign(Call::Webhook, idempotency_key, body.into())?;
-        let (headers, body) = self.deliver(&delivery).await?;
+        let delivery = self.sign(Ask::Record, idempotency_key, body.into())?;
+        let (headers, body) = self.deliver(delivery).await?;
         accepted(&headers, &body)
     }
 
@@ -240,16 +297,45 @@ impl Producer {
         idempotency_key: &str,
         lines: impl Into<Bytes>,
     ) -> Result<Ingested, Error> {
-        let delivery = self.sign(Call::Lines, idempotency_key, lines.into())?;
-        let (headers, body) = self.deliver(&delivery).await?;
+        let delivery = self.sign(Ask::Lines, idempotency_key, lines.into())?;
+        let (headers, body) = self.deliver(delivery).await?;
         ingested(&headers, &body)
     }
 
-    /// Repeats it until there is an answer, or it is no use.
-    async fn deliver(&self, delivery: &Delivery) -> Result<(HeaderMap, Bytes), Error> {
+    /// Deletes an item by its id; that there is none is no error. Repeated under the same conditions as [`send`](Self::send).
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub async fn delete(&self, item_id: &str) -> Result<Deleted, Error> {
+        let delivery = self.sign(Ask::Delete(item_id), &random_key(), Bytes::new())?;
+        let (headers, body) = self.deliver(delivery).await?;
+        let body: DeletedBody =
+            serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))?;
+        Ok(Deleted {
+            status: body.status,
+            item_id: body.item_id,
+            position: position(&headers)?,
+            replayed: is_replayed(&headers),
+            request_id: text(&headers, "x-request-id"),
+        })
+    }
+
+    /// Asks what would happen to a body; nothing is written.
+    ///
+    /// # Errors
+    /// Those that [`send`](Self::send) would give for what is wrong with the delivery itself.
+    pub async fn dry_run(&self, body: impl Into<Bytes>) -> Result<Rehearsal, Error> {
+        let delivery = self.sign(Ask::Rehearse, &random_key(), body.into())?;
+        let (_, body) = self.deliver(delivery).await?;
+        let rehearsal: Rehearsal =
+            serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))?;
+        Ok(rehearsal)
+    }
+
+    async fn deliver(&self, delivery: Delivery<'_>) -> Result<(HeaderMap, Bytes), Error> {
         let mut failures = 0;
         loop {
-            let error = match self.post(delivery).await {
+            let error = match self.request(&delivery).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -267,7 +353,12 @@ impl Producer {
         }
     }
 
-    fn sign(&self, call: Call, idempotency_key: &str, body: Bytes) -> Result<Delivery, Error> {
+    fn sign<'a>(
+        &self,
+        ask: Ask<'a>,
+        idempotency_key: &str,
+        body: Bytes,
+    ) -> Result<Delivery<'a>, Error> {
         let mut headers = Vec::new();
         if let Some(key) = &self.signing_key {
             let key = self.scheme.key(key.expose());
@@ -276,40 +367,45 @@ impl Producer {
             headers = self.scheme.sign(&key, clock::unix_seconds(), &id, &body);
         }
         Ok(Delivery {
-            call,
+            ask,
             body,
             idempotency_key: quoted(idempotency_key),
             headers,
         })
     }
 
-    async fn post(&self, delivery: &Delivery) -> Result<(HeaderMap, Bytes), Error> {
-        let stream = self.stream.as_str();
-        let request = |path: &[&str], media_type: &str| {
-            let request = self
-                .server
-                .request(Method::POST, path, Some(&self.ingest_key))?;
-            Ok::<_, Error>(request.header(CONTENT_TYPE, media_type))
-        };
-        let (request, timeout) = match delivery.call {
-            Call::Webhook => {
+    async fn request(&self, delivery: &Delivery<'_>) -> Result<(HeaderMap, Bytes), Error> {
+        let (stream, key) = (self.stream.as_str(), Some(&self.ingest_key));
+        let mut request = match delivery.ask {
+            Ask::Delete(item) => {
+                let path = ["api", "streams", stream, "items", item];
+                self.server.request(Method::DELETE, &path, key)?
+            }
+            Ask::Lines => {
+                let request = self.server.request(Method::POST, &["api", "ingest"], key)?;
+                let request = request.header(CONTENT_TYPE, "application/x-ndjson");
+                let id_field = self.id_field.iter().map(|name| ("idField", name.as_str()));
+                let query: Vec<_> = [("stream", stream)].into_iter().chain(id_field).collect();
+                request.query(&query).body(delivery.body.clone())
+            }
+            Ask::Record | Ask::Rehearse => {
                 let path = ["api", "webhook", stream];
-                (request(&path, "application/json")?, ANSWER_TIMEOUT)
-            }
-            Call::Lines => {
-                let lines = request(&["api", "ingest"], "application/x-ndjson")?;
-                (lines.query(&[("stream", stream)]), BULK_TIMEOUT)
+                let request = self.server.request(Method::POST, &path, key)?;
+                let request = request.header(CONTENT_TYPE, "application/json");
+                let query = self.id_field.iter().map(|name| ("idField", name.as_str()));
+                let dry_run = matches!(delivery.ask, Ask::Rehearse).then_some(("dryRun", "true"));
+                let query: Vec<_> = query.chain(dry_run).collect();
+                request.query(&query).body(delivery.body.clone())
             }
         };
-        let mut request = request
-            .header("idempotency-key", &delivery.idempotency_key)
-            .body(delivery.body.clone());
-        if let Some(name) = &self.id_field {
-            request = request.query(&[("idField", name)]);
-        }
+        request = request.header("idempotency-key", &delivery.idempotency_key);
         for (name, value) in &delivery.headers {
             request = request.header(name, value);
         }
+        let timeout = match delivery.ask {
+            Ask::Lines => BULK_TIMEOUT,
+            Ask::Record | Ask::Rehearse | Ask::Delete(_) => ANSWER_TIMEOUT,
+        };
         self.server.head_and_body_within(timeout, request).await
     }
 }

@@ -250,3 +250,32 @@ async fn lines_are_one_request_that_is_repeated_with_its_key_and_a_refusal_names
         assert_eq!(header(&requests[0], name), header(&requests[1], name));
     }
 }
+
+#[tokio::test]
+async fn a_deletion_names_the_item_in_its_path_and_is_signed_over_nothing() {
+    let canned = Canned::start(|_, _| {
+        answer(
+            "202 Accepted",
+            "datapool-position: 43\r\n",
+            r#"{"status":"accepted","itemId":"a/b"}"#,
+        )
+    })
+    .await;
+    let deleted = signed(&canned).delete("a/b").await.unwrap();
+    assert_eq!((deleted.item_id.as_str(), deleted.position), ("a/b", 43));
+    let request = &canned.requests()[0];
+    let line = request.lines().next().unwrap();
+    assert_eq!(line, "DELETE /api/streams/sales/items/a%2Fb HTTP/1.1");
+    assert!(header(request, "x-webhook-signature").is_some());
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_and_reads_what_would_happen() {
+    let told = r#"{"status":"dry-run","itemId":null,"generatedId":true,"fieldsUpdated":1,"projection":2,"quarantine":null,"changes":{"itemId":"1","set":{"n":1.0},"unset":[]}}"#;
+    let canned = Canned::start(move |_, _| answer("200 OK", "", told)).await;
+    let rehearsal = producer(&canned).dry_run(BODY).await.unwrap();
+    assert_eq!(serde_json::to_string(&rehearsal).unwrap(), told);
+    let request = &canned.requests()[0];
+    let line = request.lines().next().unwrap();
+    assert_eq!(line, "POST /api/webhook/sales?dryRun=true HTTP/1.1");
+}

@@ -212,7 +212,7 @@ impl<'a> Maker<'a> {
             random: nth(self.terms.random, self.events.len()),
         };
         let body = self.whole.slice_ref(body);
-        let event = event(self.connector, object, id, body, stamp).map_err(ShapeError::from)?;
+        let event = event(self.connector, object, id, body, stamp)?;
         self.events.push(event);
         Ok(())
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     key::{KeyId, SecretHash},
+    limits::Limits,
     name::{ConnectorName, StreamName},
     position::{Generation, Position},
     projection::Rules,
@@ -46,6 +47,12 @@ pub enum ControlChange {
         /// The key in the URL for senders that can't set headers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hook: Option<KeyRecord>,
+        /// What it may send.
+        #[serde(default, skip_serializing_if = "Limits::is_none")]
+        limits: Limits,
+        /// Whether bodies of refused deliveries are kept.
+        #[serde(default, skip_serializing_if = "is_false")]
+        keep_rejected: bool,
     },
     /// What a connector does otherwise from now on; what is left out stays.
     ConnectorChanged {
@@ -57,6 +64,12 @@ pub enum ControlChange {
         /// What happens to repeated signed requests.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         replay: Option<Replay>,
+        /// What it may send, all of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limits: Option<Limits>,
+        /// Whether bodies of refused deliveries are kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep_rejected: Option<bool>,
     },
     /// Another hook for a connector.
     HookAdded {
@@ -196,6 +209,14 @@ pub enum ControlChange {
         /// The time of that event.
         time: Timestamp,
     },
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What is kept of a key.

@@ -48,9 +48,11 @@ pub struct Difference<'a> {
 }
 
 impl<'a> Difference<'a> {
-    /// Between what an item was and what it is; `None` if they look the same.
+    /// Between what an item was and what it is; `None` if they look the same. One that is deleted is not there.
     #[must_use]
     pub fn between(old: Option<&'a Item>, new: Option<&'a Item>) -> Option<Self> {
+        let there = |item: Option<&'a Item>| item.filter(|item| item.is_there());
+        let (old, new) = (there(old), there(new));
         let sort = match (old, new) {
             (None, None) => return None,
             (None, Some(_)) => Sort::Added,
@@ -181,7 +183,7 @@ fn minus(a: [u64; 4], b: [u64; 4]) -> [u64; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fold::tests::folded;
+    use crate::fold::{Positions, tests::folded};
     use proptest::prelude::*;
 
     fn id(text: &str) -> ItemId {
@@ -210,6 +212,18 @@ mod tests {
             Difference::between(None, Some(&empty)).unwrap().sort,
             Sort::Added
         );
+    }
+
+    #[test]
+    fn a_deleted_item_is_not_there() {
+        let there = folded(&[r#"{"a":1}"#]);
+        let deleted = Item::new(there.position, None, Positions::default(), Vec::new())
+            .deleted_at(there.position, false);
+        let sort = |old, new| Difference::between(old, new).map(|difference| difference.sort);
+        assert_eq!(sort(Some(&there), Some(&deleted)), Some(Sort::Removed));
+        assert_eq!(sort(Some(&deleted), Some(&there)), Some(Sort::Added));
+        assert_eq!(sort(Some(&deleted), Some(&deleted)), None);
+        assert_eq!(sort(None, Some(&deleted)), None);
     }
 
     #[test]

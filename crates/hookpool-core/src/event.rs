@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::{
+    json::{self, Fields, JsonError},
     name::{ConnectorName, ItemId, StreamName},
     position::Position,
     time::Timestamp,
@@ -15,6 +16,8 @@ use crate::{
 pub enum Op {
     /// Merges the body's fields into the item.
     Upsert,
+    /// Takes the item away; what it was before counts no more. It has no body.
+    Delete,
 }
 
 impl Op {
@@ -23,12 +26,13 @@ impl Op {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Upsert => "upsert",
+            Self::Delete => "delete",
         }
     }
 }
 
 /// Identity of a request: a UUIDv7, shown in `X-Request-Id` and kept with the event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub [u8; 16]);
 
 impl RequestId {
@@ -41,7 +45,8 @@ impl RequestId {
 
 impl RequestId {
     /// Reads what is shown; other spellings of a UUID too.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         uuid::Uuid::parse_str(text)
             .ok()
             .map(|uuid| Self(uuid.into_bytes()))
@@ -99,8 +104,21 @@ pub struct NewEvent {
     pub dedupe: Option<DedupeKey>,
     /// The identity of the request that begins with this event, if it said one.
     pub idempotency: Option<Idempotency>,
-    /// Exactly the bytes that were posted.
+    /// Exactly the bytes that were posted; empty in a deletion.
     pub body: Bytes,
+}
+
+impl NewEvent {
+    /// The properties of the body, which is checked again; none of a deletion.
+    ///
+    /// # Errors
+    /// [`JsonError`] where the body is not what was checked before the event was appended.
+    pub fn fields(&self) -> Result<Fields<'_>, JsonError> {
+        match self.op {
+            Op::Upsert => Ok(json::object(&self.body)?.fields),
+            Op::Delete => Ok(Fields::default()),
+        }
+    }
 }
 
 /// The events that one request makes: all of them get into the log, or none. What makes a repetition of it known is in the first one.

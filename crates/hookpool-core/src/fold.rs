@@ -92,6 +92,10 @@ pub struct Item {
     pub order: Option<Order>,
     /// Positions of the events that touched it since its last [`History`], oldest first.
     pub recent: Positions,
+    /// The last event that deleted it: what was before counts no more.
+    pub deleted: Option<Position>,
+    /// Whether there is anything of it: not before its first event, and not between a deletion and what brings it back.
+    there: bool,
     /// By name, in byte order: a list, since most items are small and there are many.
     fields: Vec<(Box<str>, Field)>,
     /// Bytes of all names and values.
@@ -106,6 +110,8 @@ pub enum Note {
     Quarantined(Unfit),
     /// It is older than what its item has seen.
     Superseded,
+    /// It is a deletion, and there was nothing to delete.
+    Absent,
     /// It did more than it says.
     Adjusted {
         /// Fields that got their default.
@@ -143,7 +149,7 @@ impl History {
 pub const HISTORY_EVENTS: usize = 64;
 
 impl Item {
-    /// An item as it was stored, with its fields by name, in byte order.
+    /// An item that was never deleted, with its fields by name, in byte order.
     #[must_use]
     pub fn new(
         position: Position,
@@ -160,9 +166,27 @@ impl Item {
             position,
             order,
             recent,
+            deleted: None,
+            there: position > Position::ZERO,
             fields,
             text_bytes,
         }
+    }
+
+    /// The same with its last deletion, and whether something brought it back.
+    #[must_use]
+    pub fn deleted_at(self, deleted: Position, there: bool) -> Self {
+        Self {
+            deleted: Some(deleted),
+            there,
+            ..self
+        }
+    }
+
+    /// Whether readers see it: it was touched, and is not deleted.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.there
     }
 
     /// By name, in byte order.
@@ -224,7 +248,17 @@ impl Item {
         }
         match event.event.op {
             Op::Upsert => self.upsert(&Source::of(event), change, projection),
+            Op::Delete => self.delete(event.position),
         }
+    }
+
+    /// The order stays, so that what was older than the item does not bring it back.
+    fn delete(&mut self, position: Position) -> Option<Note> {
+        self.deleted = Some(position);
+        self.fields = Vec::new();
+        self.text_bytes = 0;
+        let was_there = std::mem::replace(&mut self.there, false);
+        (!was_there).then_some(Note::Absent)
     }
 
     fn touched(&mut self, position: Position) {
@@ -280,6 +314,7 @@ impl Item {
         change: &Change<'_>,
         projection: &Projection,
     ) -> Option<Note> {
+        self.there = true;
         let mut unset = Vec::new();
         if projection.replaces() {
             unset = self.remove(|name| !change.sets(name));
@@ -367,7 +402,7 @@ pub fn effect<'a>(
 ) -> Result<Option<Change<'a>>, Unfit> {
     let (defaulted, unset) = match note {
         None => return projection.read(event, fields).map(Some),
-        Some(Note::Quarantined(_) | Note::Superseded) => return Ok(None),
+        Some(Note::Quarantined(_) | Note::Superseded | Note::Absent) => return Ok(None),
         Some(Note::Adjusted { defaulted, unset }) => (defaulted, unset),
     };
     let mut change = projection.read(event, fields)?;
@@ -384,7 +419,6 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         event::{NewEvent, RequestId},
-        json,
         name::{ItemId, StreamName},
     };
 
@@ -408,20 +442,31 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn deletion(position: u64, item: &str) -> Event {
+        let mut deletion = event(position, item, "");
+        deletion.event.op = Op::Delete;
+        deletion
+    }
+
     /// Folds one event, and checks that event, projection and note together say what became of it.
     pub(crate) fn apply(item: &mut Item, event: &Event, projection: &Projection) -> Option<Note> {
-        let fields = || json::object(&event.event.body).unwrap().fields;
+        let fields = || event.event.fields().unwrap();
         let before = item.clone();
         let note = match projection.read(event, fields()) {
             Ok(change) => item.apply(event, &change, projection),
             Err(unfit) => Some(Note::Quarantined(unfit)),
         };
+        let was_there = before.is_there();
         let told = effect(event, fields(), note.as_ref(), projection).unwrap();
         let mut expected: BTreeMap<&str, Value<'_>> = shown(&before);
         if let Some(change) = &told {
             assert!(change.set().all(|(name, _)| !change.unset.contains(name)));
             expected.retain(|name, _| !change.unset.contains(*name));
             expected.extend(change.set());
+            if event.event.op == Op::Delete {
+                assert!(was_there, "a deletion of nothing is not told");
+                expected.clear();
+            }
         }
         assert_eq!(shown(item), expected);
         assert_eq!(
@@ -569,6 +614,69 @@ pub(crate) mod tests {
             Some(Note::Superseded)
         );
         assert_eq!(item.position, Position(9));
+    }
+
+    /// Folds bodies and, where there is none, deletions.
+    fn with_deletions(rules: &str, bodies: &[Option<&str>]) -> Item {
+        let (projection, mut item) = (projection(rules), Item::default());
+        for (position, body) in (1..).zip(bodies) {
+            let event = match body {
+                Some(body) => event(position, "North", body),
+                None => deletion(position, "North"),
+            };
+            apply(&mut item, &event, &projection);
+        }
+        item
+    }
+
+    fn fields_of(item: &Item) -> String {
+        let fields = shown(item);
+        let fields = fields.iter();
+        let fields: Vec<_> = fields
+            .map(|(name, value)| format!("{name}={}", value.text))
+            .collect();
+        fields.join(" ")
+    }
+
+    #[test]
+    fn a_deleted_item_has_no_fields_and_is_not_there_and_keeps_its_events() {
+        let item = with_deletions("{}", &[Some(r#"{"a":1}"#), None]);
+        assert!(!item.is_there() && item.fields().is_empty());
+        assert_eq!((item.text_bytes(), item.position), (0, Position(2)));
+        let recent = item.recent.iter();
+        assert!(recent.eq([Position(1), Position(2)]));
+        assert_eq!(item.deleted, Some(Position(2)));
+    }
+
+    #[test]
+    fn what_comes_after_a_deletion_starts_from_nothing() {
+        for rules in ["{}", r#"{"nulls":"delete"}"#, r#"{"merge":"replace"}"#] {
+            let item = with_deletions(rules, &[Some(r#"{"a":1}"#), None, Some(r#"{"b":2}"#)]);
+            assert!(item.is_there());
+            assert_eq!(fields_of(&item), "b=2", "{rules}");
+        }
+        let rules = r#"{"fields":{"a":{"default":7}}}"#;
+        let bodies = [Some(r#"{"a":1}"#), None, Some("{}")];
+        assert_eq!(fields_of(&with_deletions(rules, &bodies[..2])), "");
+        assert_eq!(fields_of(&with_deletions(rules, &bodies)), "a=7");
+    }
+
+    #[test]
+    fn an_older_event_does_not_bring_a_deleted_item_back_and_a_newer_one_does() {
+        let rules = r#"{"order-by":"v"}"#;
+        let late = [Some(r#"{"v":5}"#), None, Some(r#"{"v":4,"a":1}"#)];
+        let item = with_deletions(rules, &late);
+        assert!(!item.is_there());
+        assert_eq!(item.position, Position(3));
+        let newer = [Some(r#"{"v":5}"#), None, Some(r#"{"v":6,"a":1}"#)];
+        assert_eq!(fields_of(&with_deletions(rules, &newer)), "a=1 v=6");
+    }
+
+    #[test]
+    fn a_deletion_is_applied_in_log_order_and_needs_no_item() {
+        let item = with_deletions(r#"{"order-by":"v"}"#, &[None]);
+        assert!(!item.is_there());
+        assert_eq!((item.position, item.order), (Position(1), None));
     }
 
     #[test]

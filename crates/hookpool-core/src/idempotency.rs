@@ -84,10 +84,12 @@ fn unquoted(inner: &str) -> Result<String, KeyError> {
 pub enum Call {
     /// One body is one event.
     Webhook = 1,
+    /// Of the item whose id takes the place of `idField`.
+    Delete = 2,
     /// An array of items, each of which is one event.
-    Items = 2,
+    Items = 3,
     /// Each line is one event.
-    Lines = 3,
+    Lines = 4,
 }
 
 /// A fingerprint of what is asked: the call, its parameters, the body.

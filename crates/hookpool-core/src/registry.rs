@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::{
     control::{ControlChange, KeyRecord, SigningKeyRecord, Streams},
     key::{KeyId, KeyKind, PresentedKey, SecretHash},
+    limits::Limits,
     name::{ConnectorName, StreamName},
     plan::{Plan, PlanError},
     retention::Retention,
@@ -60,6 +61,10 @@ pub struct Connector {
     pub id_field: Option<Source>,
     /// For signed requests.
     pub replay: Replay,
+    /// What it may send.
+    pub limits: Limits,
+    /// Whether bodies of refused deliveries are kept.
+    pub keep_rejected: bool,
     /// Whether deliveries are taken at all.
     pub enabled: bool,
     /// When it was made.
@@ -86,6 +91,11 @@ impl Connector {
             KeyKind::Hook => &self.hooks,
             KeyKind::Read | KeyKind::Operator => &[],
         }
+    }
+
+    /// The signing keys, also those that were rotated away.
+    pub(crate) fn all_signing_keys(&self) -> impl Iterator<Item = &SigningKey> {
+        self.signing_keys.iter().map(|key| &key.value)
     }
 
     /// The signing keys that count now.
@@ -160,6 +170,23 @@ pub struct Registry {
     connector_by_key: BTreeMap<KeyId, ConnectorName>,
     reader_by_key: BTreeMap<KeyId, ConnectorName>,
     plans: BTreeMap<StreamName, Arc<Plan>>,
+    /// Keys that were taken away: only to say so of who still shows one.
+    revoked: BTreeMap<KeyId, (ConnectorName, SecretHash)>,
+}
+
+/// What a key of a connector is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It works.
+    Good,
+    /// It works, but the connector is switched off.
+    Disabled,
+    /// It was rotated away.
+    Expired,
+    /// It was revoked.
+    Revoked,
+    /// There is such an id, and the secret is another one.
+    WrongSecret,
 }
 
 impl Registry {
@@ -184,6 +211,36 @@ impl Registry {
             .map_or(&SecretHash::NONE, |key| &key.value)
             .matches(presented);
         connector.filter(|_| matches && key.is_some_and(|key| key.works(now)))
+    }
+
+    /// Whose an ingest key or hook is and what it is worth, for what was refused: it tells more than a sender may know. Hashes once, whatever
+    /// is shown.
+    #[must_use]
+    pub fn standing_of(
+        &self,
+        presented: &PresentedKey<'_>,
+        now: Timestamp,
+    ) -> Option<(&Arc<Connector>, Standing)> {
+        let revoked = self.revoked.get(presented.id);
+        let name = revoked.map(|(name, _)| name);
+        let name = name.or_else(|| self.connector_by_key.get(presented.id));
+        let connector = name.and_then(|name| self.connectors.get(name));
+        let key = connector.and_then(|connector| {
+            let mut keys = connector.keys_of(presented.kind).iter();
+            keys.find(|key| key.key_id.as_str() == presented.id)
+        });
+        let revoked = revoked.map(|(_, hash)| hash);
+        let hash = key.map(|key| &key.value).or(revoked);
+        let matches = hash.unwrap_or(&SecretHash::NONE).matches(presented);
+        let connector = connector.filter(|_| hash.is_some())?;
+        let standing = match key {
+            _ if !matches => Standing::WrongSecret,
+            None => Standing::Revoked,
+            Some(key) if !key.works(now) => Standing::Expired,
+            Some(_) if !connector.enabled => Standing::Disabled,
+            Some(_) => Standing::Good,
+        };
+        Some((connector, standing))
     }
 
     /// What a read or operator key may do.
@@ -276,6 +333,8 @@ impl Registry {
                 signing_key,
                 scheme,
                 hook,
+                limits,
+                keep_rejected,
             } => {
                 self.must_be_free(&self.connectors, &name)?;
                 let scheme = scheme.unwrap_or_default();
@@ -295,6 +354,8 @@ impl Registry {
                     scheme,
                     id_field,
                     replay,
+                    limits,
+                    keep_rejected,
                     enabled: true,
                     created_at: at,
                     keys,
@@ -307,6 +368,8 @@ impl Registry {
                 connector,
                 id_field,
                 replay,
+                limits,
+                keep_rejected,
             } => {
                 let id_field = match id_field {
                     Some(path) if path.is_empty() => Some(None),
@@ -316,6 +379,8 @@ impl Registry {
                 let entry = self.connector_mut(&connector)?;
                 entry.id_field = id_field.unwrap_or_else(|| entry.id_field.take());
                 entry.replay = replay.unwrap_or(entry.replay);
+                entry.limits = limits.unwrap_or(entry.limits);
+                entry.keep_rejected = keep_rejected.unwrap_or(entry.keep_rejected);
             }
             ControlChange::HookAdded {
                 connector,
@@ -330,8 +395,8 @@ impl Registry {
             }
             ControlChange::HookRevoked { connector, key_id } => {
                 let hooks = &mut self.connector_mut(&connector)?.hooks;
-                remove(hooks, &key_id)?;
-                self.connector_by_key.remove(&key_id);
+                let key = remove(hooks, &key_id)?;
+                self.revoke(key, connector);
             }
             ControlChange::IngestKeyAdded {
                 connector,
@@ -346,8 +411,8 @@ impl Registry {
             }
             ControlChange::IngestKeyRevoked { connector, key_id } => {
                 let keys = &mut self.connector_mut(&connector)?.keys;
-                remove(keys, &key_id)?;
-                self.connector_by_key.remove(&key_id);
+                let key = remove(keys, &key_id)?;
+                self.revoke(key, connector);
             }
             ControlChange::SigningKeyAdded {
                 connector,
@@ -456,6 +521,11 @@ impl Registry {
         }
     }
 
+    fn revoke(&mut self, key: Keyed<SecretHash>, connector: ConnectorName) {
+        self.connector_by_key.remove(&key.key_id);
+        self.revoked.insert(key.key_id, (connector, key.value));
+    }
+
     fn connector_mut(&mut self, name: &ConnectorName) -> Result<&mut Connector, RegistryError> {
         let connector = self
             .connectors
@@ -501,10 +571,9 @@ fn add<T>(keys: &mut Vec<Keyed<T>>, key: Keyed<T>, others_expire_at: Timestamp) 
     keys.push(key);
 }
 
-fn remove<T>(keys: &mut Vec<Keyed<T>>, key_id: &KeyId) -> Result<(), RegistryError> {
+fn remove<T>(keys: &mut Vec<Keyed<T>>, key_id: &KeyId) -> Result<Keyed<T>, RegistryError> {
     let own = keys.iter().position(|key| key.key_id == *key_id);
-    keys.remove(own.ok_or_else(|| RegistryError::Unknown(key_id.to_string()))?);
-    Ok(())
+    Ok(keys.remove(own.ok_or_else(|| RegistryError::Unknown(key_id.to_string()))?))
 }
 
 #[cfg(test)]
@@ -516,6 +585,8 @@ impl Connector {
             scheme: Scheme::Hookpool,
             id_field: None,
             replay: Replay::Collapse,
+            limits: Limits::default(),
+            keep_rejected: false,
             enabled: true,
             created_at: Timestamp(0),
             keys: Vec::new(),
@@ -571,6 +642,8 @@ pub(crate) mod tests {
             signing_key,
             scheme: None,
             hook: None,
+            limits: Limits::default(),
+            keep_rejected: false,
         }
     }
 
@@ -620,6 +693,10 @@ pub(crate) mod tests {
                 others_expire_at,
             })
             .unwrap();
+        }
+
+        pub(crate) fn change(&mut self, change: impl FnOnce(ConnectorName) -> ControlChange) {
+            self.apply(change(name("plain"))).unwrap();
         }
 
         fn works(&self, key: &str, seconds: u64) -> bool {

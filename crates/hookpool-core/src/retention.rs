@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::{
     event::Event,
     fold::{Item, Note},
-    json::{self, JsonError},
+    json::JsonError,
     position::Position,
     projection::{Change, Projection, Unfit},
     time::Timestamp,
@@ -98,8 +98,12 @@ impl<'p> Needs<'p> {
                 self.superseded.insert(position);
             }
             Some(Note::Quarantined(unfit)) => return Err(NeedsError::Unfit(position, unfit)),
-            Some(Note::Adjusted { .. }) | None => {
+            Some(Note::Adjusted { .. } | Note::Absent) | None => {
                 self.applied = Some(position);
+                if self.item.deleted == Some(position) {
+                    // Whatever was there before is gone with it.
+                    self.unset.clear();
+                }
                 if change.order.is_some() {
                     self.mark = Some(position);
                 }
@@ -128,10 +132,13 @@ impl<'p> Needs<'p> {
     #[must_use]
     pub fn needed(&self) -> BTreeSet<Position> {
         let mut needed = sources(&self.item);
+        needed.extend(self.item.deleted);
         needed.extend(self.mark);
         needed.extend(&self.superseding);
-        // In a replaced item the absence of every other field comes from the last event, too.
-        needed.extend(self.applied.filter(|_| self.projection.replaces()));
+        // In a replaced item the absence of every other field comes from the last event, too; and what came back after a deletion, perhaps
+        // without a field, must not stay away.
+        let matters = self.projection.replaces() || self.item.deleted.is_some();
+        needed.extend(self.applied.filter(|_| matters));
         let absent = |name: &str| self.item.field(name).is_none();
         let gone = self.unset.iter().filter(|(name, _)| absent(name));
         needed.extend(gone.map(|(_, position)| *position));
@@ -139,12 +146,13 @@ impl<'p> Needs<'p> {
     }
 }
 
-/// The events that set its fields, and the last that touched it: all that an item needs under rules that
+/// The events that set its fields, the last that deleted it and the last that touched it: all that an item needs under rules that
 /// [only add](Projection::only_adds).
 #[must_use]
 pub fn sources(item: &Item) -> BTreeSet<Position> {
     let sources = item.fields().iter();
     let mut sources: BTreeSet<_> = sources.map(|(_, field)| field.source.position).collect();
+    sources.extend(item.deleted);
     sources.extend(Some(item.position).filter(|position| *position > Position::ZERO));
     sources
 }
@@ -164,15 +172,15 @@ pub fn refolds(item: &Item, events: &[Event], projection: &Projection) -> Result
     }
     Ok(folded.position == item.position
         && folded.order == item.order
+        && folded.deleted == item.deleted
+        && folded.is_there() == item.is_there()
         && folded.fields() == item.fields())
 }
 
 fn read<'a>(event: &'a Event, projection: &'a Projection) -> Result<Change<'a>, NeedsError> {
     let position = event.position;
-    let object = json::object(&event.event.body);
-    let fields = object
-        .map_err(|error| NeedsError::Body(position, error))?
-        .fields;
+    let fields = event.event.fields();
+    let fields = fields.map_err(|error| NeedsError::Body(position, error))?;
     projection
         .read(event, fields)
         .map_err(|unfit| NeedsError::Unfit(position, unfit))

@@ -271,6 +271,21 @@ impl Scheme {
 }
 
 impl Description {
+    /// The headers that a delivery is verified by.
+    pub fn headers(&self) -> impl Iterator<Item = &str> {
+        let timestamp = match &self.timestamp {
+            Some(TimestampAt::Header(name)) => Some(&**name),
+            Some(TimestampAt::Entry(_)) | None => None,
+        };
+        let (id, scope) = match self.delivery {
+            Some(DeliveryAt::SignedHeader(id)) => (Some(id), None),
+            Some(DeliveryAt::TrustedHeader { id, scope }) => (Some(id), scope),
+            Some(DeliveryAt::Body(_)) | None => (None, None),
+        };
+        let others = [timestamp, id, scope].into_iter().flatten();
+        std::iter::once(&*self.signature).chain(others)
+    }
+
     /// A byte that the delivery id must not hold: with it, two deliveries could share one signed text.
     pub(crate) fn ends_id(&self) -> Option<u8> {
         let mut parts = self.template.iter();

@@ -1,10 +1,11 @@
 //! From a verified delivery to an event: the item id and the field count, by the rules of the webhook page.
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::{
-    event::{Idempotency, NewEvent, Op, RequestId, uuid_v7},
+    event::{DedupeKey, Idempotency, NewEvent, Op, RequestId, uuid_v7},
     json::{self, Fields, JsonError, Object, Value},
     name::{ItemId, NameError},
     registry::Connector,
@@ -25,6 +26,14 @@ pub enum ShapeError {
     /// The id in the body can't name an item.
     #[error("take the item id: {0}")]
     ItemId(#[from] NameError),
+    /// More top-level properties than the connector may send.
+    #[error(
+        "take more than {0} top-level properties of an event, which is the limit of the connector"
+    )]
+    TooManyFields(u32),
+    /// What is deleted is named by the path alone.
+    #[error("take a deletion: it has no body")]
+    DeletionBody,
 }
 
 /// What the engine adds to a delivery: the time, the request and the randomness for an id.
@@ -75,7 +84,15 @@ pub(crate) fn event(
     given: Option<ItemId>,
     body: Bytes,
     stamp: Stamp,
-) -> Result<NewEvent, NameError> {
+) -> Result<NewEvent, ShapeError> {
+    let field_count = u32::try_from(object.fields.len()).unwrap_or(u32::MAX);
+    if let Some(limit) = connector
+        .limits
+        .fields
+        .filter(|limit| field_count > limit.get())
+    {
+        return Err(ShapeError::TooManyFields(limit.get()));
+    }
     let generated_id = given.is_none();
     let item_id = match given {
         Some(id) => id,
@@ -88,13 +105,62 @@ pub(crate) fn event(
         item_id,
         generated_id,
         duplicate_keys: object.duplicate_keys,
-        field_count: u32::try_from(object.fields.len()).unwrap_or(u32::MAX),
+        field_count,
         connector: connector.name.clone(),
         request_id: stamp.request_id,
         dedupe: None,
         idempotency: None,
         body,
     })
+}
+
+/// Makes the event that deletes an item; a deletion has no body.
+///
+/// # Errors
+/// [`ShapeError::DeletionBody`]
+pub fn deletion(verified: Verified, item_id: ItemId, stamp: Stamp) -> Result<NewEvent, ShapeError> {
+    let Verified {
+        connector,
+        body,
+        dedupe,
+        ..
+    } = &verified;
+    if !body.is_empty() {
+        return Err(ShapeError::DeletionBody);
+    }
+    let idempotency = verified
+        .delivery(&Fields::default())
+        .map(|key| Idempotency {
+            key: key_of(key, &item_id),
+            request: None,
+            events: 1,
+        });
+    Ok(NewEvent {
+        time: stamp.now,
+        stream: connector.stream.clone(),
+        op: Op::Delete,
+        dedupe: dedupe.map(|key| key_of(key, &item_id)),
+        idempotency,
+        item_id,
+        generated_id: false,
+        duplicate_keys: false,
+        field_count: 0,
+        connector: connector.name.clone(),
+        request_id: stamp.request_id,
+        body: Bytes::new(),
+    })
+}
+
+/// The signature of an empty body is the same for all items of a second, and their deletions are not one.
+fn key_of(DedupeKey(key): DedupeKey, item_id: &ItemId) -> DedupeKey {
+    let digest = Sha256::new()
+        .chain_update(b"delete\0")
+        .chain_update(key)
+        .chain_update(item_id.as_str())
+        .finalize();
+    let mut key = [0; 16];
+    key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    DedupeKey(key)
 }
 
 /// The id that the body gives, if it gives one that can name an item.
@@ -221,6 +287,32 @@ mod tests {
             shaped(&long, None),
             Err(ShapeError::ItemId(NameError::ItemIdTooLong))
         );
+    }
+
+    #[test]
+    fn a_deletion_names_its_item_and_has_no_body() {
+        let verified = |body| Verified::for_test(Connector::for_test("sales"), body);
+        let id = || ItemId::new("North").unwrap();
+        let event = deletion(verified(""), id(), STAMP).unwrap();
+        assert_eq!((event.op, event.item_id), (Op::Delete, id()));
+        assert_eq!((event.field_count, event.body.len()), (0, 0));
+        for body in ["{}", " "] {
+            let refused = deletion(verified(body), id(), STAMP);
+            assert_eq!(refused, Err(ShapeError::DeletionBody));
+        }
+    }
+
+    #[test]
+    fn deletions_with_one_signature_are_one_only_of_the_same_item() {
+        let dedupe = |id| {
+            let mut verified = Verified::for_test(Connector::for_test("sales"), "");
+            verified.dedupe = Some(DedupeKey([7; 16]));
+            let event = deletion(verified, ItemId::new(id).unwrap(), STAMP).unwrap();
+            event.dedupe.unwrap()
+        };
+        assert_eq!(dedupe("North"), dedupe("North"));
+        assert_ne!(dedupe("North"), dedupe("South"));
+        assert_ne!(dedupe("North"), DedupeKey([7; 16]));
     }
 
     #[test]

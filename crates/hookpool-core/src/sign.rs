@@ -1,6 +1,7 @@
 //! HMAC-SHA256 over the parts of a delivery that a scheme names, and the signature of the webhook page.
 
 use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::scheme::{Part, Scheme};
@@ -10,7 +11,23 @@ pub const WINDOW_SECONDS: u64 = 300;
 
 /// A signing key with its HMAC state prepared, so that a request pays only for its own bytes.
 #[derive(Clone)]
-pub struct SigningKey(Hmac<Sha256>);
+pub struct SigningKey {
+    hmac: Hmac<Sha256>,
+    /// What senders take for the key by mistake: only to say so.
+    mistaken: Vec<(KeyMistake, Hmac<Sha256>)>,
+}
+
+/// How a sender uses another key than the one it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyMistake {
+    /// Without its prefix.
+    WithoutPrefix,
+    /// As text, where it is base64 of the key.
+    NotDecoded,
+    /// With a line feed behind it.
+    LineFeed,
+}
 
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -30,12 +47,32 @@ impl SigningKey {
     /// # Panics
     /// Never: HMAC takes keys of any length.
     pub(crate) fn of_bytes(key: &[u8]) -> Self {
-        Self(Hmac::new_from_slice(key).expect("HMAC takes keys of any length"))
+        Self {
+            hmac: Hmac::new_from_slice(key).expect("HMAC takes keys of any length"),
+            mistaken: Vec::new(),
+        }
+    }
+
+    /// Knows that senders take other bytes for the key.
+    pub(crate) fn mistaken_for(mut self, mistake: KeyMistake, key: &[u8]) -> Self {
+        self.mistaken.push((mistake, Self::of_bytes(key).hmac));
+        self
+    }
+
+    /// The keys that senders use in its place.
+    pub(crate) fn mistaken(&self) -> impl Iterator<Item = (KeyMistake, Self)> {
+        self.mistaken.iter().map(|(mistake, hmac)| {
+            let key = Self {
+                hmac: hmac.clone(),
+                mistaken: Vec::new(),
+            };
+            (*mistake, key)
+        })
     }
 
     /// The MAC of a template filled with a timestamp, an id and a body.
     pub(crate) fn mac(&self, template: &[Part], [timestamp, id, body]: [&[u8]; 3]) -> [u8; 32] {
-        let mut hmac = self.0.clone();
+        let mut hmac = self.hmac.clone();
         for part in template {
             hmac.update(match part {
                 Part::Timestamp => timestamp,

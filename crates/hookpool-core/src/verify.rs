@@ -15,6 +15,7 @@ use crate::{
     idempotency::{Call, IdempotencyKey, fingerprint},
     json::{self, Fields, Value},
     key::{KeyKind, PresentedKey},
+    name::ItemId,
     registry::{Connector, Registry, Replay},
     scheme::{DELIVERY_ID_BYTES_MAX, DeliveryAt, Description, SIGNATURES_MAX, TimestampAt},
     source::Source,
@@ -229,11 +230,38 @@ impl Admitted {
         })
     }
 
+    /// A refused delivery that is tried again: its credential was good when it came, and its headers are looked at as of then.
+    ///
+    /// # Errors
+    /// [`VerifyError`], [`VerifyError::Unauthorized`] while the connector is switched off.
+    pub fn again(
+        connector: &Arc<Connector>,
+        headers: &dyn Headers,
+        at: Timestamp,
+    ) -> Result<Self, VerifyError> {
+        if !connector.enabled {
+            return Err(VerifyError::Unauthorized);
+        }
+        let admitted = Self {
+            connector: Arc::clone(connector),
+            kind: KeyKind::Ingest,
+            key_id: Box::default(),
+            signed: None,
+        };
+        admitted.signed_by(headers, at)
+    }
+
     fn signed_by(mut self, headers: &dyn Headers, now: Timestamp) -> Result<Self, VerifyError> {
         if self.connector.is_signed() {
             self.signed = Some(Signed::parse(&self.connector, headers, now)?);
         }
         Ok(self)
+    }
+
+    /// Who sends.
+    #[must_use]
+    pub fn connector(&self) -> &Arc<Connector> {
+        &self.connector
     }
 
     /// Whether the key still counts. What an operator took away while the body was on its way must not; a rotation that lets the old
@@ -279,6 +307,12 @@ impl Admitted {
 }
 
 impl Verified {
+    /// Who sends.
+    #[must_use]
+    pub fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+
     /// What names the delivery, the same on every retry of its sender; `fields` are those of its body.
     #[must_use]
     pub fn delivery(&self, fields: &Fields<'_>) -> Option<DedupeKey> {
@@ -509,6 +543,15 @@ fn dedupe_key(kind: &[u8], connector: &Connector, parts: &[&[u8]]) -> DedupeKey 
 }
 
 impl Verified {
+    /// The identity that a key gives the deletion of an item.
+    #[must_use]
+    pub fn deletion_identity(&self, key: &IdempotencyKey, item_id: &ItemId) -> Idempotency {
+        key.identity(
+            &self.connector.name,
+            fingerprint(Call::Delete, Some(item_id.as_str()), &self.body),
+        )
+    }
+
     /// The identity that a key gives it.
     #[must_use]
     pub fn identity(

@@ -8,6 +8,7 @@ use hookpool_core::{
     control::{CONTROL_STREAM, ControlChange, KeyRecord, SigningKeyRecord, Streams},
     event::{Event, NewEvent, Op, RequestId},
     key::{self, KeyId, KeyKind, Secret},
+    limits::Limits,
     name::{ConnectorName, ItemId, NameError, StreamName},
     position::Position,
     registry::{Registry, RegistryError, Replay},
@@ -104,6 +105,10 @@ pub struct ConnectorSpec {
     pub scheme: Option<Scheme>,
     /// The sender's own signing key; left out, one is made.
     pub signing_key: Option<Secret>,
+    /// What it may send.
+    pub limits: Limits,
+    /// Whether bodies of refused deliveries are kept.
+    pub keep_rejected: bool,
 }
 
 impl<L: EventLog> Control<L> {
@@ -193,6 +198,8 @@ impl<L: EventLog> Control<L> {
             signing_key: record,
             scheme: spec.scheme,
             hook: hook_record,
+            limits: spec.limits,
+            keep_rejected: spec.keep_rejected,
         };
         self.change(author, spec.name.as_str(), change).await?;
         Ok(NewConnector {

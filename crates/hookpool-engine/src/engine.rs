@@ -6,7 +6,7 @@ mod in_flight;
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
-pub use bulk::{BulkAsked, BulkReceipt};
+pub use bulk::{Bulk, BulkAsked, BulkReceipt};
 use bytes::Bytes;
 pub use history::LogName;
 use hookpool_core::{
@@ -20,11 +20,13 @@ use hookpool_core::{
     name::{ItemId, StreamName},
     plan::Ruled,
     position::{Generation, Position},
+    projection::Projection,
     proof::HeadKey,
-    registry::Access,
+    registry::{Access, Connector},
+    rejection::{Credential, Shown},
     retention::Retention,
     seal::MasterKey,
-    shape::{ShapeError, Stamp, shape},
+    shape::{ShapeError, Stamp, deletion, shape},
     source::Source,
     time::Timestamp,
     verify::{self, Admitted, Headers, Proof, Verified, VerifyError},
@@ -49,9 +51,11 @@ use crate::{
         EncodeChange, FollowError, Follower, Form, Rings, Told, blocking, follows_checkpoint,
         must_reach, read_page, told,
     },
+    pace::{Pace, Paces, TooFast},
     past::{Past, Stretch, Touch, View, position_at},
     projector::{Command, Projector, PromoteError},
     rebuild::{Rebuilder, Rebuilds},
+    rejections::{Keeping, Rejections},
     retention::{Expiring, Floors, Retainer, Retentions},
     status::StatusCell,
 };
@@ -69,6 +73,8 @@ pub struct Options {
     pub clock: Clock,
     /// Where random bytes come from.
     pub entropy: Entropy,
+    /// What is kept of refused deliveries.
+    pub rejections: Keeping,
 }
 
 /// Why an engine does not start.
@@ -181,6 +187,8 @@ pub struct Engine<L, P: PoolStore> {
     projector: mpsc::UnboundedSender<Command<P::Snapshot>>,
     rebuilds: Arc<Rebuilds>,
     retentions: Arc<Retentions>,
+    rejections: Arc<Rejections>,
+    paces: Paces,
     status: StatusCell,
     clock: Clock,
     entropy: Entropy,
@@ -230,6 +238,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             limits,
             clock,
             entropy,
+            rejections,
         } = options;
         let heads = master.head_key().clone();
         let (log, pool, status) = (Arc::new(log), Arc::new(pool), StatusCell::default());
@@ -281,6 +290,10 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             status: status.clone(),
         };
         let retainer = tokio::spawn(retainer.run());
+        let (rejections, keeper) = {
+            let control = Arc::clone(&control);
+            Rejections::start(rejections, move || Arc::clone(&control.registry()))
+        };
         let registry = {
             let (control, status) = (Arc::clone(&control), status.clone());
             tokio::spawn(async move { control.follow(&status).await })
@@ -297,6 +310,8 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             projector: command,
             rebuilds,
             retentions,
+            rejections: Arc::new(rejections),
+            paces: Paces::default(),
             status,
             clock,
             entropy,
@@ -306,7 +321,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             Arc::new(engine),
             Running {
                 projector,
-                writers: vec![writer, control_writer],
+                writers: vec![keeper, writer, control_writer],
                 registry,
                 rebuilder,
                 retainer,
@@ -366,6 +381,31 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         admitted.verify(body, now)
     }
 
+    /// Lets so many events of a connector in; what is left where it is limited.
+    ///
+    /// # Errors
+    /// [`TooFast`]
+    pub fn pace(&self, connector: &Connector, events: u64) -> Result<Option<Pace>, TooFast> {
+        self.paces.take(connector, events, self.clock.now())
+    }
+
+    /// What the credential of a refused delivery is worth.
+    #[must_use]
+    pub fn shown(&self, credential: Credential<'_>, stream: Option<&str>) -> Shown {
+        Shown::of(
+            &self.control.registry(),
+            credential,
+            stream,
+            self.clock.now(),
+        )
+    }
+
+    /// What was refused.
+    #[must_use]
+    pub fn rejections(&self) -> &Arc<Rejections> {
+        &self.rejections
+    }
+
     /// The second half: shape and append.
     ///
     /// # Errors
@@ -377,19 +417,52 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
         let identity = key.map(|key| verified.identity(key, Call::Webhook, id_field));
-        let mut event = shape(
-            verified,
-            id_field,
-            Stamp {
-                now: self.clock.now(),
-                request_id,
-                random: self.entropy.bytes(),
-            },
-        )?;
+        let mut event = shape(verified, id_field, self.stamp(request_id))?;
         // What the sender says itself comes before what its scheme names the delivery by.
         event.idempotency = identity.or(event.idempotency);
         let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
         self.append(event).await
+    }
+
+    /// The same for a deletion.
+    ///
+    /// # Errors
+    /// As for [`Self::accept`].
+    pub async fn record_deletion(
+        &self,
+        verified: Verified,
+        item_id: ItemId,
+        key: Option<&IdempotencyKey>,
+        request_id: RequestId,
+    ) -> Result<Receipt, AcceptError> {
+        let identity = key.map(|key| verified.deletion_identity(key, &item_id));
+        let mut event = deletion(verified, item_id, self.stamp(request_id))?;
+        event.idempotency = identity.or(event.idempotency);
+        let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
+        self.append(event).await
+    }
+
+    /// What [`Self::record`] would append, and the rules by which it would be read. Nothing is written.
+    ///
+    /// # Errors
+    /// [`ShapeError`]
+    pub fn rehearse(
+        &self,
+        verified: Verified,
+        id_field: Option<&Source>,
+        request_id: RequestId,
+    ) -> Result<(NewEvent, Arc<Projection>), ShapeError> {
+        let event = shape(verified, id_field, self.stamp(request_id))?;
+        let plan = self.control.registry().plan(event.stream.as_str());
+        Ok((event, Arc::clone(&plan.live.projection)))
+    }
+
+    fn stamp(&self, request_id: RequestId) -> Stamp {
+        Stamp {
+            now: self.clock.now(),
+            request_id,
+            random: self.entropy.bytes(),
+        }
     }
 
     async fn append(&self, event: NewEvent) -> Result<Receipt, AcceptError> {
@@ -407,7 +480,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     }
 
     /// The answer that the delivery at this position got.
-    async fn first_answer(
+    pub(crate) async fn first_answer(
         &self,
         position: Position,
         identity: Option<Idempotency>,
@@ -582,7 +655,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         page
     }
 
-    /// An item as it was at a position, under the rules of a generation; `None` if it was not there yet.
+    /// An item as it was at a position, under the rules of a generation; `None` if it was not there.
     ///
     /// # Errors
     /// [`FollowError`]
@@ -614,15 +687,20 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
         let read = blocking(move || -> Result<_, FollowError> {
             let (mut page, mut bytes) = (ItemPage::default(), 0);
+            let checkpoint = view.pool.checkpoint();
+            let is_now = checkpoint.is_none_or(|checkpoint| checkpoint.position <= at);
             loop {
-                let now = view.items(after.as_ref(), limit, bytes_max)?;
+                let now = match is_now {
+                    true => view.items(after.as_ref(), limit, bytes_max)?,
+                    false => view.touched_items(after.as_ref(), limit, bytes_max)?,
+                };
                 for (id, item) in now.items {
                     if page.items.len() >= limit || bytes >= bytes_max {
                         page.more = true;
                         return Ok(page);
                     }
                     let then = match item.position <= at {
-                        true => Some(item),
+                        true => Some(item).filter(Item::is_there),
                         false => past.item_at(&id, at)?,
                     };
                     after = Some(id.clone());

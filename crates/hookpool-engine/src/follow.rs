@@ -16,7 +16,7 @@ use hookpool_core::{
     cursor::Cursor,
     event::Event,
     fold::{self, Note},
-    json::{self, JsonError},
+    json::JsonError,
     name::StreamName,
     plan::Ruled,
     position::{Epoch, Generation, Position},
@@ -94,7 +94,7 @@ impl Frames<'_> {
             return;
         };
         let shown = match note {
-            Some(Note::Quarantined(_) | Note::Superseded) => false,
+            Some(Note::Quarantined(_) | Note::Superseded | Note::Absent) => false,
             Some(Note::Adjusted { defaulted, unset }) => {
                 ruled.projection.adjust(change, defaulted, unset);
                 true
@@ -224,9 +224,9 @@ impl Told {
         projection: &'a Projection,
     ) -> Result<Option<Change<'a>>, FollowError> {
         let position = self.event.position;
-        let object = json::object(&self.event.event.body)
-            .map_err(|error| FollowError::Body(position, error))?;
-        fold::effect(&self.event, object.fields, self.note.as_ref(), projection)
+        let fields = self.event.event.fields();
+        let fields = fields.map_err(|error| FollowError::Body(position, error))?;
+        fold::effect(&self.event, fields, self.note.as_ref(), projection)
             .map_err(|unfit| FollowError::Unfit(position, unfit))
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Material {
     committed: GenerationState,
     /// Whether the pool may have an item of it.
     stored: bool,
+    /// Whether it may have a deleted one, there or in hand.
+    tombstones: bool,
     held: HashMap<ItemId, Held>,
     /// About the memory that they take.
     held_bytes: usize,
@@ -78,7 +80,8 @@ impl Material {
         Ok(Self {
             stream: stream.clone(),
             ruled: ruled.clone(),
-            stored: state.items > 0,
+            stored: state.position > Position::ZERO,
+            tombstones: pool.has_tombstones(stream, ruled.generation)?,
             committed: state,
             state,
             held: HashMap::new(),
@@ -109,6 +112,7 @@ impl Material {
             stream: self.stream.clone(),
             ruled: self.ruled.clone(),
             stored: self.stored,
+            tombstones: self.tombstones,
             state: GenerationState::default(),
             committed: GenerationState::default(),
             held: HashMap::new(),
@@ -145,7 +149,7 @@ impl Material {
         match &note {
             Some(Note::Quarantined(_)) => self.state.quarantined += 1,
             Some(Note::Superseded) => self.state.superseded += 1,
-            Some(Note::Adjusted { .. }) | None => {}
+            Some(Note::Absent | Note::Adjusted { .. }) | None => {}
         }
         self.pending_bytes += note.iter().len() * NOTE_BYTES;
         let noted = note.iter().map(|note| (event.position, note.clone()));
@@ -164,12 +168,13 @@ impl Material {
         if held.item.position >= event.position {
             return Err(PoolError::Damaged(Arc::new(AheadOfCheckpoint)));
         }
-        let new = held.item.position == Position::ZERO;
+        let was_there = held.item.is_there();
         let item = Arc::make_mut(&mut held.item);
         let before = item.memory_bytes();
         let note = item.apply(event, change, &projection);
         if item.position == event.position {
             let (history, first) = (item.take_history(), !held.changed);
+            let is_there = item.is_there();
             held.changed = true;
             let after = item.memory_bytes();
             // Less where a history was taken.
@@ -177,7 +182,13 @@ impl Material {
             if let Some(history) = &history {
                 self.pending_bytes += history.memory_bytes();
             }
-            self.state.items += u64::from(new);
+            // Of a part alone the count may be negative, modulo 2^64.
+            self.state.items = match (was_there, is_there) {
+                (false, true) => self.state.items.wrapping_add(1),
+                (true, false) => self.state.items.wrapping_sub(1),
+                _ => self.state.items,
+            };
+            self.tombstones |= !is_there;
             if first {
                 self.changed.push(change.item_id.as_ref().clone());
             }
@@ -187,7 +198,7 @@ impl Material {
         Ok(note)
     }
 
-    /// An item as of the last event, if it is there.
+    /// An item as of the last event, if there is one; it may be deleted.
     pub(crate) fn item(
         &mut self,
         pool: &impl PoolSnapshot,
@@ -203,9 +214,11 @@ impl Material {
             EntryRef::Occupied(held) => held.into_mut(),
             EntryRef::Vacant(place) => {
                 // Where nothing is stored, nothing need be looked for.
-                let stored = match self.stored {
-                    true => pool.item(&self.stream, self.ruled.generation, id)?,
-                    false => None,
+                let (stream, generation) = (&self.stream, self.ruled.generation);
+                let stored = match (self.stored, self.tombstones) {
+                    (false, _) => None,
+                    (true, false) => pool.item(stream, generation, id)?,
+                    (true, true) => pool.touched(stream, generation, id)?,
                 };
                 let held = Held {
                     item: Arc::new(stored.unwrap_or_default()),
@@ -240,7 +253,7 @@ impl Material {
         items.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         self.pending_bytes = 0;
         self.committed = self.state;
-        self.stored |= self.state.items > 0;
+        self.stored |= self.state.position > Position::ZERO;
         GenerationChanges {
             stream: self.stream.clone(),
             generation: self.ruled.generation,
@@ -288,7 +301,7 @@ impl Material {
         let counted = std::mem::take(&mut part.state);
         self.state.position = self.state.position.max(counted.position);
         self.state.events += counted.events;
-        self.state.items += counted.items;
+        self.state.items = self.state.items.wrapping_add(counted.items);
         self.state.quarantined += counted.quarantined;
         self.state.superseded += counted.superseded;
         let (mut changes, others) = (self.changes(), part.changes());

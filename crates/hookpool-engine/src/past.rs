@@ -8,7 +8,6 @@ use std::sync::Arc;
 use hookpool_core::{
     event::Event,
     fold::{HISTORY_EVENTS, Item, Note},
-    json,
     name::{ItemId, StreamName},
     plan::Ruled,
     position::Position,
@@ -44,7 +43,7 @@ impl<S> Clone for View<S> {
 }
 
 impl<S: PoolSnapshot> View<S> {
-    /// Items as they are now, as [`PoolSnapshot::items`] gives them.
+    /// Items that are there now, as [`PoolSnapshot::items`] gives them.
     ///
     /// # Errors
     /// [`PoolError`]
@@ -57,6 +56,21 @@ impl<S: PoolSnapshot> View<S> {
         let generation = self.ruled.generation;
         self.pool
             .items(&self.stream, generation, after, limit, bytes_max)
+    }
+
+    /// All items that there ever were, as they are now: who reads the past needs those too that are deleted since.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    pub fn touched_items(
+        &self,
+        after: Option<&ItemId>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<ItemPage, PoolError> {
+        let generation = self.ruled.generation;
+        self.pool
+            .touched_items(&self.stream, generation, after, limit, bytes_max)
     }
 }
 
@@ -75,7 +89,7 @@ pub(crate) struct Past<L, P: PoolStore> {
 const RENEWALS_MAX: usize = 3;
 
 impl<L: EventLog, P: PoolStore> Past<L, P> {
-    /// An item as it was at a position.
+    /// An item as it was at a position; `None` if it was not there.
     pub(crate) fn item_at(
         &mut self,
         id: &ItemId,
@@ -83,7 +97,7 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
     ) -> Result<Option<Item>, FollowError> {
         self.read(|log, view, runtime| {
             let walk = runtime.block_on(Walk::from(log, view, id, at))?;
-            Ok(walk.item().cloned())
+            Ok(walk.item().filter(|item| item.is_there()).cloned())
         })
     }
 
@@ -153,9 +167,9 @@ pub struct Touch {
     pub event: Event,
     /// Whether it was older than what the item had seen, and changed nothing.
     pub superseded: bool,
-    /// Before it; `None` if it is the first.
+    /// Before it, there or deleted; `None` if it is the first.
     pub before: Option<Item>,
-    /// After it.
+    /// After it, there or deleted.
     pub after: Item,
 }
 
@@ -248,7 +262,7 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
         }
     }
 
-    /// What it is where the walk is; `None` before its first event.
+    /// What it is where the walk is, there or deleted; `None` before its first event.
     pub(crate) fn item(&self) -> Option<&Item> {
         Some(&self.item).filter(|item| item.position > Position::ZERO)
     }
@@ -273,11 +287,11 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
         };
         self.coming.pop();
         let event = self.event(position).await?;
-        let object =
-            json::object(&event.event.body).map_err(|error| FollowError::Body(position, error))?;
+        let fields = event.event.fields();
+        let fields = fields.map_err(|error| FollowError::Body(position, error))?;
         let projection = &self.view.ruled.projection;
         let change = projection
-            .read(&event, object.fields)
+            .read(&event, fields)
             .map_err(|unfit| FollowError::Unfit(position, unfit))?;
         let note = self.item.apply(&event, &change, projection);
         self.item.recent.clear();
@@ -314,7 +328,7 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
         if let Some(history) = history {
             return Ok(history.positions.iter().collect());
         }
-        let item = pool.item(stream, ruled.generation, self.id)?;
+        let item = pool.touched(stream, ruled.generation, self.id)?;
         let recent = item.map(|item| item.recent).unwrap_or_default();
         debug_assert!(recent.len() < HISTORY_EVENTS, "a full history is a row");
         Ok(recent.iter().collect())
@@ -361,7 +375,7 @@ pub(crate) fn named_until(
                 (history.positions, last)
             }
             None => {
-                let item = pool.item(stream, generation, id)?;
+                let item = pool.touched(stream, generation, id)?;
                 (item.map(|item| item.recent).unwrap_or_default(), until)
             }
         };
@@ -384,7 +398,7 @@ pub(crate) fn is_named(
     if let Some(history) = pool.history_after(stream, generation, id, before)? {
         return Ok(history.positions.contains(position));
     }
-    match pool.item(stream, generation, id)? {
+    match pool.touched(stream, generation, id)? {
         Some(item) if item.position >= position => Ok(item.recent.contains(position)),
         // What is to be decided by the pool must be in it.
         _ => Err(PoolError::Damaged(Arc::new(Unknown(position)))),

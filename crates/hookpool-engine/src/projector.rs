@@ -322,10 +322,9 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
     fn fold(&mut self, events: &[Event], frames: &mut Frames<'_>) -> Result<(), ProjectError> {
         let snapshot = self.pool.snapshot();
         for event in events {
-            let object = json::object(&event.event.body)
-                .map_err(|error| ProjectError::Body(event.position, error))?;
-            self.materials
-                .fold(&*snapshot, event, object.fields, frames)?;
+            let fields = event.event.fields();
+            let fields = fields.map_err(|error| ProjectError::Body(event.position, error))?;
+            self.materials.fold(&*snapshot, event, fields, frames)?;
         }
         Ok(())
     }
@@ -421,10 +420,10 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
             };
             let page = self.log.page(request).await?;
             for event in &page.events {
-                let object = json::object(&event.event.body)
-                    .map_err(|error| ProjectError::Body(event.position, error))?;
+                let fields = event.event.fields();
+                let fields = fields.map_err(|error| ProjectError::Body(event.position, error))?;
                 self.materials
-                    .catch_up(&*snapshot, event, object.fields, generation)?;
+                    .catch_up(&*snapshot, event, fields, generation)?;
             }
             at = page.through;
         }

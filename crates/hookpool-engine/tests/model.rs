@@ -1,4 +1,4 @@
-//! Random operations on the engine against a naive model: events, rules, rebuilds, promotions, rollbacks, retention, kills, lost pools.
+//! Random operations on the engine against a naive model: events, deletions, rules, rebuilds, promotions, rollbacks, retention, kills, lost pools.
 //!
 //! After each sequence every generation must be the fold that the model makes of all events under its rules, dropped or not, at every moment
 //! from the floor on; the difference must be the one between them; and what a follower is told from the floor on must add up to what is
@@ -23,7 +23,7 @@ use hookpool_core::{
     control::ControlChange,
     cursor::Cursor,
     difference::{Difference, DifferenceSum},
-    event::Event,
+    event::{Event, Op},
     fold::Item,
     key::KeyId,
     name::{ConnectorName, ItemId, StreamName},
@@ -91,7 +91,7 @@ fn every_generation_is_the_fold_of_all_events_under_its_rules() {
     }
     println!("{done:?}");
     assert!(
-        done.events > 0 && done.promoted > 0 && done.dropped > 0,
+        done.events > 0 && done.deletions > 0 && done.promoted > 0 && done.dropped > 0,
         "nothing was tried: {done:?}"
     );
 }
@@ -105,6 +105,7 @@ fn number(variable: &str) -> Option<u64> {
 #[derive(Debug, Default)]
 struct Done {
     events: u64,
+    deletions: u64,
     rebuilds: u64,
     promoted: u64,
     rolled_back: u64,
@@ -117,6 +118,7 @@ struct Done {
 impl Done {
     fn add(&mut self, other: &Self) {
         self.events += other.events;
+        self.deletions += other.deletions;
         self.rebuilds += other.rebuilds;
         self.promoted += other.promoted;
         self.rolled_back += other.rolled_back;
@@ -136,16 +138,24 @@ struct Disk {
     clock: Arc<AtomicU64>,
 }
 
+/// What a connector sends.
+#[derive(Debug, Clone)]
+enum Sent {
+    Body(String),
+    /// Of this item.
+    Deletion(String),
+}
+
 /// What was posted, and what of it a generation never saw since it had been dropped when the generation was begun.
 #[derive(Default)]
 struct Posted {
-    bodies: Vec<(Position, String)>,
+    bodies: Vec<(Position, Sent)>,
     missed: BTreeMap<Generation, BTreeSet<Position>>,
 }
 
 impl Posted {
     /// What a generation is the fold of, up to a position.
-    fn seen_by(&self, generation: Generation, until: Position) -> Vec<(Position, String)> {
+    fn seen_by(&self, generation: Generation, until: Position) -> Vec<(Position, Sent)> {
         let missed = self.missed.get(&generation);
         let seen = self.bodies.iter().filter(|(position, _)| {
             *position <= until && !missed.is_some_and(|missed| missed.contains(position))
@@ -154,7 +164,7 @@ impl Posted {
     }
 
     /// The same without what the log does not have any more.
-    async fn left(&self, log: &MemoryLog) -> Vec<(Position, String)> {
+    async fn left(&self, log: &MemoryLog) -> Vec<(Position, Sent)> {
         let there = there(log).await;
         let left = self.bodies.iter();
         left.filter(|(position, _)| there.contains(position))
@@ -193,9 +203,10 @@ async fn sequence(seed: u64) -> Done {
     for n in 0..OPERATIONS {
         match random.random_range(0..100) {
             0..66 => {
-                let body = body(&mut random);
-                let position = post(&life.engine, &disk.key, &body).await;
-                posted.bodies.push((position, body));
+                let sent = sent(&mut random);
+                done.deletions += u64::from(matches!(sent, Sent::Deletion(_)));
+                let position = post(&life.engine, &disk.key, &sent).await;
+                posted.bodies.push((position, sent));
                 disk.clock.fetch_add(10_000_000, Ordering::Relaxed);
                 done.events += 1;
             }
@@ -258,6 +269,7 @@ async fn start(disk: &Disk, seed: u64) -> Life {
         limits: Limits::default(),
         clock: Clock::Manual(Arc::clone(&disk.clock)),
         entropy: Entropy::seeded(seed),
+        rejections: Default::default(),
     };
     let (log, control, pool) = (&disk.log, &disk.control, &disk.pool);
     let started = Engine::start(
@@ -288,6 +300,8 @@ async fn connector(engine: &Pipeline) -> String {
         replay: Replay::Collapse,
         scheme: None,
         signing_key: None,
+        limits: Default::default(),
+        keep_rejected: false,
     };
     let made = engine
         .control()
@@ -297,16 +311,26 @@ async fn connector(engine: &Pipeline) -> String {
     made.ingest_key.secret.expose().to_owned()
 }
 
-async fn post(engine: &Pipeline, key: &str, body: &str) -> Position {
+async fn post(engine: &Pipeline, key: &str, sent: &Sent) -> Position {
     let authorization = format!("Bearer {key}");
     let proof = Proof {
         authorization: Header::One(authorization.as_bytes()),
         headers: &Vec::<(&str, &str)>::new(),
     };
     let admitted = engine.admit(STREAM, proof).unwrap();
-    let body = Bytes::copy_from_slice(body.as_bytes());
-    let accepted = engine.accept(admitted, body, Asked::default(), engine.request_id());
-    match accepted.await {
+    let id = engine.request_id();
+    let accepted = match sent {
+        Sent::Body(body) => {
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            engine.accept(admitted, body, Asked::default(), id).await
+        }
+        Sent::Deletion(item) => {
+            let verified = engine.verify(admitted, Bytes::new()).unwrap();
+            let item = ItemId::new(item.as_str()).unwrap();
+            engine.record_deletion(verified, item, None, id).await
+        }
+    };
+    match accepted {
         Ok(receipt) => receipt.position,
         Err(error) => panic!("{error}: {:?}", engine.status().get()),
     }
@@ -561,15 +585,18 @@ async fn at_position(
     Ok(page.await?.items.iter().map(shown).collect())
 }
 
-/// The history of every item can be read from the floor on, and ends with the item.
+/// The history of every item can be read from the floor on, and ends with the item, whether it is there or deleted.
 async fn histories(engine: &Pipeline, ruled: &Ruled, floor: Position) {
-    let items = view(engine, ruled).items(None, usize::MAX, usize::MAX);
+    let items = view(engine, ruled).touched_items(None, usize::MAX, usize::MAX);
     for (id, item) in items.unwrap().items {
         let read = engine.history(view(engine, ruled), id, None, usize::MAX);
         let (touches, _) = read.await.unwrap();
         assert!(touches.iter().all(|touch| touch.event.position > floor));
         match touches.last() {
-            Some(last) => assert_eq!(last.after.fields(), item.fields()),
+            Some(last) => {
+                assert_eq!(last.after.fields(), item.fields());
+                assert_eq!(last.after.is_there(), item.is_there());
+            }
             None => assert!(item.position <= floor),
         }
     }
@@ -596,6 +623,11 @@ async fn told(
             let Some(change) = told.change(&ruled.projection).unwrap() else {
                 continue;
             };
+            if told.event.event.op == Op::Delete {
+                let was_there = items.remove(change.item_id.as_str());
+                assert!(was_there.is_some(), "a deletion of nothing is told");
+                continue;
+            }
             let fields = items.entry(change.item_id.to_string()).or_default();
             fields.retain(|name, _| !change.unset.contains(name.as_str()));
             let set = change.set();
@@ -620,6 +652,19 @@ fn value(random: &mut StdRng) -> Value {
         7 => json!("true"),
         _ => json!(random.random_range(-3..3)),
     }
+}
+
+/// Ids as bodies give them, and as rules find them.
+const DELETED: [&str; 9] = [
+    "item-0", "item-1", "item-2", "item-3", "0", "1", "2", "true", "text",
+];
+
+fn sent(random: &mut StdRng) -> Sent {
+    if random.random_bool(0.12) {
+        let item = DELETED.choose(random).unwrap();
+        return Sent::Deletion((*item).to_owned());
+    }
+    Sent::Body(body(random))
 }
 
 fn body(random: &mut StdRng) -> String {
@@ -682,6 +727,8 @@ mod model {
     use hookpool_core::position::Position;
     use serde_json::Value;
 
+    use super::Sent;
+
     pub(super) type Fields = BTreeMap<String, String>;
 
     #[derive(Default)]
@@ -698,10 +745,17 @@ mod model {
         Text(String),
     }
 
-    pub(super) fn fold(rules: &Value, bodies: &[(Position, String)]) -> Fold {
+    pub(super) fn fold(rules: &Value, bodies: &[(Position, Sent)]) -> Fold {
         let mut fold = Fold::default();
         let mut orders: BTreeMap<String, Order> = BTreeMap::new();
-        for (_, body) in bodies {
+        for (_, sent) in bodies {
+            let body = match sent {
+                Sent::Body(body) => body,
+                Sent::Deletion(id) => {
+                    fold.items.remove(id);
+                    continue;
+                }
+            };
             let body: Value = serde_json::from_str(body).unwrap();
             let Some((id, order, mut set)) = read(rules, &body) else {
                 fold.quarantined += 1;

@@ -196,6 +196,7 @@ impl World {
             limits: Limits::default(),
             clock: Clock::Manual(Arc::clone(&clock)),
             entropy: Entropy::seeded(1),
+            rejections: Default::default(),
         };
         let started = Engine::start(Arc::clone(&log), held(2), Arc::clone(&pool), options);
         let (engine, running) = started.await.unwrap();
@@ -207,6 +208,8 @@ impl World {
             replay: Replay::Collapse,
             scheme: None,
             signing_key: None,
+            limits: Default::default(),
+            keep_rejected: false,
         };
         let made = engine.control().add_connector(&author(), spec).await;
         let key = made.unwrap().ingest_key.secret;

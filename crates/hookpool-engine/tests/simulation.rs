@@ -191,6 +191,7 @@ async fn start(disk: &Disk, faults: Faults, seed: u64) -> (Arc<Pipeline>, Runnin
         },
         clock: Clock::Manual(Arc::new(AtomicU64::new(NOW * 1_000_000))),
         entropy: Entropy::seeded(seed),
+        rejections: Default::default(),
     };
     let log = FaultyLog::new(Arc::clone(&disk.log), faults);
     let control = FaultyLog::new(Arc::clone(&disk.control), Faults::default());
@@ -216,6 +217,8 @@ async fn provision(disk: &Disk, seed: u64) -> Keys {
         replay: Replay::Collapse,
         scheme: None,
         signing_key: None,
+        limits: Default::default(),
+        keep_rejected: false,
     };
     let plain = engine
         .control()

@@ -47,8 +47,14 @@ pub(crate) enum Key<'a> {
     Generation(&'a StreamName, Generation),
     /// In `pool`: `i name 00 generation(4, BE) item-id`.
     ///
-    /// Value: the item, as `hookpool_core::codec` writes it. Overwritten when the item changes; removed with its generation.
+    /// Value: the item, as `hookpool_core::codec` writes it. Overwritten when the item changes; removed when it is deleted and with its
+    /// generation.
     Item(&'a StreamName, Generation, &'a ItemId),
+    /// In `pool`: `t name 00 generation(4, BE) item-id`.
+    ///
+    /// Value: the item, deleted. Overwritten when it is touched without coming back, and when it is deleted again; what comes back leaves it
+    /// where it is, and it counts no more. Removed with its generation.
+    Tombstone(&'a StreamName, Generation, &'a ItemId),
     /// In `pool`: `h name 00 generation(4, BE) item-id 00 position(8, BE)` of the last event of the history.
     ///
     /// Value: the history, as `hookpool_core::codec` writes it. Written once, and once more where history is dropped, which removes those before it;
@@ -63,7 +69,7 @@ pub(crate) enum Key<'a> {
 }
 
 /// What the keys of a generation begin with, but for its state.
-pub(crate) const OF_GENERATION: [u8; 4] = *b"hinq";
+pub(crate) const OF_GENERATION: [u8; 5] = *b"hinqt";
 
 impl Key<'_> {
     pub(crate) fn encode(self) -> Vec<u8> {
@@ -78,11 +84,8 @@ impl Key<'_> {
             Self::Checkpoint => vec![b'c'],
             Self::Served(name) => [b"s", name.as_str().as_bytes()].concat(),
             Self::Generation(name, generation) => generation_prefix(b'g', name, generation),
-            Self::Item(name, generation, id) => {
-                let mut key = generation_prefix(b'i', name, generation);
-                key.extend_from_slice(id.as_str().as_bytes());
-                key
-            }
+            Self::Item(name, generation, id) => item_key(b'i', name, generation, id),
+            Self::Tombstone(name, generation, id) => item_key(b't', name, generation, id),
             Self::History(name, generation, id, last) => {
                 let mut key = generation_prefix(b'h', name, generation);
                 key.extend_from_slice(id.as_str().as_bytes());
@@ -119,6 +122,12 @@ pub(crate) fn generation_prefix(sort: u8, name: &StreamName, generation: Generat
     key.extend_from_slice(name.as_str().as_bytes());
     key.push(END);
     key.extend_from_slice(&generation.0.to_be_bytes());
+    key
+}
+
+fn item_key(sort: u8, name: &StreamName, generation: Generation, id: &ItemId) -> Vec<u8> {
+    let mut key = generation_prefix(sort, name, generation);
+    key.extend_from_slice(id.as_str().as_bytes());
     key
 }
 
@@ -160,7 +169,7 @@ pub(crate) fn position_of(key: &[u8]) -> Option<Position> {
     Some(Position(u64::from_be_bytes(*position)))
 }
 
-/// Reads the id off a [`Key::Item`] that begins with this prefix.
+/// Reads the id off a [`Key::Item`] or [`Key::Tombstone`] that begins with this prefix.
 pub(crate) fn item_of(key: &[u8], prefix: &[u8]) -> Option<ItemId> {
     ItemId::new(str::from_utf8(key.strip_prefix(prefix)?).ok()?).ok()
 }

@@ -1,8 +1,10 @@
 //! A pool in a folder: derived from the log, synced only before the log drops what it was derived from, deleted when in doubt.
 
 use std::{
+    cmp::Ordering,
     fmt,
     fs::File,
+    iter,
     ops::Bound,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -147,7 +149,13 @@ impl FjallPool {
         let (stream, generation) = (&changes.stream, changes.generation);
         for (id, item) in changes.items {
             let key = Key::Item(stream, generation, &id).encode();
-            self.insert(batch, &key, &encode_item(&item));
+            if item.is_there() {
+                self.insert(batch, &key, &encode_item(&item));
+            } else {
+                batch.remove(&self.rows, key);
+                let key = Key::Tombstone(stream, generation, &id).encode();
+                self.insert(batch, &key, &encode_item(&item));
+            }
         }
         for (id, history) in changes.histories {
             let key = Key::History(stream, generation, &id, history.last()).encode();
@@ -156,7 +164,9 @@ impl FjallPool {
         for (position, note) in changes.notes {
             let key = match note {
                 Note::Quarantined(_) => Key::Quarantined(stream, generation, position),
-                Note::Superseded | Note::Adjusted { .. } => Key::Note(stream, generation, position),
+                Note::Superseded | Note::Absent | Note::Adjusted { .. } => {
+                    Key::Note(stream, generation, position)
+                }
             };
             let key = key.encode();
             let row = rows::note(&key, &note);
@@ -355,6 +365,35 @@ impl FjallPoolSnapshot {
             checkpoint,
         })
     }
+
+    fn item_row(&self, key: Key<'_>) -> Result<Option<Item>, PoolError> {
+        let row = self.snapshot.get(&self.rows, key.encode());
+        let row = row.map_err(read_failed)?;
+        row.map(|row| to_item(&row)).transpose()
+    }
+
+    /// Items whose keys begin with a prefix, after an id.
+    fn item_rows(
+        &self,
+        prefix: Vec<u8>,
+        after: Option<&ItemId>,
+    ) -> impl Iterator<Item = Result<(ItemId, Item), PoolError>> + use<> {
+        let id = after.map_or("", ItemId::as_str);
+        let start = [&prefix, id.as_bytes()].concat();
+        let of_prefix = prefix.clone();
+        self.snapshot
+            .range::<Vec<u8>, _>(&self.rows, (Bound::Excluded(start), Bound::Unbounded))
+            .map(|guard| guard.into_inner().map_err(read_failed))
+            .take_while(move |row| {
+                row.as_ref()
+                    .map_or(true, |(key, _)| key.starts_with(&of_prefix))
+            })
+            .map(move |row| {
+                let (key, row) = row?;
+                let id = item_of(&key, &prefix).ok_or_else(|| damaged("item id"))?;
+                Ok((id, to_item(&row)?))
+            })
+    }
 }
 
 impl PoolSnapshot for FjallPoolSnapshot {
@@ -368,9 +407,43 @@ impl PoolSnapshot for FjallPoolSnapshot {
         generation: Generation,
         id: &ItemId,
     ) -> Result<Option<Item>, PoolError> {
-        let key = Key::Item(stream, generation, id).encode();
-        let row = self.snapshot.get(&self.rows, key).map_err(read_failed)?;
-        row.map(|row| to_item(&row)).transpose()
+        self.item_row(Key::Item(stream, generation, id))
+    }
+
+    fn tombstone(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+    ) -> Result<Option<Item>, PoolError> {
+        // What a deleted item left behind counts no more once it is there again.
+        match self.item(stream, generation, id)? {
+            Some(_) => Ok(None),
+            None => self.item_row(Key::Tombstone(stream, generation, id)),
+        }
+    }
+
+    fn has_tombstones(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+    ) -> Result<bool, PoolError> {
+        let prefix = generation_prefix(b't', stream, generation);
+        let mut rows = self.snapshot.prefix(&self.rows, prefix);
+        let first = rows.next().map(Guard::key).transpose();
+        Ok(first.map_err(read_failed)?.is_some())
+    }
+
+    fn touched(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+    ) -> Result<Option<Item>, PoolError> {
+        match self.item(stream, generation, id)? {
+            Some(item) => Ok(Some(item)),
+            None => self.item_row(Key::Tombstone(stream, generation, id)),
+        }
     }
 
     fn items(
@@ -382,24 +455,39 @@ impl PoolSnapshot for FjallPoolSnapshot {
         bytes_max: usize,
     ) -> Result<ItemPage, PoolError> {
         let prefix = generation_prefix(b'i', stream, generation);
-        let start = after.map_or_else(
-            || prefix.clone(),
-            |id| Key::Item(stream, generation, id).encode(),
-        );
-        let rows = self
-            .snapshot
-            .range::<Vec<u8>, _>(&self.rows, (Bound::Excluded(start), Bound::Unbounded))
-            .map(|guard| guard.into_inner().map_err(read_failed))
-            .take_while(|row| {
-                row.as_ref()
-                    .map_or(true, |(key, _)| key.starts_with(&prefix))
-            })
-            .map(|row| {
-                let (key, row) = row?;
-                let id = item_of(&key, &prefix).ok_or_else(|| damaged("item id"))?;
-                Ok((id, to_item(&row)?))
-            });
-        ItemPage::collect(rows, limit, bytes_max)
+        ItemPage::collect(self.item_rows(prefix, after), limit, bytes_max)
+    }
+
+    fn touched_items(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        after: Option<&ItemId>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<ItemPage, PoolError> {
+        let rows = |sort| {
+            let prefix = generation_prefix(sort, stream, generation);
+            self.item_rows(prefix, after).peekable()
+        };
+        let (mut there, mut deleted) = (rows(b'i'), rows(b't'));
+        let merged = iter::from_fn(|| {
+            let order = match (there.peek(), deleted.peek()) {
+                (Some(Ok((there, _))), Some(Ok((deleted, _)))) => there.cmp(deleted),
+                (None, Some(_)) | (_, Some(Err(_))) => Ordering::Greater,
+                (_, None) | (Some(Err(_)), _) => Ordering::Less,
+            };
+            if order.is_eq() {
+                // It came back.
+                deleted.next();
+            }
+            if order.is_gt() {
+                deleted.next()
+            } else {
+                there.next()
+            }
+        });
+        ItemPage::collect(merged, limit, bytes_max)
     }
 
     fn history_until(

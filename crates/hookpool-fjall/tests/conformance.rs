@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 
 use hookpool_core::position::Epoch;
-use hookpool_fjall::{FjallLog, FjallPool, Options};
-use hookpool_store::conformance::{LogFixture, PoolFixture};
+use hookpool_fjall::{FjallLog, FjallPool, Options, RejectionFolder};
+use hookpool_store::conformance::{LogFixture, PoolFixture, RejectionsFixture};
 use tempfile::TempDir;
 
 struct Folder(TempDir);
@@ -53,4 +53,21 @@ mod log {
 
 mod pool {
     hookpool_store::pool_conformance!(super::Folder::new());
+}
+
+impl RejectionsFixture for Folder {
+    type Rejections = RejectionFolder;
+
+    fn create(&mut self) -> RejectionFolder {
+        RejectionFolder::open(&self.path()).unwrap()
+    }
+
+    fn reopen(&mut self, rejections: RejectionFolder) -> RejectionFolder {
+        drop(rejections);
+        RejectionFolder::open(&self.path()).unwrap()
+    }
+}
+
+mod rejections {
+    hookpool_store::rejections_conformance!(super::Folder::new());
 }

@@ -7,6 +7,7 @@ use futures_util::Stream;
 use hookpool_core::{
     control::{ControlChange, Streams},
     key::{KeyId, Secret},
+    limits::Limits,
     name::{ConnectorName, NameError, StreamName},
     registry::{Access, Connector, Keyed, Reader, Replay},
     scheme::Scheme,
@@ -25,6 +26,7 @@ use crate::{
     body, followers, history,
     problem::{Code, Problem},
     query::Query,
+    rejections,
     render::json_response,
     route::AdminRoute,
 };
@@ -46,6 +48,10 @@ struct ConnectorBody {
     /// A name, or a description.
     scheme: Option<Value>,
     signing_key: Option<String>,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    keep_rejected: bool,
 }
 
 #[derive(Deserialize)]
@@ -55,6 +61,9 @@ struct ChangeBody {
     #[serde(default, deserialize_with = "given")]
     id_field: Option<Option<String>>,
     replay: Option<Replay>,
+    /// All of them; `{}` is none.
+    limits: Option<Limits>,
+    keep_rejected: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -138,6 +147,10 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         AdminRoute::Readers if post => admin.add_reader(parse(&body)?).await,
         AdminRoute::Readers => Ok(admin.readers()),
         AdminRoute::Reader { name } => admin.revoke_reader(named(name)?).await,
+        AdminRoute::Rejections => rejections::list(app, &query),
+        AdminRoute::Rejection { id } => rejections::one(app, id),
+        AdminRoute::RetryRejection { id } => rejections::retry(app, id).await,
+        AdminRoute::RetryRejections => rejections::retry_all(app, &query).await,
         AdminRoute::Head => history::head(app),
         AdminRoute::Export => history::export(app, &query).await,
         AdminRoute::Blocks => history::blocks(app, &query),
@@ -170,6 +183,8 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
             replay: body.replay,
             scheme,
             signing_key: body.signing_key.map(Secret::new),
+            limits: checked(body.limits)?,
+            keep_rejected: body.keep_rejected,
         };
         let made = self
             .app
@@ -305,6 +320,8 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
             connector,
             id_field: body.id_field.map(Option::unwrap_or_default),
             replay: body.replay,
+            limits: body.limits.map(checked).transpose()?,
+            keep_rejected: body.keep_rejected,
         };
         self.change(&name, change).await?;
         self.connector(&name)
@@ -363,6 +380,17 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
     }
 }
 
+fn checked(limits: Limits) -> Result<Limits, Problem> {
+    if limits.fit() {
+        Ok(limits)
+    } else {
+        Err(Problem::with(
+            Code::InvalidPayload,
+            "limits: burst needs eventsPerSecond",
+        ))
+    }
+}
+
 fn connector_json(connector: &Connector) -> Value {
     json!({
         "name": connector.name.as_str(),
@@ -371,6 +399,8 @@ fn connector_json(connector: &Connector) -> Value {
         "scheme": connector.scheme,
         "idField": connector.id_field,
         "replay": connector.replay,
+        "limits": connector.limits,
+        "keepRejected": connector.keep_rejected,
         "createdAt": connector.created_at.to_string(),
         "keys": keys_json(&connector.keys),
         "hooks": keys_json(&connector.hooks),

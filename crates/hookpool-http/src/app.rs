@@ -19,15 +19,18 @@ use warp::{
 
 use crate::{
     admin, body, bulk, changes,
+    failures::Failures,
     followers::Followers,
     generations, hooks, ingest,
     metrics::Metrics,
     openapi, ops,
     pages::PageChains,
     past,
+    peer::{Network, Peer},
     problem::{Code, Problem},
     read,
     refusal::Refusal,
+    rejected::{self, Seen},
     route::Route,
     viewer::{self, Tickets},
 };
@@ -47,6 +50,10 @@ pub struct Settings {
     pub public_url: String,
     /// Origins whose pages may read, each as browsers send it: `https://app.example.com`.
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed whom they speak for.
+    pub trusted_proxies: Vec<Network>,
+    /// How often in a minute an address may show what is no key.
+    pub failures_per_minute: u32,
 }
 
 /// What every handler may use.
@@ -57,6 +64,7 @@ pub(crate) struct App<L, P: PoolStore> {
     pub(crate) metrics: Metrics,
     pub(crate) tickets: Tickets,
     pub(crate) followers: Arc<Followers>,
+    pub(crate) failures: Failures,
 }
 
 /// A request without its body.
@@ -67,6 +75,10 @@ pub(crate) struct Request {
     pub(crate) parameters: &'static [&'static str],
     pub(crate) headers: HeaderMap,
     pub(crate) id: RequestId,
+    /// Where it came from, if it came over a connection.
+    pub(crate) peer: Option<Peer>,
+    /// What was read of it.
+    pub(crate) seen: Seen,
 }
 
 impl Request {
@@ -159,9 +171,11 @@ pub fn routes<L: EventLog, P: PoolStore>(
     engine: Arc<Engine<L, P>>,
     settings: Settings,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static {
+    let failures = Failures::new(settings.failures_per_minute);
     let app = Arc::new(App {
         engine,
         settings,
+        failures,
         pages: PageChains::default(),
         metrics: Metrics::default(),
         tickets: Tickets::default(),
@@ -173,9 +187,10 @@ pub fn routes<L: EventLog, P: PoolStore>(
         .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional())
+        .and(warp::ext::optional())
         .and(warp::body::stream())
         .then(
-            move |method, path: warp::path::FullPath, query, headers, refusal, body| {
+            move |method, path: warp::path::FullPath, query, headers, peer, refusal, body| {
                 let app = Arc::clone(&app);
                 async move {
                     let route = Route::parse(path.as_str());
@@ -185,6 +200,8 @@ pub fn routes<L: EventLog, P: PoolStore>(
                         query,
                         headers,
                         id: app.engine.request_id(),
+                        peer,
+                        seen: Seen::default(),
                     };
                     answer(&app, request, route, refusal, body).await
                 }
@@ -207,11 +224,16 @@ async fn answer<L: EventLog, P: PoolStore>(
     let mut response = match outcome {
         Ok(response) => response,
         Err(problem) => {
+            let (problem, rejected) = rejected::judge(app, &request, route, problem);
+            let wanted = rejected.as_ref().is_some_and(|it| it.wants_body(&request));
             let bytes_max = match route {
                 Some(Route::Ingest) => app.settings.bulk_bytes,
                 _ => app.settings.body_bytes,
             };
-            body::discard(&request, body, bytes_max).await;
+            let rest = body::discard(&request, body, bytes_max, wanted).await;
+            if let Some(rejected) = rejected {
+                rejected.note(app, &request, &problem, rest);
+            }
             problem.into_response(request.id)
         }
     };
@@ -242,6 +264,9 @@ async fn handle<L: EventLog, P: PoolStore>(
         Route::Streams => read::streams(app, request),
         Route::Stream { stream } => read::stream(app, request, stream).await,
         Route::Items { stream } => read::items(app, request, stream).await,
+        Route::Item { stream, id } if request.method == Method::DELETE => {
+            ingest::delete(app, request, stream, id, body).await
+        }
         Route::Item { stream, id } => read::item(app, request, stream, id).await,
         Route::History { stream, id } => past::history(app, request, stream, id).await,
         Route::Diff { stream } => past::diff(app, request, stream).await,
@@ -297,6 +322,8 @@ mod tests {
             parameters: &[],
             headers,
             id: RequestId([0; 16]),
+            peer: None,
+            seen: Seen::default(),
         };
         request.best_of(&["text/event-stream", "application/x-ndjson"])
     }

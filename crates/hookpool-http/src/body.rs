@@ -2,7 +2,7 @@
 
 use std::{pin::pin, time::Duration};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use hookpool_core::verify::Header;
 use warp::http::header;
@@ -36,27 +36,37 @@ pub(crate) fn must_fit(request: &Request, limit: usize) -> Result<(), Problem> {
 /// How long a refused body is waited for.
 const DISCARD: Duration = Duration::from_secs(1);
 
-/// Throws away what is left of a refused body, within reason: a connection that is closed on unread bytes is reset, and the client
-/// would lose the answer that says what was wrong. A client that waits for `100 Continue` has not sent its body and is spared it.
+/// Reads what is left of a refused body, within reason: a connection that is closed on unread bytes is reset, and the client
+/// would lose the answer that says what was wrong. A client that waits for `100 Continue` has not sent its body and is spared it. Gives what was read if
+/// it is `wanted` and came to its end.
 pub(crate) async fn discard(
     request: &Request,
     mut body: impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin,
     bytes_max: usize,
-) {
+    wanted: bool,
+) -> Option<Bytes> {
     if request.headers.contains_key(header::EXPECT) {
-        return;
+        return None;
     }
     let mut left = bytes_max;
+    let mut whole = BytesMut::new();
     let discarded = async {
-        while let Some(Ok(part)) = body.next().await {
-            match left.checked_sub(part.remaining()) {
-                Some(rest) => left = rest,
-                None => return,
+        while let Some(part) = body.next().await {
+            let part = part.ok()?;
+            left = left.checked_sub(part.remaining())?;
+            if wanted {
+                whole.put(part);
             }
         }
+        Some(())
     };
-    if tokio::time::timeout(DISCARD, discarded).await.is_err() {
-        tracing::debug!("a refused body came too slowly to be read to its end");
+    match tokio::time::timeout(DISCARD, discarded).await {
+        Ok(Some(())) if wanted => Some(whole.freeze()),
+        Ok(_) => None,
+        Err(_) => {
+            tracing::debug!("a refused body came too slowly to be read to its end");
+            None
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     app::{App, Request, set},
     body,
     ingest::{POSITION, REPLAYED, idempotency_key, must_be_plain, proof},
+    pace,
     problem::{Code, Problem},
     query::Query,
     render::json_response,
@@ -37,15 +38,22 @@ pub(crate) async fn ingest<L: EventLog, P: PoolStore>(
     let asked = BulkAsked {
         form: form(request)?,
         key: idempotency_key(request)?,
-        body_bytes_max: settings.body_bytes,
+        body_bytes_max: admitted
+            .connector()
+            .limits
+            .body_bytes_of(settings.body_bytes),
     };
     must_be_plain(request)?;
+    request.seen.begin();
     let body = body::capped(body, settings.bulk_bytes, settings.bulk_timeout).await?;
     let engine = &app.engine;
-    let receipt = engine
-        .accept_bulk(admitted, body, asked, request.id)
+    let bulk = engine
+        .prepare_bulk(admitted, body, asked, request.id)
         .await?;
-    Ok(accepted(&receipt))
+    let pace = engine.pace(&bulk.connector, bulk.events().into())?;
+    let recorded = engine.record_bulk(bulk).await;
+    let answer = recorded.map(|receipt| accepted(&receipt));
+    pace::told(pace, answer.map_err(Problem::from))
 }
 
 /// What the media type says. There is no default: the two forms would be taken for one another.

@@ -32,7 +32,8 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
         self.named_origin(request)?;
         let mut response = Response::default();
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let methods: Vec<_> = route.row().methods().collect();
+        let methods = route.row().methods();
+        let methods: Vec<_> = methods.filter(|method| !writes(method)).collect();
         set(
             &mut response,
             header::ACCESS_CONTROL_ALLOW_METHODS,
@@ -58,7 +59,7 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
         route: Option<&Route<'_>>,
         response: &mut Response,
     ) {
-        let for_pages = route.is_some_and(is_for_pages);
+        let for_pages = route.is_some_and(is_for_pages) && !writes(request.method.as_str());
         if self.settings.cors_origins.is_empty() || !for_pages {
             return;
         }
@@ -84,6 +85,11 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
             .find(|named| named.as_bytes() == origin)
             .map(String::as_str)
     }
+}
+
+/// Of the paths that pages may read, one takes deletions too.
+fn writes(method: &str) -> bool {
+    method == "DELETE"
 }
 
 /// Reads, tickets and what describes them; never ingest, administration or metrics.

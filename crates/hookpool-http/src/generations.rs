@@ -11,7 +11,6 @@ use hookpool_core::{
     control::ControlChange,
     difference::Difference,
     fold::Note,
-    json,
     key::KeyId,
     name::StreamName,
     plan::{Ended, Outcome, Plan, PlanError, Rebuild},
@@ -212,11 +211,11 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
             let page = self.app.engine.log_page(request).await?;
             for event in &page.events {
                 events += 1;
-                let Ok(object) = json::object(&event.event.body) else {
+                let Ok(fields) = event.event.fields() else {
                     tracing::error!(position = %event.position, "a recorded body is not an object");
                     return Err(Code::Internal.into());
                 };
-                if let Err(reason) = projection.read(event, object.fields) {
+                if let Err(reason) = projection.read(event, fields) {
                     unfit += 1;
                     let reason = reason.to_string();
                     if reasons.len() < REASONS_MAX || reasons.contains_key(&reason) {
@@ -479,7 +478,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         let row = |(position, note): &(Position, Note)| {
             let reason = match note {
                 Note::Quarantined(unfit) => Some(unfit.to_string()),
-                Note::Superseded | Note::Adjusted { .. } => None,
+                Note::Superseded | Note::Absent | Note::Adjusted { .. } => None,
             };
             json!({ "position": position, "reason": reason })
         };

@@ -1,12 +1,17 @@
-//! `POST /api/webhook/{stream}`, to the letter of the product page, and what other ways in share with it.
+//! `POST /api/webhook/{stream}`, to the letter of the product page, and what other ways in share with it; what it would do; and deletions.
 
 use std::sync::Arc;
 
 use bytes::Buf;
 use futures_util::Stream;
 use hookpool_core::{
+    event::{Event, RequestId},
     idempotency::IdempotencyKey,
-    verify::{Admitted, Header, Proof},
+    name::ItemId,
+    position::Position,
+    shape::ShapeError,
+    source::Source,
+    verify::{Admitted, Header, Proof, Verified},
 };
 use hookpool_engine::{Asked, Receipt};
 use hookpool_store::{EventLog, PoolStore};
@@ -17,9 +22,10 @@ use warp::{
 
 use crate::{
     app::{App, Request, set},
-    body,
+    body, pace,
     problem::{Code, Problem},
-    query::Query,
+    query::{Query, decode},
+    rehearsal::rehearsal_json,
     render::{json_response, push_string, text_response},
 };
 
@@ -47,28 +53,91 @@ pub(crate) async fn take<L: EventLog, P: PoolStore>(
     admitted: Admitted,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Response, Problem> {
+    // Other parameters are ignored, as senders add their own.
     let query = Query::new(&request.query);
-    let id_field = query.source("idField")?;
-    // Other parameters are ignored, as senders add their own; this one asks for the opposite of what would happen.
-    if query.text("dryRun")?.is_some() {
-        return Err(Problem::with(
-            Code::InvalidParameter,
-            "dryRun is not supported yet; nothing was written",
-        ));
-    }
+    let (id_field, dry_run) = (query.source("idField")?, query.flag("dryRun")?);
     let key = idempotency_key(request)?;
     must_be_plain(request)?;
-    let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
+    let limit = admitted
+        .connector()
+        .limits
+        .body_bytes_of(app.settings.body_bytes);
+    if limit < app.settings.body_bytes {
+        body::must_fit(request, limit)?;
+    }
+    request.seen.begin();
+    let body = body::capped(body, limit, app.settings.body_timeout).await?;
+    request.seen.body(&body);
     let verified = app.engine.verify(admitted, body)?;
     if let Some(challenge) = verified.challenge() {
         return Ok(text_response(challenge));
+    }
+    if dry_run {
+        return rehearsed(app, verified, id_field.as_ref(), request.id);
     }
     let asked = Asked {
         id_field: id_field.as_ref(),
         key: key.as_ref(),
     };
-    let receipt = app.engine.record(verified, asked, request.id).await?;
-    Ok(accepted(&receipt))
+    let pace = app.engine.pace(verified.connector(), 1)?;
+    let recorded = app.engine.record(verified, asked, request.id).await;
+    let answer = recorded.map(|receipt| accepted(&receipt));
+    pace::told(pace, answer.map_err(Problem::from))
+}
+
+/// `DELETE /api/streams/{stream}/items/{id}`, by who may write to the stream.
+pub(crate) async fn delete<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    request: &Request,
+    stream: &str,
+    id: &str,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, Problem> {
+    body::must_fit(request, app.settings.body_bytes)?;
+    let admitted = app.engine.admit(stream, proof(request))?;
+    // Strictly, since nobody adds parameters of their own here: a `dryRun` that is overlooked would delete.
+    Query::of(request)?;
+    let key = idempotency_key(request)?;
+    must_be_plain(request)?;
+    request.seen.begin();
+    let body = body::capped(body, app.settings.body_bytes, app.settings.body_timeout).await?;
+    request.seen.body(&body);
+    let verified = app.engine.verify(admitted, body)?;
+    let id = decode(id, false).ok_or_else(|| {
+        Problem::with(Code::InvalidItemId, "the item id in the path is not UTF-8")
+    })?;
+    let id = ItemId::new(id).map_err(ShapeError::ItemId)?;
+    let pace = app.engine.pace(verified.connector(), 1)?;
+    let deletion = app
+        .engine
+        .record_deletion(verified, id, key.as_ref(), request.id);
+    let answer = deletion.await.map(|receipt| {
+        let mut json = String::from(r#"{"status":"accepted","itemId":"#);
+        push_string(&mut json, receipt.item_id.as_str());
+        json.push('}');
+        recorded(json, &receipt)
+    });
+    pace::told(pace, answer.map_err(Problem::from))
+}
+
+/// What would happen to a delivery, and nothing of what its item holds: a key that writes does not read.
+fn rehearsed<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    verified: Verified,
+    id_field: Option<&Source>,
+    request_id: RequestId,
+) -> Result<Response, Problem> {
+    let (event, projection) = app.engine.rehearse(verified, id_field, request_id)?;
+    let (generated_id, duplicate_keys) = (event.generated_id, event.duplicate_keys);
+    // In no place yet: what is told of it does not depend on one.
+    let event = Event {
+        position: Position::ZERO,
+        event,
+    };
+    let json = rehearsal_json(&event, &projection).map_err(ShapeError::Payload)?;
+    let mut response = json_response(json);
+    set_notice(&mut response, generated_id, duplicate_keys);
+    Ok(response)
 }
 
 /// What proves a request: its key and whatever its connector's scheme asks for.
@@ -106,17 +175,27 @@ fn accepted(receipt: &Receipt) -> Response {
     json.push_str(r#","fieldsUpdated":"#);
     json.push_str(&receipt.field_count.to_string());
     json.push('}');
+    let mut response = recorded(json, receipt);
+    set_notice(&mut response, receipt.generated_id, receipt.duplicate_keys);
+    response
+}
+
+/// The answer to what is in the log.
+fn recorded(json: String, receipt: &Receipt) -> Response {
     let mut response = json_response(json);
     *response.status_mut() = StatusCode::ACCEPTED;
     set(&mut response, POSITION, &receipt.position.to_string());
     if receipt.replayed {
         set(&mut response, REPLAYED, "true");
     }
-    match (receipt.generated_id, receipt.duplicate_keys) {
-        (true, true) => set(&mut response, NOTICE, "generated-id, duplicate-keys"),
-        (true, false) => set(&mut response, NOTICE, "generated-id"),
-        (false, true) => set(&mut response, NOTICE, "duplicate-keys"),
+    response
+}
+
+fn set_notice(response: &mut Response, generated_id: bool, duplicate_keys: bool) {
+    match (generated_id, duplicate_keys) {
+        (true, true) => set(response, NOTICE, "generated-id, duplicate-keys"),
+        (true, false) => set(response, NOTICE, "generated-id"),
+        (false, true) => set(response, NOTICE, "duplicate-keys"),
         (false, false) => {}
     }
-    response
 }

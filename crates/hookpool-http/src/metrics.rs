@@ -15,6 +15,14 @@ struct Status {
     status: u16,
 }
 
+/// Both from small sets: the reasons of the documentation, and the connectors that there are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rejected {
+    reason: &'static str,
+    /// Empty where it is not known.
+    connector: String,
+}
+
 /// The metrics and their names.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -30,6 +38,9 @@ pub(crate) struct Metrics {
     dropped_events: Counter,
     dropped_bytes: Counter,
     retention_failures: Counter,
+    rejections: Family<Rejected, Counter>,
+    rejections_dropped: Counter,
+    rejections_kept: Gauge,
 }
 
 impl Default for Metrics {
@@ -48,6 +59,9 @@ impl Default for Metrics {
             dropped_events: Counter::default(),
             dropped_bytes: Counter::default(),
             retention_failures: Counter::default(),
+            rejections: Family::default(),
+            rejections_dropped: Counter::default(),
+            rejections_kept: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -110,6 +124,21 @@ impl Default for Metrics {
             "Attempts to drop history that failed since the start",
             metrics.retention_failures.clone(),
         );
+        registry.register(
+            "rejections",
+            "Refused deliveries since the start",
+            metrics.rejections.clone(),
+        );
+        registry.register(
+            "rejections_dropped",
+            "Refused deliveries that were counted and not kept since the start",
+            metrics.rejections_dropped.clone(),
+        );
+        registry.register(
+            "rejections_kept",
+            "Refused deliveries that can be listed",
+            metrics.rejections_kept.clone(),
+        );
         metrics
     }
 }
@@ -145,6 +174,20 @@ impl Metrics {
         copy(&self.dropped_events, &dropped.events);
         copy(&self.dropped_bytes, &dropped.bytes);
         copy(&self.retention_failures, &dropped.failures);
+        let rejections = engine.rejections();
+        for (reason, connector, count) in rejections.counts() {
+            let label = Rejected {
+                reason: reason.as_str(),
+                connector: connector.map(|name| name.to_string()).unwrap_or_default(),
+            };
+            let counter = self.rejections.get_or_create(&label);
+            counter.inner().store(count, Ordering::Relaxed);
+        }
+        let dropped = rejections.dropped();
+        self.rejections_dropped
+            .inner()
+            .store(dropped, Ordering::Relaxed);
+        self.rejections_kept.set(gauge(rejections.len() as u64));
         self.queue_bytes
             .set(gauge(stats.queued_bytes.load(Ordering::Relaxed) as u64));
         self.head.set(gauge(engine.head().0));

@@ -106,7 +106,7 @@ pub(crate) async fn history<L: EventLog, P: PoolStore>(
     let read = app.engine.history(view, id.clone(), after, limit);
     let (touches, more) = read.await?;
     if touches.is_empty() && after.unwrap_or_default() == Position::ZERO {
-        // It may be there, and all that touched it expired.
+        // It may be there, and all that touched it expired; of a deleted one nothing is left to be seen then.
         let item = blocking(move || pool.item(&stream, generation, &id)).await?;
         item.ok_or(Code::NotFound)?;
     }
@@ -207,7 +207,7 @@ impl<L: EventLog, P: PoolStore> Lines<L, P> {
     /// The next ids that may differ: of items that were touched after the earlier moment.
     async fn read(&mut self) -> Result<(), PoolError> {
         let (view, after) = (self.view.clone(), self.after.clone());
-        let page = blocking(move || view.items(after.as_ref(), ROWS, ROWS_BYTES)).await?;
+        let page = blocking(move || view.touched_items(after.as_ref(), ROWS, ROWS_BYTES)).await?;
         let earlier = self.from.min(self.to);
         self.ended = !page.more;
         self.after = page.items.last().map(|(id, _)| id.clone());

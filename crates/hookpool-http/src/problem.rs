@@ -6,6 +6,7 @@ use hookpool_core::{
     json::JsonError,
     plan::PlanError,
     registry::RegistryError,
+    rejection::Reason,
     shape::ShapeError,
     verify::VerifyError,
 };
@@ -49,6 +50,7 @@ codes! {
     InvalidPayload = BAD_REQUEST, "INVALID_PAYLOAD", "The body is not strict JSON of the form that is taken here.";
     InvalidItemId = BAD_REQUEST, "INVALID_ITEM_ID", "The item id is too long or holds a control character.";
     InvalidParameter = BAD_REQUEST, "INVALID_PARAMETER", "A parameter is malformed or not known here.";
+    TooManyFields = UNPROCESSABLE_ENTITY, "TOO_MANY_FIELDS", "An event has more top-level properties than the connector may send.";
     Unauthorized = UNAUTHORIZED, "UNAUTHORIZED", "No valid key for this.";
     SignatureInvalid = UNAUTHORIZED, "SIGNATURE_INVALID", "The signature is missing or does not match.";
     TimestampOutOfRange = UNAUTHORIZED, "TIMESTAMP_OUT_OF_RANGE", "The timestamp is too far from the server's clock.";
@@ -70,10 +72,58 @@ codes! {
     UnsupportedEncoding = UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_ENCODING", "Compressed bodies are not read.";
     ExpectationFailed = EXPECTATION_FAILED, "EXPECTATION_FAILED", "The expectation can't be met.";
     HeadTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "HEAD_TOO_LARGE", "The head of the request is over the limit.";
+    RateLimited = TOO_MANY_REQUESTS, "RATE_LIMITED", "The connector sends more events than it may.";
+    TooManyFailures = TOO_MANY_REQUESTS, "TOO_MANY_FAILURES", "Too many requests without a valid key came from this address.";
     Internal = INTERNAL_SERVER_ERROR, "INTERNAL", "A stored record could not be read.";
     Unavailable = SERVICE_UNAVAILABLE, "UNAVAILABLE", "Not now; the request may be sent again.";
     NotYetApplied = SERVICE_UNAVAILABLE, "NOT_YET_APPLIED", "The position was not reached in time.";
     VersionNotSupported = HTTP_VERSION_NOT_SUPPORTED, "VERSION_NOT_SUPPORTED", "This version of HTTP is not spoken here.";
+}
+
+impl Code {
+    /// Whether it refuses a delivery, which its sender could change: by itself, or for what is wrong with its credential (`Some(None)`).
+    pub(crate) fn rejection(self) -> Option<Option<Reason>> {
+        match self {
+            Self::Unauthorized => Some(None),
+            Self::SignatureInvalid => Some(Some(Reason::Signature)),
+            Self::TimestampOutOfRange => Some(Some(Reason::Timestamp)),
+            Self::InvalidPayload => Some(Some(Reason::InvalidPayload)),
+            Self::InvalidItemId => Some(Some(Reason::InvalidItemId)),
+            Self::InvalidParameter => Some(Some(Reason::InvalidParameter)),
+            Self::TooManyFields => Some(Some(Reason::TooManyFields)),
+            Self::BodyTimeout => Some(Some(Reason::BodyTimeout)),
+            Self::PayloadTooLarge => Some(Some(Reason::PayloadTooLarge)),
+            Self::UnsupportedEncoding => Some(Some(Reason::UnsupportedEncoding)),
+            Self::RateLimited => Some(Some(Reason::RateLimited)),
+            Self::Conflict
+            | Self::IdempotencyMismatch
+            | Self::PreconditionFailed
+            | Self::PreconditionRequired
+            | Self::UnsupportedMediaType => Some(Some(Reason::Other)),
+            // No delivery, or nothing that its sender did.
+            Self::TooManyFailures
+            | Self::IdempotencyInProgress
+            | Self::MalformedRequest
+            | Self::UriTooLong
+            | Self::ExpectationFailed
+            | Self::HeadTooLarge
+            | Self::VersionNotSupported
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::NotAcceptable
+            | Self::NotReady
+            | Self::PageExpired
+            | Self::BeforeRetention
+            | Self::Internal
+            | Self::Unavailable
+            | Self::NotYetApplied => None,
+        }
+    }
+
+    /// Its stable name.
+    pub(crate) fn name(self) -> &'static str {
+        self.row().1
+    }
 }
 
 /// What a client is told instead of an answer.
@@ -82,7 +132,7 @@ pub(crate) struct Problem {
     code: Code,
     detail: Option<String>,
     place: Option<Place>,
-    header: Option<(HeaderName, String)>,
+    headers: Vec<(HeaderName, String)>,
 }
 
 impl From<Code> for Problem {
@@ -100,7 +150,7 @@ impl From<Code> for Problem {
             code,
             detail: None,
             place: None,
-            header,
+            headers: header.into_iter().collect(),
         }
     }
 }
@@ -117,9 +167,35 @@ impl Problem {
     pub(crate) fn method_not_allowed(row: &Row) -> Self {
         let allowed: Vec<_> = row.methods().collect();
         Self {
-            header: Some((header::ALLOW, allowed.join(", "))),
+            headers: vec![(header::ALLOW, allowed.join(", "))],
             ..Code::MethodNotAllowed.into()
         }
+    }
+
+    /// Not before so many seconds.
+    pub(crate) fn wait(code: Code, seconds: u64) -> Self {
+        Self {
+            headers: vec![(header::RETRY_AFTER, seconds.to_string())],
+            ..code.into()
+        }
+    }
+
+    /// With another header.
+    pub(crate) fn header(mut self, name: HeaderName, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.code.row().0
+    }
+
+    pub(crate) fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 
     /// The document, with the status and header that go with it.
@@ -149,7 +225,7 @@ impl Problem {
             header::CONTENT_TYPE,
             "application/problem+json",
         );
-        if let Some((name, value)) = self.header {
+        for (name, value) in self.headers {
             set(&mut response, name, &value);
         }
         response
@@ -208,6 +284,11 @@ impl From<ShapeError> for Problem {
                 Self::with(Code::InvalidPayload, format!("{reason} at byte {offset}"))
             }
             ShapeError::ItemId(error) => Self::with(Code::InvalidItemId, error.to_string()),
+            ShapeError::TooManyFields(limit) => Self::with(
+                Code::TooManyFields,
+                format!("the limit of the connector is {limit}"),
+            ),
+            ShapeError::DeletionBody => Self::with(Code::InvalidPayload, "a deletion has no body"),
         }
     }
 }

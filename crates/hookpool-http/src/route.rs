@@ -90,6 +90,10 @@ pub(crate) enum AdminRoute<'a> {
     Followers,
     Readers,
     Reader { name: &'a str },
+    Rejections,
+    Rejection { id: &'a str },
+    RetryRejection { id: &'a str },
+    RetryRejections,
     Head,
     Export,
     Blocks,
@@ -206,6 +210,9 @@ impl<'a> AdminRoute<'a> {
             ["followers"] => Self::Followers,
             ["readers"] => Self::Readers,
             ["readers", one] => Self::Reader { name: name(one)? },
+            ["rejections"] => Self::Rejections,
+            ["rejections:retry"] => Self::RetryRejections,
+            ["rejections", one] => Self::rejection(one)?,
             ["head"] => Self::Head,
             ["export"] => Self::Export,
             ["blocks"] => Self::Blocks,
@@ -232,6 +239,14 @@ impl<'a> AdminRoute<'a> {
         })
     }
 
+    fn rejection(segment: &'a str) -> Option<Self> {
+        match segment.split_once(':') {
+            None => Some(Self::Rejection { id: segment }),
+            Some((id, "retry")) => Some(Self::RetryRejection { id }),
+            Some(_) => None,
+        }
+    }
+
     fn row(self) -> &'static Row {
         match self {
             Self::Connectors => table::CONNECTORS,
@@ -247,6 +262,10 @@ impl<'a> AdminRoute<'a> {
             Self::Readers => table::READERS,
             Self::Reader { .. } => table::READER,
             Self::Head => table::HEAD,
+            Self::Rejections => table::REJECTIONS,
+            Self::Rejection { .. } => table::REJECTION,
+            Self::RetryRejection { .. } => table::RETRY_REJECTION,
+            Self::RetryRejections => table::RETRY_REJECTIONS,
             Self::Export => table::EXPORT,
             Self::Blocks => table::BLOCKS,
         }

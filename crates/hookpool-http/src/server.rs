@@ -35,6 +35,8 @@ use warp::{Filter, Rejection, reply::Response};
 
 pub(crate) use endless::Endless;
 
+use crate::peer::{Peer, WithPeer};
+
 /// What one server may take.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -130,12 +132,12 @@ pub async fn serve(
             accepted = accept(&listener, &free) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
+            Ok((stream, peer, place)) => {
                 let (server, course, mut cut) =
                     (Arc::clone(&server), course.subscribe(), course.subscribe());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = server.connection(stream, course) => {}
+                        () = server.connection(stream, peer, course) => {}
                         _ = cut.wait_for(|course| *course == Course::Cutting) => {}
                     }
                     drop(place);
@@ -181,15 +183,15 @@ fn http(limits: &Limits) -> http1::Builder {
 async fn accept(
     listener: &TcpListener,
     free: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
     // A place first: what can't be served is left in the kernel's queue.
     let place = Arc::clone(free)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, address) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, Peer(address.ip()), place))
 }
 
 /// Has the kernel notice a peer that vanished without a word: one that owes an acknowledgement, or that has nothing to say.
@@ -217,7 +219,7 @@ impl<F> Server<F>
 where
     F: Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + Unpin + 'static,
 {
-    async fn connection(&self, stream: TcpStream, course: watch::Receiver<Course>) {
+    async fn connection(&self, stream: TcpStream, peer: Peer, course: watch::Receiver<Course>) {
         let begun = async {
             end_if_vanished(&stream, self.patience.write)?;
             stream.readable().await?;
@@ -227,8 +229,8 @@ where
             }
         };
         let ended = match tokio::time::timeout(self.patience.head, begun).await {
-            Ok(Ok(Either::Left(stream))) => self.http(stream, course).await,
-            Ok(Ok(Either::Right(stream))) => self.http(stream, course).await,
+            Ok(Ok(Either::Left(stream))) => self.http(stream, peer, course).await,
+            Ok(Ok(Either::Right(stream))) => self.http(stream, peer, course).await,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a connection could not begin");
                 return;
@@ -247,9 +249,11 @@ where
     async fn http(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
         course: watch::Receiver<Course>,
     ) -> Result<(), Ended> {
         let service = TowerToHyperService::new(warp::service(self.routes.clone()));
+        let service = WithPeer { service, peer };
         let (stream, service) = timed(stream, service, self.patience);
         let handover = service.handover();
         let (stream, service) = gated(stream, service);

@@ -172,11 +172,10 @@ pub(crate) fn difference_json(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use bytes::Bytes;
     use hookpool_core::{
         event::{NewEvent, Op, RequestId},
-        json,
         name::ConnectorName,
         position::{Epoch, Generation},
         projection::Projection,
@@ -184,14 +183,15 @@ mod tests {
 
     use super::*;
 
-    fn framed(framing: Framing, id: &str, body: &'static str) -> String {
-        let event = Event {
+    /// An event of item `a`.
+    pub(crate) fn event(body: &'static str) -> Event {
+        Event {
             position: Position(42),
             event: NewEvent {
                 time: Timestamp(1_700_000_000_000_000),
                 stream: StreamName::new("sales").unwrap(),
                 op: Op::Upsert,
-                item_id: ItemId::new(id).unwrap(),
+                item_id: ItemId::new("a").unwrap(),
                 generated_id: false,
                 duplicate_keys: false,
                 field_count: 0,
@@ -201,7 +201,16 @@ mod tests {
                 idempotency: None,
                 body: Bytes::from_static(body.as_bytes()),
             },
-        };
+        }
+    }
+
+    fn framed(framing: Framing, id: &str, body: &'static str) -> String {
+        let mut event = event(body);
+        event.event.item_id = ItemId::new(id).unwrap();
+        framed_event(framing, &event)
+    }
+
+    fn framed_event(framing: Framing, event: &Event) -> String {
         let cursor = Cursor {
             epoch: Epoch(1),
             generation: Generation::FIRST,
@@ -209,9 +218,9 @@ mod tests {
         };
         let mut bytes = Vec::new();
         let projection = Projection::default();
-        let fields = json::object(body.as_bytes()).unwrap().fields;
-        let change = projection.read(&event, fields).unwrap();
-        let data = change_json(&event, &change);
+        let fields = event.event.fields().unwrap();
+        let change = projection.read(event, fields).unwrap();
+        let data = change_json(event, &change);
         framing.push(&mut bytes, "change", Some(&cursor), &data);
         String::from_utf8(bytes).unwrap()
     }
@@ -226,6 +235,15 @@ mod tests {
         let ndjson =
             format!("{{\"event\":\"change\",\"id\":\"0000000000000001.1.42\",\"data\":{DATA}}}\n");
         assert_eq!(framed(Framing::Ndjson, "North", body), ndjson);
+    }
+
+    #[test]
+    fn a_deletion_sets_nothing() {
+        let mut event = event("");
+        event.event.op = Op::Delete;
+        let data = r#"{"op":"delete","stream":"sales","itemId":"a","set":{},"position":42,"time":"2023-11-14T22:13:20.000000Z"}"#;
+        let sse = format!("event: change\ndata: {data}\nid: 0000000000000001.1.42\n\n");
+        assert_eq!(framed_event(Framing::Sse, &event), sse);
     }
 
     #[test]

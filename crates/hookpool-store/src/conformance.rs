@@ -5,6 +5,7 @@
 
 mod blocks;
 mod drops;
+mod rejections;
 mod requests;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -23,6 +24,7 @@ use crate::{
 
 pub use blocks::*;
 pub use drops::*;
+pub use rejections::*;
 pub use requests::*;
 
 /// Makes logs to be tested.
@@ -113,6 +115,7 @@ macro_rules! pool_conformance {
         $crate::pool_conformance!($fixture,
             a_new_pool_has_no_checkpoint
             a_commit_is_in_the_next_snapshot
+            deleted_items_are_neither_found_nor_listed
             a_snapshot_stays_as_it_was
             items_come_in_byte_order_of_their_ids_page_by_page
             streams_and_generations_are_apart

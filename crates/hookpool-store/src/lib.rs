@@ -9,6 +9,7 @@ pub mod faulty;
 pub mod log;
 pub mod memory;
 pub mod pool;
+pub mod rejections;
 
 pub use log::{
     AppendError, Appended, Cause, Dropped, EventLog, LogEnd, Page, PageRequest, ReadError,
@@ -18,3 +19,4 @@ pub use pool::{
     Checkpoint, DifferenceState, GenerationChanges, GenerationState, ItemPage, PoolChanges,
     PoolError, PoolSnapshot, PoolStore,
 };
+pub use rejections::RejectionStore;

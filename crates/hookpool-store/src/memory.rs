@@ -7,7 +7,7 @@ use std::{
 
 use hookpool_core::{
     codec::{Block, encode_block},
-    event::{DedupeKey, Event, NewEvent, Request},
+    event::{DedupeKey, Event, NewEvent, Request, RequestId},
     fold::{History, Item, Note},
     name::{ItemId, StreamName},
     position::{Epoch, Generation, Position},
@@ -24,6 +24,7 @@ use crate::{
     pool::{
         Checkpoint, GenerationState, ItemPage, PoolChanges, PoolError, PoolSnapshot, PoolStore,
     },
+    rejections::RejectionStore,
 };
 
 /// A log in memory.
@@ -311,6 +312,26 @@ impl MemorySnapshot {
             .get(&(stream.clone(), generation))
             .map(Arc::as_ref)
     }
+
+    fn all_items(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+    ) -> impl Iterator<Item = (&ItemId, &Item)> {
+        let generation = self.of(stream, generation).into_iter();
+        generation.flat_map(|generation| &generation.items)
+    }
+}
+
+fn page<'a>(
+    items: impl Iterator<Item = (&'a ItemId, &'a Item)>,
+    after: Option<&ItemId>,
+    limit: usize,
+    bytes_max: usize,
+) -> Result<ItemPage, PoolError> {
+    let rest = items.filter(|(id, _)| after.is_none_or(|after| *id > after));
+    let rest = rest.map(|(id, item)| Ok((id.clone(), item.clone())));
+    ItemPage::collect(rest, limit, bytes_max)
 }
 
 impl PoolSnapshot for MemorySnapshot {
@@ -319,6 +340,35 @@ impl PoolSnapshot for MemorySnapshot {
     }
 
     fn item(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+    ) -> Result<Option<Item>, PoolError> {
+        let item = self.touched(stream, generation, id)?;
+        Ok(item.filter(Item::is_there))
+    }
+
+    fn tombstone(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+    ) -> Result<Option<Item>, PoolError> {
+        let item = self.touched(stream, generation, id)?;
+        Ok(item.filter(|item| !item.is_there()))
+    }
+
+    fn has_tombstones(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+    ) -> Result<bool, PoolError> {
+        let mut items = self.all_items(stream, generation);
+        Ok(items.any(|(_, item)| !item.is_there()))
+    }
+
+    fn touched(
         &self,
         stream: &StreamName,
         generation: Generation,
@@ -336,11 +386,24 @@ impl PoolSnapshot for MemorySnapshot {
         limit: usize,
         bytes_max: usize,
     ) -> Result<ItemPage, PoolError> {
-        let generation = self.of(stream, generation).into_iter();
-        let items = generation.flat_map(|generation| &generation.items);
-        let rest = items.filter(|(id, _)| after.is_none_or(|after| *id > after));
-        let rest = rest.map(|(id, item)| Ok((id.clone(), item.clone())));
-        ItemPage::collect(rest, limit, bytes_max)
+        let items = self.all_items(stream, generation);
+        page(
+            items.filter(|(_, item)| item.is_there()),
+            after,
+            limit,
+            bytes_max,
+        )
+    }
+
+    fn touched_items(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        after: Option<&ItemId>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<ItemPage, PoolError> {
+        page(self.all_items(stream, generation), after, limit, bytes_max)
     }
 
     fn history_until(
@@ -427,4 +490,34 @@ impl PoolSnapshot for MemorySnapshot {
 /// A panic while the lock was held left whole values: every change above is made of moves.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Refused deliveries that nobody needs after the end.
+#[derive(Debug, Default)]
+pub struct MemoryRejections(Mutex<BTreeMap<RequestId, Vec<u8>>>);
+
+impl MemoryRejections {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<RequestId, Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RejectionStore for MemoryRejections {
+    fn put(&self, id: RequestId, bytes: &[u8]) -> Result<(), Cause> {
+        self.all().insert(id, bytes.to_vec());
+        Ok(())
+    }
+
+    fn get(&self, id: RequestId) -> Result<Option<Vec<u8>>, Cause> {
+        Ok(self.all().get(&id).cloned())
+    }
+
+    fn remove(&self, id: RequestId) -> Result<(), Cause> {
+        self.all().remove(&id);
+        Ok(())
+    }
+
+    fn ids(&self) -> Result<Vec<RequestId>, Cause> {
+        Ok(self.all().keys().copied().collect())
+    }
 }

@@ -24,6 +24,9 @@ use crate::log::Cause;
 /// **Less history.** A commit can take notes and histories away that the retention of the stream no longer keeps. What it puts in their place is in the
 /// same commit, so a history begins where the one before it did or at the floor, never in between.
 ///
+/// **Deleted items** are apart from those that are there: they are neither found nor listed as items, and cost those who list items nothing.
+/// What became of them is kept all the same, since their past can be read and their order still counts.
+///
 /// **Reads** go through a snapshot that is published after each commit: all reads of one snapshot see one checkpoint.
 pub trait PoolStore: Send + Sync + 'static {
     /// Its view at one checkpoint.
@@ -78,7 +81,7 @@ pub trait PoolSnapshot: Send + Sync + 'static {
     /// Up to where the log is applied; `None` in a new pool.
     fn checkpoint(&self) -> Option<Checkpoint>;
 
-    /// One item.
+    /// One item that is there.
     ///
     /// # Errors
     /// [`PoolError`]
@@ -89,11 +92,61 @@ pub trait PoolSnapshot: Send + Sync + 'static {
         id: &ItemId,
     ) -> Result<Option<Item>, PoolError>;
 
-    /// At most `limit` items after an id, in byte order of their ids; no further item once they have `bytes_max` bytes of text.
+    /// One item that is deleted.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn tombstone(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+    ) -> Result<Option<Item>, PoolError>;
+
+    /// Whether a generation may have a deleted item: where it has none, none need be looked for.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn has_tombstones(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+    ) -> Result<bool, PoolError>;
+
+    /// One item, whether it is there or deleted.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn touched(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        id: &ItemId,
+    ) -> Result<Option<Item>, PoolError> {
+        match self.item(stream, generation, id)? {
+            Some(item) => Ok(Some(item)),
+            None => self.tombstone(stream, generation, id),
+        }
+    }
+
+    /// At most `limit` items that are there, after an id, in byte order of their ids; no further item once they have `bytes_max` bytes of text.
     ///
     /// # Errors
     /// [`PoolError`]
     fn items(
+        &self,
+        stream: &StreamName,
+        generation: Generation,
+        after: Option<&ItemId>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<ItemPage, PoolError>;
+
+    /// The same of all items, whether they are there or deleted.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    fn touched_items(
         &self,
         stream: &StreamName,
         generation: Generation,
@@ -233,7 +286,7 @@ pub struct GenerationState {
     pub position: Position,
     /// Events of the stream that are in it.
     pub events: u64,
-    /// Items.
+    /// Items that are there.
     pub items: u64,
     /// Events that fit the projection not at all.
     pub quarantined: u64,

@@ -2,8 +2,8 @@
 
 use hookpool_core::position::Epoch;
 use hookpool_store::{
-    conformance::{LogFixture, PoolFixture},
-    memory::{MemoryLog, MemoryPool},
+    conformance::{LogFixture, PoolFixture, RejectionsFixture},
+    memory::{MemoryLog, MemoryPool, MemoryRejections},
 };
 
 struct Memory;
@@ -38,4 +38,20 @@ mod log {
 
 mod pool {
     hookpool_store::pool_conformance!(super::Memory);
+}
+
+impl RejectionsFixture for Memory {
+    type Rejections = MemoryRejections;
+
+    fn create(&mut self) -> MemoryRejections {
+        MemoryRejections::default()
+    }
+
+    fn reopen(&mut self, rejections: MemoryRejections) -> MemoryRejections {
+        rejections
+    }
+}
+
+mod rejections {
+    hookpool_store::rejections_conformance!(super::Memory);
 }

@@ -1,9 +1,12 @@
 //! What producers use, and operators to let in producers, readers and operators.
 
-use std::path::PathBuf;
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+};
 
 use clap::{Args, Subcommand, ValueEnum};
-use hookpool_client::{Replay, Scheme};
+use hookpool_client::{ConnectorLimits, Replay, Scheme};
 
 use super::OutputArgs;
 
@@ -34,6 +37,9 @@ Examples:
   hookpool connector set sales --id-field /order/id
   hookpool connector set sales --id-field ''              the property id again
   hookpool connector set sales --replay allow
+  hookpool connector set sales --events-per-second 100 --burst 500 --max-fields 50
+  hookpool connector set sales --no-limits
+  hookpool connector set sales --keep-rejected true       see hookpool rejections
 
 How a connector's sender signs can't be changed: add another connector for another sender.")]
     Set(ConnectorSetArgs),
@@ -76,7 +82,40 @@ pub(crate) struct ConnectorAddArgs {
     #[arg(long, default_value = "collapse")]
     pub(crate) replay: ReplayArg,
     #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// Keep refused deliveries with their bodies, so that they can be tried again
+    #[arg(long)]
+    pub(crate) keep_rejected: bool,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// What a connector may send.
+#[derive(Debug, Args)]
+pub(crate) struct LimitArgs {
+    /// Events that it may send in a second, on average [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub(crate) events_per_second: Option<NonZeroU32>,
+    /// Events that it may send at once [default: those of a second]
+    #[arg(long, value_name = "N", requires = "events_per_second")]
+    pub(crate) burst: Option<NonZeroU32>,
+    /// Largest body, in bytes [default: what the server takes]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) body_bytes: Option<NonZeroUsize>,
+    /// Most top-level properties of an event [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_fields: Option<NonZeroU32>,
+}
+
+impl From<LimitArgs> for ConnectorLimits {
+    fn from(args: LimitArgs) -> Self {
+        Self {
+            events_per_second: args.events_per_second,
+            burst: args.burst,
+            body_bytes: args.body_bytes,
+            fields: args.max_fields,
+        }
+    }
 }
 
 /// The sender's own signing key; never as an argument, which everybody on the machine can see.
@@ -95,11 +134,19 @@ pub(crate) struct ConnectorSetArgs {
     /// Name of the connector
     pub(crate) name: String,
     /// Property that holds the item id, or a JSON Pointer to it; empty for id
-    #[arg(long, value_name = "NAME", required_unless_present = "replay")]
+    #[arg(long, value_name = "NAME")]
     pub(crate) id_field: Option<String>,
     /// What a signed delivery that comes again gets: the first answer, or recorded again
     #[arg(long)]
     pub(crate) replay: Option<ReplayArg>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// Take away all limits first
+    #[arg(long)]
+    pub(crate) no_limits: bool,
+    /// Whether refused deliveries are kept with their bodies, so that they can be tried again
+    #[arg(long, value_name = "true|false")]
+    pub(crate) keep_rejected: Option<bool>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -208,6 +255,7 @@ Keys in variables stay out of the list of processes.
 Examples:
   export HOOKPOOL_INGEST_KEY=ik_...
   echo '{\"region\":\"North\",\"sales\":142000}' | hookpool send sales --id-field region
+  hookpool send sales body.json --dry-run
   hookpool send sales body.json --count 100 --rate 10
   HOOKPOOL_SIGNING_KEY=whsk_... hookpool send sales events.ndjson --output json
   HOOKPOOL_SIGNING_KEY=... hookpool send issues delivery.json --scheme github
@@ -221,6 +269,9 @@ pub(crate) struct SendArgs {
     /// Property that holds the item id, or a JSON Pointer to it
     #[arg(long, value_name = "NAME")]
     pub(crate) id_field: Option<String>,
+    /// Only ask what would happen: nothing is written
+    #[arg(long, conflicts_with_all = ["count", "rate"])]
+    pub(crate) dry_run: bool,
     /// What the delivery is called by: sent again within 96 hours it is not recorded again. Of several bodies, each has the key with -1, -2, ... behind it
     /// [default: a random one for each]
     #[arg(long, value_name = "KEY")]
@@ -232,7 +283,7 @@ pub(crate) struct SendArgs {
     #[arg(long, value_name = "R", value_parser = rate)]
     pub(crate) rate: Option<f64>,
     #[command(flatten)]
-    pub(crate) keys: SenderArgs,
+    pub(crate) keys: ProducerKeys,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -262,14 +313,32 @@ pub(crate) struct IngestArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
     pub(crate) request_bytes: usize,
     #[command(flatten)]
-    pub(crate) keys: SenderArgs,
+    pub(crate) keys: ProducerKeys,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
-/// Who sends, and how it signs.
 #[derive(Debug, Args)]
-pub(crate) struct SenderArgs {
+#[command(after_help = "\
+The item is gone for readers; its history stays. What the connector sends of it later starts from nothing. Deleting what is
+not there is no error.
+
+Example:
+  HOOKPOOL_INGEST_KEY=ik_... hookpool delete sales North")]
+pub(crate) struct DeleteArgs {
+    /// Stream of the item
+    pub(crate) stream: String,
+    /// Id of the item
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) keys: ProducerKeys,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// What proves who sends.
+#[derive(Debug, Args)]
+pub(crate) struct ProducerKeys {
     /// Key of the connector
     #[arg(
         long,
@@ -318,4 +387,64 @@ fn rate(text: &str) -> Result<f64, String> {
         Ok(rate) if (1e-6..=1e6).contains(&rate) => Ok(rate),
         _ => Err("not a number of events per second, up to a million".to_owned()),
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RejectionsCommand {
+    /// List refused deliveries, the newest first
+    #[command(after_help = "\
+Examples:
+  hookpool rejections list
+  hookpool rejections list --connector sales --reason signature
+  hookpool rejections list --limit 1000 --output json | jq -r .rejections[].diagnosis")]
+    List(RejectionsListArgs),
+    /// Show one: the id is what its sender got in X-Request-Id
+    Show(RejectionArgs),
+    /// Try deliveries again that were kept, with the connector as it is now
+    #[command(after_help = "\
+A delivery is kept where its key was good and its connector has --keep-rejected. It is verified as of when it came, and
+appended now; one that came again meanwhile is not doubled. Exits 1 if any is still refused.
+
+Examples:
+  hookpool rejections retry 0192f0c4-7a1e-7c3b-9c1d-2f6f0b1c9a10
+  hookpool rejections retry --connector sales")]
+    Retry(RejectionsRetryArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RejectionsListArgs {
+    /// Only of this connector
+    #[arg(long, value_name = "NAME")]
+    pub(crate) connector: Option<String>,
+    /// Only for this reason, for example signature, timestamp, unknown-key, rate-limited
+    #[arg(long, value_name = "REASON")]
+    pub(crate) reason: Option<String>,
+    /// Only those before this one
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<String>,
+    /// How many at most, up to 1000
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RejectionArgs {
+    /// Id of the rejection
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RejectionsRetryArgs {
+    /// Id of a rejection
+    #[arg(required_unless_present = "connector")]
+    pub(crate) id: Option<String>,
+    /// All of this connector that wait for it, the oldest first
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    pub(crate) connector: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }

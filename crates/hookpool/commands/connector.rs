@@ -1,16 +1,20 @@
 //! `hookpool connector`: who may write.
 
-use std::{env, fs, io, path::Path};
+use std::{env, fs, io, num::NonZeroU32, path::Path};
 
 use anyhow::Context as _;
 use hookpool_client::{
-    Connector, ConnectorChange, ConnectorKey, CreatedConnector, NewConnector, Replay, Secret,
+    Connector, ConnectorChange, ConnectorKey, ConnectorLimits, CreatedConnector, NewConnector,
+    Replay, Secret,
 };
 use serde_json::json;
 
 use super::snippet;
 use crate::{
-    cli::{ConnectorAddArgs, ConnectorCommand, Globals, OutputArgs, SigningKeyArgs},
+    cli::{
+        ConnectorAddArgs, ConnectorCommand, ConnectorSetArgs, Globals, LimitArgs, OutputArgs,
+        SigningKeyArgs,
+    },
     exit::Exit,
     output,
 };
@@ -19,8 +23,9 @@ pub(crate) async fn run(command: ConnectorCommand, globals: &Globals) -> anyhow:
     let operator = globals.operator()?;
     match command {
         ConnectorCommand::Add(args) => {
-            let created = operator.add_connector(&new(&args)?).await?;
-            print_created(&created, &args.output)?;
+            let output = args.output.clone();
+            let created = operator.add_connector(&new(args)?).await?;
+            print_created(&created, &output)?;
         }
         ConnectorCommand::List(args) => print_list(&operator.connectors().await?, &args)?,
         ConnectorCommand::Show(args) => {
@@ -64,13 +69,15 @@ pub(crate) async fn run(command: ConnectorCommand, globals: &Globals) -> anyhow:
             operator.revoke_hook(&args.name, &args.key_id).await?;
         }
         ConnectorCommand::Set(args) => {
-            let empty_is_none = |path: String| Some(path).filter(|path| !path.is_empty());
-            let change = ConnectorChange {
-                id_field: args.id_field.map(empty_is_none),
-                replay: args.replay.map(Into::into),
+            let (name, output) = (args.name.clone(), args.output.clone());
+            let now = match is_about_limits(&args) {
+                true => Some(operator.connector(&name).await?.limits),
+                false => None,
             };
-            let changed = operator.change_connector(&args.name, &change).await?;
-            print(&changed, &args.output)?;
+            let changed = operator
+                .change_connector(&name, &change(args, now)?)
+                .await?;
+            print(&changed, &output)?;
         }
         ConnectorCommand::Disable(args) => {
             print(&operator.disable_connector(&args.name).await?, &args.output)?;
@@ -82,16 +89,64 @@ pub(crate) async fn run(command: ConnectorCommand, globals: &Globals) -> anyhow:
     Ok(Exit::Ok)
 }
 
-fn new(args: &ConnectorAddArgs) -> anyhow::Result<NewConnector> {
+fn new(args: ConnectorAddArgs) -> anyhow::Result<NewConnector> {
     Ok(NewConnector {
-        stream: args.stream.clone(),
-        name: args.name.clone(),
-        signed: args.signed,
-        id_field: args.id_field.clone(),
-        replay: args.replay.into(),
-        scheme: args.scheme.clone(),
         signing_key: given_key(&args.signing_key)?,
+        stream: args.stream,
+        name: args.name,
+        signed: args.signed,
+        id_field: args.id_field,
+        replay: args.replay.into(),
+        scheme: args.scheme,
+        limits: args.limits.into(),
+        keep_rejected: args.keep_rejected,
     })
+}
+
+fn is_about_limits(args: &ConnectorSetArgs) -> bool {
+    let LimitArgs {
+        events_per_second,
+        burst,
+        body_bytes,
+        max_fields,
+    } = &args.limits;
+    let numbers = [events_per_second, burst, max_fields];
+    args.no_limits || body_bytes.is_some() || numbers.into_iter().any(Option::is_some)
+}
+
+/// The server takes all limits at once; here those that are not named stay.
+fn change(args: ConnectorSetArgs, now: Option<ConnectorLimits>) -> anyhow::Result<ConnectorChange> {
+    let empty_is_none = |path: String| Some(path).filter(|path| !path.is_empty());
+    let given = ConnectorLimits::from(args.limits);
+    let limits = now.map(|now| {
+        let now = if args.no_limits {
+            ConnectorLimits::default()
+        } else {
+            now
+        };
+        ConnectorLimits {
+            // A burst belongs to its rate.
+            burst: match given.events_per_second {
+                Some(_) => given.burst,
+                None => now.burst,
+            },
+            events_per_second: given.events_per_second.or(now.events_per_second),
+            body_bytes: given.body_bytes.or(now.body_bytes),
+            fields: given.fields.or(now.fields),
+        }
+    });
+    let change = ConnectorChange {
+        id_field: args.id_field.map(empty_is_none),
+        replay: args.replay.map(Into::into),
+        limits,
+        keep_rejected: args.keep_rejected,
+    };
+    let nothing = change.id_field.is_none()
+        && change.replay.is_none()
+        && change.limits.is_none()
+        && change.keep_rejected.is_none();
+    anyhow::ensure!(!nothing, "nothing was said that is to change; see --help");
+    Ok(change)
 }
 
 /// The sender's own signing key, without the line end that editors and pipes put behind it.
@@ -191,6 +246,11 @@ fn print(connector: &Connector, args: &OutputArgs) -> anyhow::Result<()> {
         Replay::Collapse => "collapse",
         Replay::Allow => "allow",
     };
+    let kept = if connector.keep_rejected {
+        "kept with bodies"
+    } else {
+        "kept without bodies"
+    };
     let facts = [
         ("connector", connector.name.clone()),
         ("stream", connector.stream.clone()),
@@ -205,6 +265,8 @@ fn print(connector: &Connector, args: &OutputArgs) -> anyhow::Result<()> {
                 .unwrap_or_else(|| "id".to_owned()),
         ),
         ("replay", replay.to_owned()),
+        ("limits", limits(&connector.limits)),
+        ("rejected", kept.to_owned()),
         ("created", connector.created_at.clone()),
     ];
     let keys = connector.keys.iter().map(|key| ("ingest key", told(key)));
@@ -219,6 +281,26 @@ fn print(connector: &Connector, args: &OutputArgs) -> anyhow::Result<()> {
         output::line(&format!("\n{}", snippet::steps(&connector.scheme)))?;
     }
     Ok(())
+}
+
+fn limits(limits: &ConnectorLimits) -> String {
+    let of = |limit: Option<NonZeroU32>, unit: &str| {
+        limit.map(|limit| output::count(limit.get().into(), unit))
+    };
+    let all = [
+        of(limits.events_per_second, "event").map(|events| format!("{events} a second")),
+        of(limits.burst, "event").map(|events| format!("{events} at once")),
+        limits
+            .body_bytes
+            .map(|bytes| format!("{} of body", output::count(bytes.get() as u64, "byte"))),
+        of(limits.fields, "field").map(|fields| format!("{fields} of an event")),
+    ];
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    if all.is_empty() {
+        "none".to_owned()
+    } else {
+        all.join(", ")
+    }
 }
 
 fn state(connector: &Connector) -> &'static str {

@@ -14,6 +14,7 @@ use hookpool_core::bulk::EVENTS_MAX;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::send::producer;
 use crate::{
     cli::{Globals, IngestArgs},
     exit::Exit,
@@ -46,8 +47,10 @@ impl Summary {
 }
 
 pub(crate) async fn run(args: IngestArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let keys = &args.keys;
-    let producer = keys.producer(globals, &args.stream, args.id_field.as_deref())?;
+    let mut producer = producer(&args.stream, &args.keys, globals)?;
+    if let Some(name) = &args.id_field {
+        producer = producer.id_field(name);
+    }
     let mut parts = Parts::open(&args.file, args.request_bytes)?;
     let mut progress = Progress::new("ingest");
     let mut summary = Summary::default();

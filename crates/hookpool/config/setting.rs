@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
+use hookpool_http::Network;
+
 pub(super) trait Setting: Sized {
     /// What a value is called in help texts.
     const KIND: &str;
@@ -52,6 +54,15 @@ impl Setting for usize {
 
     fn parse(text: &str) -> Result<Self, String> {
         within(text, 1..=Self::MAX).ok_or_else(|| "is not a whole number from 1 on".to_owned())
+    }
+}
+
+impl Setting for u32 {
+    const KIND: &str = "NUMBER";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        within(text, 1..=1_000_000)
+            .ok_or_else(|| "is not a whole number from 1 to 1000000".to_owned())
     }
 }
 
@@ -116,6 +127,27 @@ impl Setting for Origins {
                     .to_owned(),
             )
         }
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
+/// Addresses of proxies.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Networks(pub(crate) Vec<Network>);
+
+impl Setting for Networks {
+    const KIND: &str = "ADDRESS,...";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let networks = text.split(',').map(str::trim).filter(|it| !it.is_empty());
+        let networks: Result<Vec<_>, _> = networks.map(str::parse).collect();
+        networks.map(Self).map_err(|_| {
+            "is not a list of addresses such as 192.0.2.1 or networks such as 192.0.2.0/24"
+                .to_owned()
+        })
     }
 
     fn absent() -> Option<Self> {

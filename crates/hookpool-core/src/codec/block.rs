@@ -572,6 +572,7 @@ struct Meta<'a> {
 #[derive(bincode::Encode, bincode::BorrowDecode)]
 enum StoredOp {
     Upsert,
+    Delete,
 }
 
 impl<'a> Meta<'a> {
@@ -581,6 +582,7 @@ impl<'a> Meta<'a> {
             stream: event.stream.as_str(),
             op: match event.op {
                 Op::Upsert => StoredOp::Upsert,
+                Op::Delete => StoredOp::Delete,
             },
             item_id: event.item_id.as_str(),
             generated_id: event.generated_id,
@@ -603,6 +605,7 @@ impl<'a> Meta<'a> {
             stream: names.stream(self.stream)?,
             op: match self.op {
                 StoredOp::Upsert => Op::Upsert,
+                StoredOp::Delete => Op::Delete,
             },
             item_id: ItemId::new(self.item_id).ok()?,
             generated_id: self.generated_id,
@@ -658,7 +661,7 @@ impl Reader<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::fold::tests::event;
+    use crate::fold::tests::{deletion, event};
 
     const EPOCH: Epoch = Epoch(0x0102_0304_0506_0708);
 
@@ -746,6 +749,20 @@ pub(super) mod tests {
         let read = block.events().map(|event| event.unwrap().event);
         assert_eq!(read.collect::<Vec<_>>(), identified());
         assert_eq!(encoded_identified().bytes, golden);
+    }
+
+    #[test]
+    fn golden_bytes_of_a_deletion_still_read() {
+        let golden = const_hex::decode(include_str!("block_v1_delete.hex").trim()).unwrap();
+        let events = [events().remove(0), deletion(2, "North").event];
+        let encoded = encode_block(EPOCH, Position(41), Digest([0xaa; 32]), events.iter());
+        assert_eq!(
+            const_hex::encode(&encoded.bytes),
+            const_hex::encode(&golden)
+        );
+        let block = Block::parse(golden.into()).unwrap();
+        let read = block.events().map(|event| event.unwrap().event);
+        assert!(read.eq(events));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! An item of the pool and its history: format byte, CRC-32 of the rest, then bincode. Each event that set a field is written once.
+//! An item that was deleted has a format of its own, which says when.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,6 +21,8 @@ use crate::{
 pub struct ItemError;
 
 const VERSION: u8 = 2;
+/// The same with a [`StoredDeletion`] behind it.
+const DELETED_VERSION: u8 = 3;
 /// An item holds the fields of many bodies; this bounds what a damaged length can ask for.
 const ITEM_CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
@@ -60,19 +63,28 @@ struct StoredHistory<'a> {
     after: StoredItem<'a>,
 }
 
+/// Of an item that was deleted.
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct StoredDeletion {
+    position: u64,
+    /// Whether something brought the item back.
+    there: bool,
+}
+
 /// Encodes an item.
 #[must_use]
 pub fn encode_item(item: &Item) -> Vec<u8> {
-    sealed(StoredItem::of(item))
+    sealed(StoredItem::of(item), StoredDeletion::of(item))
 }
 
 /// Encodes a stretch of an item's past.
 #[must_use]
 pub fn encode_history(history: &History) -> Vec<u8> {
-    sealed(StoredHistory {
+    let stored = StoredHistory {
         positions: history.positions.steps().collect(),
         after: StoredItem::of(&history.after),
-    })
+    };
+    sealed(stored, StoredDeletion::of(&history.after))
 }
 
 /// Decodes what [`encode_item`] made.
@@ -80,9 +92,8 @@ pub fn encode_history(history: &History) -> Vec<u8> {
 /// # Errors
 /// [`ItemError`] for anything else.
 pub fn decode_item(bytes: &[u8]) -> Result<Item, ItemError> {
-    opened::<StoredItem<'_>>(bytes)?
-        .into_item()
-        .ok_or(ItemError)
+    let (stored, deletion) = opened::<StoredItem<'_>>(bytes)?;
+    stored.into_item(deletion).ok_or(ItemError)
 }
 
 /// Decodes what [`encode_history`] made.
@@ -90,19 +101,27 @@ pub fn decode_item(bytes: &[u8]) -> Result<Item, ItemError> {
 /// # Errors
 /// [`ItemError`] for anything else.
 pub fn decode_history(bytes: &[u8]) -> Result<History, ItemError> {
-    let stored: StoredHistory<'_> = opened(bytes)?;
+    let (stored, deletion): (StoredHistory<'_>, _) = opened(bytes)?;
     let history = || {
         Some(History {
             positions: Positions::from_steps(&stored.positions)?,
-            after: stored.after.into_item()?,
+            after: stored.after.into_item(deletion)?,
         })
     };
     history().ok_or(ItemError)
 }
 
-fn sealed(stored: impl bincode::Encode) -> Vec<u8> {
-    let mut bytes = vec![VERSION, 0, 0, 0, 0];
-    bincode::encode_into_std_write(stored, &mut bytes, ITEM_CONFIG).expect("writing into memory");
+fn sealed(stored: impl bincode::Encode, deletion: Option<StoredDeletion>) -> Vec<u8> {
+    let version = match deletion {
+        None => VERSION,
+        Some(_) => DELETED_VERSION,
+    };
+    let mut bytes = vec![version, 0, 0, 0, 0];
+    let written = "writing into memory";
+    bincode::encode_into_std_write(stored, &mut bytes, ITEM_CONFIG).expect(written);
+    if let Some(deletion) = deletion {
+        bincode::encode_into_std_write(deletion, &mut bytes, ITEM_CONFIG).expect(written);
+    }
     let crc = crc32fast::hash(bytes.get(5..).unwrap_or_default()).to_le_bytes();
     bytes
         .iter_mut()
@@ -112,18 +131,31 @@ fn sealed(stored: impl bincode::Encode) -> Vec<u8> {
     bytes
 }
 
-fn opened<'a, T: bincode::BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, ItemError> {
+fn opened<'a, T: bincode::BorrowDecode<'a, ()>>(
+    bytes: &'a [u8],
+) -> Result<(T, Option<StoredDeletion>), ItemError> {
     let ([version, crc @ ..], stored) = bytes.split_first_chunk::<5>().ok_or(ItemError)?;
-    if *version != VERSION || u32::from_le_bytes(*crc) != crc32fast::hash(stored) {
+    if u32::from_le_bytes(*crc) != crc32fast::hash(stored) {
         return Err(ItemError);
     }
-    let (value, read) =
-        bincode::borrow_decode_from_slice(stored, ITEM_CONFIG).map_err(|_| ItemError)?;
-    if read == stored.len() {
-        Ok(value)
-    } else {
-        Err(ItemError)
+    let (value, rest) = decoded(stored)?;
+    match (*version, rest) {
+        (VERSION, []) => Ok((value, None)),
+        (DELETED_VERSION, rest) => match decoded(rest)? {
+            (deletion, []) => Ok((value, Some(deletion))),
+            _ => Err(ItemError),
+        },
+        _ => Err(ItemError),
     }
+}
+
+/// A value, and the bytes behind it.
+fn decoded<'a, T: bincode::BorrowDecode<'a, ()>>(
+    bytes: &'a [u8],
+) -> Result<(T, &'a [u8]), ItemError> {
+    let (value, read) =
+        bincode::borrow_decode_from_slice(bytes, ITEM_CONFIG).map_err(|_| ItemError)?;
+    Ok((value, bytes.get(read..).unwrap_or_default()))
 }
 
 impl<'a> StoredItem<'a> {
@@ -155,8 +187,17 @@ impl<'a> StoredItem<'a> {
     }
 }
 
+impl StoredDeletion {
+    fn of(item: &Item) -> Option<Self> {
+        item.deleted.map(|position| Self {
+            position: position.0,
+            there: item.is_there(),
+        })
+    }
+}
+
 impl StoredItem<'_> {
-    fn into_item(self) -> Option<Item> {
+    fn into_item(self, deletion: Option<StoredDeletion>) -> Option<Item> {
         let sources: Option<Vec<_>> = self.sources.iter().map(StoredSource::to_source).collect();
         let sources = sources?;
         let field = |stored: StoredField<'_>| {
@@ -183,12 +224,12 @@ impl StoredItem<'_> {
             Some(text) => Some(Order::from_stored(text)?),
             None => None,
         };
-        Some(Item::new(
-            Position(self.position),
-            order,
-            Positions::from_steps(&self.recent)?,
-            fields,
-        ))
+        let recent = Positions::from_steps(&self.recent)?;
+        let item = Item::new(Position(self.position), order, recent, fields);
+        Some(match deletion {
+            None => item,
+            Some(StoredDeletion { position, there }) => item.deleted_at(Position(position), there),
+        })
     }
 }
 
@@ -231,6 +272,29 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_item_and_one_that_came_back_are_read_back() {
+        let there = folded(&[r#"{"a":1}"#, "{}"]);
+        for item in [
+            Item::new(
+                Position(2),
+                None,
+                Positions::from_iter([Position(2)]),
+                Vec::new(),
+            )
+            .deleted_at(Position(2), false),
+            there.clone().deleted_at(Position(1), true),
+        ] {
+            assert_eq!(decode_item(&encode_item(&item)), Ok(item.clone()));
+            let history = History {
+                positions: Positions::from_iter([Position(1)]),
+                after: item,
+            };
+            assert_eq!(decode_history(&encode_history(&history)), Ok(history));
+        }
+        assert_eq!(encode_item(&there)[0], VERSION);
+    }
+
+    #[test]
     fn a_history_is_read_back() {
         let mut after = folded(&[r#"{"a":1}"#]);
         after.order = Some(Order::Text("v1".into()));
@@ -244,14 +308,14 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_found() {
-        let good = encode_item(&folded(&[
-            r#"{"a":1,"b":{"x":[1]}}"#,
-            r#"{"b":"\n","c":null}"#,
-        ]));
-        for bit in 0..good.len() * 8 {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode_item(&bytes).is_err(), "bit {bit}");
+        let item = folded(&[r#"{"a":1,"b":{"x":[1]}}"#, r#"{"b":"\n","c":null}"#]);
+        let deleted = item.clone().deleted_at(Position(1), true);
+        for good in [item, deleted].iter().map(encode_item) {
+            for bit in 0..good.len() * 8 {
+                let mut bytes = good.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(decode_item(&bytes).is_err(), "bit {bit}");
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ const NOTE_CONFIG: bincode::config::Configuration<
     bincode::config::Limit<0x4000_0000>,
 > = bincode::config::standard().with_limit::<0x4000_0000>();
 
-/// Never change it: a new shape is a new format of the pool.
+/// Never change what is there: a new shape is a new format of the pool, and what is added comes last.
 #[derive(bincode::Encode, bincode::Decode)]
 enum StoredNote {
     Superseded,
@@ -25,6 +25,7 @@ enum StoredNote {
     Order,
     Flattened(Box<str>),
     TooLarge,
+    Absent,
 }
 
 #[derive(bincode::Encode, bincode::Decode)]
@@ -44,6 +45,7 @@ enum StoredType {
 pub fn encode_note(note: &Note) -> Vec<u8> {
     let stored = match note.clone() {
         Note::Superseded => StoredNote::Superseded,
+        Note::Absent => StoredNote::Absent,
         Note::Adjusted { defaulted, unset } => StoredNote::Adjusted { defaulted, unset },
         Note::Quarantined(unfit) => match unfit {
             Unfit::ItemId => StoredNote::ItemId,
@@ -62,6 +64,7 @@ pub fn decode_note(bytes: &[u8]) -> Option<Note> {
     let (stored, read) = bincode::decode_from_slice(bytes, NOTE_CONFIG).ok()?;
     let note = match stored {
         StoredNote::Superseded => Note::Superseded,
+        StoredNote::Absent => Note::Absent,
         StoredNote::Adjusted { defaulted, unset } => Note::Adjusted { defaulted, unset },
         StoredNote::ItemId => Note::Quarantined(Unfit::ItemId),
         StoredNote::Type(field, into) => Note::Quarantined(Unfit::Type(field, load(&into))),
@@ -109,11 +112,11 @@ mod tests {
             defaulted: vec!["a".into()],
             unset: vec!["b".into(), "ü".into()],
         };
-        for note in unfit
-            .map(Note::Quarantined)
-            .into_iter()
-            .chain([Note::Superseded, adjusted])
-        {
+        for note in unfit.map(Note::Quarantined).into_iter().chain([
+            Note::Superseded,
+            Note::Absent,
+            adjusted,
+        ]) {
             let bytes = encode_note(&note);
             assert_eq!(decode_note(&bytes), Some(note));
             assert_eq!(decode_note(&bytes[..bytes.len() - 1]), None);

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::{
-    event::Event,
+    event::{Event, Op},
     position::{Epoch, Position},
 };
 
@@ -22,10 +22,13 @@ struct CloudEvent<'a> {
     r#type: String,
     subject: &'a str,
     time: String,
-    datacontenttype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    datacontenttype: Option<&'static str>,
     /// A string, since integers of CloudEvents have 32 bits.
     position: String,
-    data: Box<RawValue>,
+    /// None of a deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
 }
 
 /// The line of an event. `public_url` is that of the server, without a slash at its end.
@@ -39,9 +42,10 @@ pub fn cloud_event(
 ) -> Result<String, CloudEventError> {
     let Event { position, event } = stored;
     let failed = || CloudEventError(*position);
-    // Between the tokens of JSON a line feed is a space; inside them there is none.
-    let body = str::from_utf8(&event.body).map_err(|_| failed())?;
-    let data = RawValue::from_string(body.replace(['\n', '\r'], " ")).map_err(|_| failed())?;
+    let data = match event.op {
+        Op::Upsert => Some(data(&event.body).ok_or_else(failed)?),
+        Op::Delete => None,
+    };
     let line = CloudEvent {
         specversion: "1.0",
         id: format!("{epoch}.{position}"),
@@ -49,9 +53,16 @@ pub fn cloud_event(
         r#type: format!("hookpool.{}", event.op.as_str()),
         subject: event.item_id.as_str(),
         time: event.time.to_string(),
-        datacontenttype: "application/json",
+        datacontenttype: data.as_ref().map(|_| "application/json"),
         position: position.to_string(),
         data,
     };
     Ok(super::line::text(&line))
+}
+
+/// A body as one line.
+fn data(body: &[u8]) -> Option<Box<RawValue>> {
+    // Between the tokens of JSON a line feed is a space; inside them there is none.
+    let text = str::from_utf8(body).ok()?.replace(['\n', '\r'], " ");
+    RawValue::from_string(text).ok()
 }

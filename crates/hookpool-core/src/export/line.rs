@@ -188,6 +188,7 @@ struct EventLine<'a> {
 #[serde(rename_all = "lowercase")]
 enum LineOp {
     Upsert,
+    Delete,
 }
 
 impl<'a> From<&'a Event> for EventLine<'a> {
@@ -200,6 +201,7 @@ impl<'a> From<&'a Event> for EventLine<'a> {
             stream: event.stream.clone(),
             op: match event.op {
                 Op::Upsert => LineOp::Upsert,
+                Op::Delete => LineOp::Delete,
             },
             item_id: event.item_id.as_str().into(),
             generated_id: event.generated_id,
@@ -228,6 +230,7 @@ impl EventLine<'_> {
             stream: self.stream,
             op: match self.op {
                 LineOp::Upsert => Op::Upsert,
+                LineOp::Delete => Op::Delete,
             },
             item_id: ItemId::new(self.item_id).ok()?,
             generated_id: self.generated_id,

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     codec::{Block, EncodedBlock, encode_block},
     event::{DedupeKey, Event, Idempotency, NewEvent},
-    fold::tests::event,
+    fold::tests::{deletion, event},
 };
 
 const EPOCH: Epoch = Epoch(0x0102_0304_0506_0708);
@@ -212,6 +212,20 @@ fn the_golden_export_of_format_2_still_reads() {
     assert!(read(golden.as_bytes()).is_ok());
 }
 
+/// A block with a deletion.
+fn with_deletion() -> EncodedBlock {
+    let events = [event(1, "North", "{}").event, deletion(2, "North").event];
+    encode_block(EPOCH, Position(1), Digest::default(), events.iter())
+}
+
+#[test]
+fn the_golden_export_of_a_deletion_still_reads() {
+    let golden = include_str!("export_v2_delete.ndjson");
+    assert_eq!(export(&[with_deletion()]), golden);
+    let (_, read) = read(golden.as_bytes()).unwrap();
+    assert_eq!(read[0].bytes, with_deletion().bytes);
+}
+
 #[test]
 fn format_1_has_no_thinned_blocks() {
     let text = export(&thinned(blocks(4)));
@@ -338,6 +352,13 @@ fn a_cloud_event_has_what_the_specification_asks_for() {
     ] {
         assert_eq!(value[name], expected);
     }
+    let line = cloud_event("http://h", EPOCH, &deletion(7, "North")).unwrap();
+    let deleted: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(deleted["type"], "hookpool.delete");
+    assert_eq!(
+        (deleted.get("data"), deleted.get("datacontenttype")),
+        (None, None)
+    );
     let attributes = value.as_object().unwrap();
     let lower = |name: &String| {
         name.bytes()

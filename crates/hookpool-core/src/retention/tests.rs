@@ -1,7 +1,7 @@
 use proptest::{prelude::*, sample::select};
 
 use super::*;
-use crate::fold::tests::event;
+use crate::fold::tests::{deletion, event};
 
 const RULES: [&str; 10] = [
     "{}",
@@ -20,7 +20,10 @@ fn projection(rules: &str) -> Projection {
     Projection::new(1, serde_json::from_str(rules).unwrap()).unwrap()
 }
 
-/// Bodies with few names and few values, so that they get in each other's way.
+/// Stands for a deletion among bodies.
+const DELETION: &str = "";
+
+/// Bodies with few names and few values, so that they get in each other's way; one in seven is a deletion.
 fn bodies() -> impl Strategy<Value = Vec<String>> {
     let value = || select(vec!["", "", "null", "1", "2", "3"]);
     let body = [value(), value(), value(), value()].prop_map(|values| {
@@ -31,6 +34,7 @@ fn bodies() -> impl Strategy<Value = Vec<String>> {
             .collect();
         format!("{{{}}}", members.join(","))
     });
+    let body = prop_oneof![6 => body, 1 => Just(DELETION.to_owned())];
     proptest::collection::vec(body, 1..24)
 }
 
@@ -45,7 +49,10 @@ fn scan<'p>(projection: &'p Projection, events: &[Event]) -> Needs<'p> {
 fn events(bodies: &[String]) -> Vec<Event> {
     let numbered = (1..).zip(bodies);
     numbered
-        .map(|(position, body)| event(position, "North", body))
+        .map(|(position, body)| match body.as_str() {
+            DELETION => deletion(position, "North"),
+            body => event(position, "North", body),
+        })
         .collect()
 }
 
@@ -90,6 +97,21 @@ fn an_order_needs_what_brought_it_and_a_late_event_what_it_was_late_for() {
     // The second event is not needed, but whoever still has it needs the first.
     let expected = BTreeSet::from([Position(1), Position(4)]);
     assert_eq!(needed(&projection, &events), expected);
+}
+
+#[test]
+fn a_deletion_is_needed_also_of_an_item_that_came_back() {
+    let bodies = [r#"{"a":1}"#, DELETION, r#"{"b":1}"#, DELETION, r#"{"c":1}"#];
+    let events = events(&bodies.map(str::to_owned));
+    let plain = Projection::default();
+    // Whoever still has what was before it needs it.
+    let expected = BTreeSet::from([Position(4), Position(5)]);
+    assert_eq!(needed(&plain, &events), expected);
+    let expected = BTreeSet::from([Position(4)]);
+    assert_eq!(needed(&plain, &events[..4]), expected);
+    let deleted = scan(&plain, &events[..4]).item().clone();
+    assert_eq!(refolds(&deleted, &events[3..4], &plain), Ok(true));
+    assert_eq!(refolds(&deleted, &events[..1], &plain), Ok(false));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::{KeyForm, Scheme};
 use crate::{
     key::{self, Secret},
-    sign::SigningKey,
+    sign::{KeyMistake, SigningKey},
 };
 
 /// A text that is no signing key. The message never holds any of it.
@@ -47,6 +47,11 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// As it stands in a file.
+fn line(text: &str) -> Vec<u8> {
+    [text.as_bytes(), b"\n"].concat()
+}
+
 impl Scheme {
     /// The key that a text stands for.
     ///
@@ -66,14 +71,23 @@ impl Scheme {
             return Err(SecretError::Space);
         }
         match self.description().key {
-            KeyForm::Text(_) => Ok(SigningKey::new(text)),
+            KeyForm::Text(prefix) => {
+                let key = SigningKey::new(text).mistaken_for(KeyMistake::LineFeed, &line(text));
+                let rest = text.strip_prefix(prefix).filter(|rest| *rest != text);
+                Ok(match rest {
+                    Some(rest) => key.mistaken_for(KeyMistake::WithoutPrefix, rest.as_bytes()),
+                    None => key,
+                })
+            }
             KeyForm::Base64(prefix) => {
                 let base64 = text.strip_prefix(prefix).unwrap_or(text);
                 let bytes = LENIENT.decode(base64).map_err(|_| SecretError::NotBase64)?;
                 if bytes.len() < KEY_MIN {
                     return Err(SecretError::NotBase64);
                 }
-                Ok(SigningKey::of_bytes(&bytes))
+                let key = SigningKey::of_bytes(&bytes);
+                let key = key.mistaken_for(KeyMistake::NotDecoded, text.as_bytes());
+                Ok(key.mistaken_for(KeyMistake::NotDecoded, base64.as_bytes()))
             }
         }
     }

@@ -66,6 +66,8 @@ impl Sender {
             signing_key: Some(sealed(key, 3)),
             scheme: Some(scheme.clone()),
             hook: Some(hook_record),
+            limits: Default::default(),
+            keep_rejected: false,
         };
         let mut registry = Registry::default();
         registry.apply(added, Timestamp::from_seconds(NOW), &master())?;

@@ -8,6 +8,7 @@ use hookpool_core::{
     event::{Request, RequestId},
     idempotency::IdempotencyKey,
     position::Position,
+    registry::Connector,
     verify::{Admitted, Proof, VerifyError, admit_any},
 };
 use hookpool_store::{Appended, EventLog, PoolStore};
@@ -27,6 +28,22 @@ pub struct BulkAsked {
     pub key: Option<IdempotencyKey>,
     /// Bytes of one event's body at most.
     pub body_bytes_max: usize,
+}
+
+/// A request of many events that may be appended.
+#[derive(Debug)]
+pub struct Bulk {
+    request: Request,
+    /// Who sent it.
+    pub connector: Arc<Connector>,
+}
+
+impl Bulk {
+    /// How many events it has.
+    #[must_use]
+    pub fn events(&self) -> u32 {
+        u32::try_from(self.request.count()).unwrap_or(u32::MAX)
+    }
 }
 
 /// What became of an accepted request of many events.
@@ -58,25 +75,31 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         }
     }
 
-    /// Takes a request of many events: verify, shape, append. Returns when all of them are durable.
+    /// The first half of taking a request of many events: verify and shape.
     ///
     /// # Errors
-    /// [`AcceptError`]; then none of them is in the log, unless the outcome is unknown. Dropping the future loses only the answer.
-    pub async fn accept_bulk(
+    /// [`AcceptError`]
+    pub async fn prepare_bulk(
         self: &Arc<Self>,
         admitted: Admitted,
         body: Bytes,
         asked: BulkAsked,
         request_id: RequestId,
-    ) -> Result<BulkReceipt, AcceptError> {
-        let request = if body.len() <= AT_ONCE_BYTES {
-            self.events(admitted, body, &asked, request_id)?
-        } else {
-            let engine = Arc::clone(self);
-            blocking(move || engine.events(admitted, body, &asked, request_id)).await?
-        };
-        let identity = request.first.idempotency;
-        let events = u32::try_from(request.count()).unwrap_or(u32::MAX);
+    ) -> Result<Bulk, AcceptError> {
+        if body.len() <= AT_ONCE_BYTES {
+            return self.prepare(admitted, body, &asked, request_id);
+        }
+        let engine = Arc::clone(self);
+        blocking(move || engine.prepare(admitted, body, &asked, request_id)).await
+    }
+
+    /// The second half: append. Returns when all of its events are durable.
+    ///
+    /// # Errors
+    /// [`AcceptError`]; then none of them is in the log, unless the outcome is unknown. Dropping the future loses only the answer.
+    pub async fn record_bulk(&self, bulk: Bulk) -> Result<BulkReceipt, AcceptError> {
+        let (events, Bulk { request, .. }) = (bulk.events(), bulk);
+        let (identity, request_id) = (request.first.idempotency, request.first.request_id);
         let _in_flight = self.in_flight.reserve(identity.as_ref())?;
         if !self.status.is_ready() {
             return Err(QueueError::Refused("the engine is stopping").into());
@@ -97,13 +120,13 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         }
     }
 
-    fn events(
+    fn prepare(
         &self,
         admitted: Admitted,
         body: Bytes,
         asked: &BulkAsked,
         request_id: RequestId,
-    ) -> Result<Request, AcceptError> {
+    ) -> Result<Bulk, AcceptError> {
         let verified = self.verify(admitted, body)?;
         let terms = Terms {
             now: self.clock.now(),
@@ -111,6 +134,9 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             random: self.entropy.bytes(),
             body_bytes_max: asked.body_bytes_max,
         };
-        Ok(bulk(&verified, &asked.form, asked.key.as_ref(), terms)?)
+        Ok(Bulk {
+            request: bulk(&verified, &asked.form, asked.key.as_ref(), terms)?,
+            connector: Arc::clone(verified.connector()),
+        })
     }
 }

@@ -4,7 +4,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hookpool_core::{
     event::Event,
-    json,
     name::{ItemId, StreamName},
     plan::Ruled,
     position::Position,
@@ -44,9 +43,9 @@ impl Halves {
             if given && half_of(&event.event.item_id) != half {
                 continue;
             }
-            let object = json::object(&event.event.body)
-                .map_err(|error| JobError::Body(event.position, error))?;
-            let read = projection.read(event, object.fields);
+            let fields = event.event.fields();
+            let fields = fields.map_err(|error| JobError::Body(event.position, error))?;
+            let read = projection.read(event, fields);
             if given || half_of_read(event, &read) == half {
                 material.apply(pool, event, read.as_ref())?;
             }

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use hookpool_core::{
     event::Event,
-    json,
     name::StreamName,
     plan::Ruled,
     position::{Generation, Position},
@@ -142,9 +141,9 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
 }
 
 fn is_needed(view: &View<impl PoolSnapshot>, event: &Event) -> Result<bool, RetainError> {
-    let object = json::object(&event.event.body)
-        .map_err(|error| FollowError::Body(event.position, error))?;
-    match view.ruled.projection.read(event, object.fields) {
+    let fields = event.event.fields();
+    let fields = fields.map_err(|error| FollowError::Body(event.position, error))?;
+    match view.ruled.projection.read(event, fields) {
         Ok(change) => Ok(is_named(view, &change.item_id, event.position)?),
         Err(_) => Ok(false),
     }

@@ -4,7 +4,6 @@ use std::{collections::HashSet, sync::Arc};
 
 use hookpool_core::{
     fold::History,
-    json,
     name::{ItemId, StreamName},
     plan::Ruled,
     position::{Generation, Position},
@@ -86,9 +85,10 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
                 let (mut trim, mut whole) = (Trim::default(), 0);
                 let events = page.events.len() as u64;
                 for event in &page.events {
-                    let object = json::object(&event.event.body)
-                        .map_err(|error| FollowError::Body(event.position, error))?;
-                    let Ok(change) = view.ruled.projection.read(event, object.fields) else {
+                    let fields = event.event.fields();
+                    let fields =
+                        fields.map_err(|error| FollowError::Body(event.position, error))?;
+                    let Ok(change) = view.ruled.projection.read(event, fields) else {
                         continue;
                     };
                     if done.insert(change.item_id.as_ref().clone()) {

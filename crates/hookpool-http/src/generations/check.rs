@@ -3,7 +3,6 @@
 use hookpool_core::{
     difference::Difference,
     fold::Item,
-    json,
     name::ItemId,
     position::Position,
     projection::{Projection, Rules},
@@ -65,11 +64,11 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
             };
             let page = self.app.engine.log_page(request).await?;
             for event in &page.events {
-                let Ok(object) = json::object(&event.event.body) else {
+                let Ok(fields) = event.event.fields() else {
                     tracing::error!(position = %event.position, "a recorded body is not an object");
                     return Err(Code::Internal.into());
                 };
-                match projection.read(event, object.fields) {
+                match projection.read(event, fields) {
                     Ok(change) if *change.item_id == *id => {
                         events += 1;
                         item.apply(event, &change, projection);
@@ -80,7 +79,6 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
             }
             at = page.through;
         }
-        let there = item.position > Position::ZERO;
-        Ok((events, there.then_some(item)))
+        Ok((events, Some(item).filter(Item::is_there)))
     }
 }

@@ -72,6 +72,7 @@ rows! {
     }
     ITEM = "/api/streams/{stream}/items/{item}" {
         GET: ["meta", "at", "expand", "minPosition"],
+        DELETE: [],
     }
     HISTORY = "/api/streams/{stream}/items/{item}/history" {
         GET: ["after", "limit", "minPosition"],
@@ -132,6 +133,18 @@ rows! {
     }
     FOLLOWERS = "/api/admin/followers" {
         GET: [],
+    }
+    REJECTIONS = "/api/admin/rejections" {
+        GET: ["connector", "reason", "after", "limit"],
+    }
+    REJECTION = "/api/admin/rejections/{rejection}" {
+        GET: [],
+    }
+    RETRY_REJECTION = "/api/admin/rejections/{rejection}:retry" {
+        POST: [],
+    }
+    RETRY_REJECTIONS = "/api/admin/rejections:retry" {
+        POST: ["connector"],
     }
     HEAD = "/api/admin/head" {
         GET: [],

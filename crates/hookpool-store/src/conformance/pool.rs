@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hookpool_core::{
     difference::DifferenceSum,
-    fold::{History, Item, Note},
+    fold::{History, Item, Note, Positions},
     json,
     name::ItemId,
     position::{Epoch, Generation, Position},
@@ -210,6 +210,71 @@ pub fn items_are_replaced_as_a_whole<F: PoolFixture>(fixture: &mut F) {
             .item(&sample::stream("sales"), Generation(1), &id("a"));
         assert_eq!(found.expect("an item"), Some(item(position, "a")));
     }
+}
+
+/// A commit with deleted items, and others.
+fn with_deleted(position: u64, there: &[&str], deleted: &[&str]) -> PoolChanges {
+    let mut changes = changes("sales", 1, position, there);
+    let tombstone = |text: &&str| (id(text), Arc::new(tombstone(position)));
+    let of = &mut changes.generations[0];
+    of.items.extend(deleted.iter().map(tombstone));
+    changes
+}
+
+fn tombstone(position: u64) -> Item {
+    let recent = Positions::from_iter([Position(position)]);
+    Item::new(Position(position), None, recent, Vec::new()).deleted_at(Position(position), false)
+}
+
+/// **Deleted items** are apart from those that are there, and what is kept of them can be read until they come back.
+pub fn deleted_items_are_neither_found_nor_listed<F: PoolFixture>(fixture: &mut F) {
+    let pool = fixture.create();
+    let (sales, first) = (sample::stream("sales"), Generation(1));
+    let has_tombstones = || pool.snapshot().has_tombstones(&sales, first).expect("rows");
+    pool.commit(with_deleted(1, &["a", "b", "d"], &[]))
+        .expect("a commit");
+    assert!(!has_tombstones());
+    pool.commit(with_deleted(2, &[], &["a", "c", "d"]))
+        .expect("a commit");
+    assert!(has_tombstones());
+    // One comes back.
+    pool.commit(with_deleted(3, &["d"], &[])).expect("a commit");
+    let snapshot = pool.snapshot();
+    assert_eq!(ids(snapshot.as_ref(), "sales", 1, None, 9), ["b", "d"]);
+    assert_eq!(ids(snapshot.as_ref(), "sales", 1, None, 1), ["b"]);
+    for (text, there, deleted) in [
+        ("a", false, true),
+        ("b", true, false),
+        ("c", false, true),
+        ("d", true, false),
+        ("e", false, false),
+    ] {
+        let item = snapshot.item(&sales, first, &id(text)).expect("a row");
+        assert_eq!(item.is_some(), there, "{text}");
+        let tombstone = snapshot.tombstone(&sales, first, &id(text)).expect("a row");
+        assert_eq!(tombstone.is_some(), deleted, "{text}");
+        let touched = snapshot.touched(&sales, first, &id(text)).expect("a row");
+        assert_eq!(touched, item.or(tombstone), "{text}");
+    }
+    let touched = |after: Option<&str>, limit| {
+        let after = after.map(id);
+        let page = snapshot.touched_items(&sales, first, after.as_ref(), limit, usize::MAX);
+        let page = page.expect("items");
+        let items = page.items.into_iter();
+        let items = items.map(|(id, item)| (id.to_string(), item.position.0, item.is_there()));
+        (items.collect::<Vec<_>>(), page.more)
+    };
+    let all = [
+        ("a", 2, false),
+        ("b", 1, true),
+        ("c", 2, false),
+        ("d", 3, true),
+    ];
+    let all = all.map(|(id, position, there)| (id.to_owned(), position, there));
+    assert_eq!(touched(None, 9), (all.to_vec(), false));
+    assert_eq!(touched(Some("a"), 2), (all[1..3].to_vec(), true));
+    pool.remove(&sales, first).expect("a removal");
+    assert!(!has_tombstones());
 }
 
 /// All reads of one snapshot see one checkpoint, also while a writer goes on.

@@ -1,0 +1,210 @@
+//! What a problem with a delivery leaves behind: the budget of its address, a count, and what its operator will want to know. The sender is told
+//! none of it.
+
+use std::{net::IpAddr, sync::OnceLock};
+
+use bytes::Bytes;
+use hookpool_core::{
+    name::StreamName,
+    rate::Wait,
+    rejection::{Credential, HeaderShape, Reason, Rejection, Shown, Way},
+};
+use hookpool_engine::rejections::{Delivery, Refused};
+use hookpool_store::{EventLog, PoolStore};
+use warp::http::{HeaderName, HeaderValue, Method, header};
+
+use crate::{
+    app::{App, Request},
+    peer,
+    problem::{Code, Problem},
+    query::Query,
+    route::{Route, Secret},
+};
+
+/// Headers that are told of, and the bytes of their names.
+const HEADERS_MAX: usize = 64;
+const NAME_BYTES_MAX: usize = 64;
+/// Never looked at again.
+const CREDENTIALS: [HeaderName; 3] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::PROXY_AUTHORIZATION,
+];
+
+/// What was read of a delivery until it was refused.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    begun: OnceLock<()>,
+    body: OnceLock<Bytes>,
+}
+
+impl Seen {
+    /// Its body is read from now on.
+    pub(crate) fn begin(&self) {
+        self.begun.get_or_init(|| ());
+    }
+
+    /// Its body is this.
+    pub(crate) fn body(&self, body: &Bytes) {
+        self.body.get_or_init(|| body.clone());
+    }
+}
+
+/// A delivery that is being refused.
+pub(crate) struct Rejected {
+    reason: Reason,
+    way: Way,
+    stream: Option<String>,
+    shown: Shown,
+}
+
+/// What is answered in the end, and what is to be noted.
+pub(crate) fn judge<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    request: &Request,
+    route: Option<Route<'_>>,
+    problem: Problem,
+) -> (Problem, Option<Rejected>) {
+    let way = route.and_then(|route| way(route, &request.method));
+    if problem.code() == Code::Unauthorized
+        && let Err(wait) = app.spend(request)
+    {
+        if way.is_some() {
+            app.engine.rejections().count(Reason::AddressBudget, None);
+        }
+        return (Problem::wait(Code::TooManyFailures, wait.seconds), None);
+    }
+    let rejected = way
+        .zip(problem.code().rejection())
+        .map(|((way, stream, hook), reason)| {
+            let credential = match hook {
+                Some(hook) => Credential::Hook(hook),
+                None => Credential::Authorization(request.header(header::AUTHORIZATION)),
+            };
+            let shown = app.engine.shown(credential, stream);
+            Rejected {
+                // What is wrong with a credential is the credential's to say.
+                reason: reason.or(shown.reason).unwrap_or(Reason::Other),
+                way,
+                stream: stream.map(ToOwned::to_owned),
+                shown,
+            }
+        });
+    (problem, rejected)
+}
+
+/// By which way a request delivers, to which stream, with which hook; `None` if it does not.
+fn way<'a>(route: Route<'a>, method: &Method) -> Option<(Way, Option<&'a str>, Option<&'a str>)> {
+    match route {
+        Route::Webhook { stream } => Some((Way::Webhook, Some(stream), None)),
+        Route::Hook { hook: Secret(hook) } if method == Method::POST => {
+            Some((Way::Hook, None, Some(hook)))
+        }
+        // Which stream it names is in the query or the body.
+        Route::Ingest => Some((Way::Ingest, None, None)),
+        Route::Item { stream, .. } if method == Method::DELETE => {
+            Some((Way::Delete, Some(stream), None))
+        }
+        _ => None,
+    }
+}
+
+impl Rejected {
+    /// Whether the rest of the body is worth keeping: only of who showed a good credential, and if none of it was read.
+    pub(crate) fn wants_body(&self, request: &Request) -> bool {
+        let may_be_tried_again = self.way != Way::Ingest;
+        may_be_tried_again && self.shown.is_good() && request.seen.begun.get().is_none()
+    }
+
+    /// Notes it.
+    pub(crate) fn note<L: EventLog, P: PoolStore>(
+        self,
+        app: &App<L, P>,
+        request: &Request,
+        problem: &Problem,
+        rest: Option<Bytes>,
+    ) {
+        let body = request.seen.body.get().cloned().or(rest);
+        let registry = app.engine.control().registry();
+        let Shown {
+            connector, key_id, ..
+        } = &self.shown;
+        let connector_stream = connector
+            .as_ref()
+            .filter(|_| self.stream.is_none())
+            .and_then(|name| registry.connector(name.as_str()))
+            .map(|connector| connector.stream.clone());
+        // Any other text in its place may be anything, a key for example.
+        let known = self
+            .stream
+            .as_deref()
+            .filter(|stream| registry.has_stream(stream));
+        let known = known.and_then(|stream| StreamName::new(stream).ok());
+        let rejection = Rejection {
+            id: request.id,
+            time: app.engine.now(),
+            reason: self.reason,
+            status: problem.status().as_u16(),
+            findings: Vec::new(),
+            way: self.way,
+            stream: known.or(connector_stream),
+            connector: connector.clone(),
+            key_id: key_id.clone(),
+            address: app.origin(request).map(|address| address.to_string()),
+            body_bytes: body.as_ref().map_or(0, Bytes::len) as u64,
+            headers: shapes(request),
+            kept: false,
+            retried: None,
+        };
+        let query = Query::new(&request.query);
+        let delivery = self.shown.is_good().then(|| Delivery {
+            headers: headers(request),
+            id_field: query.text("idField").ok().flatten(),
+            body,
+            is_whole: matches!(self.way, Way::Webhook | Way::Hook)
+                && matches!(query.text("dryRun"), Ok(None)),
+        });
+        app.engine.rejections().refuse(Refused {
+            rejection,
+            delivery,
+        });
+    }
+}
+
+fn shapes(request: &Request) -> Vec<HeaderShape> {
+    let headers = request.headers.iter().take(HEADERS_MAX);
+    let shape = |(name, value): (&HeaderName, &HeaderValue)| HeaderShape {
+        name: name.as_str().chars().take(NAME_BYTES_MAX).collect(),
+        bytes: value.len(),
+    };
+    headers.map(shape).collect()
+}
+
+fn headers(request: &Request) -> Vec<(String, Bytes)> {
+    let headers = request.headers.iter();
+    let others = headers.filter(|(name, _)| !CREDENTIALS.contains(name));
+    let copied = others.map(|(name, value)| {
+        let value = Bytes::copy_from_slice(value.as_bytes());
+        (name.as_str().to_owned(), value)
+    });
+    copied.collect()
+}
+
+impl<L: EventLog, P: PoolStore> App<L, P> {
+    /// Where a request comes from, if it came over a connection.
+    pub(crate) fn origin(&self, request: &Request) -> Option<IpAddr> {
+        let peer = request.peer?;
+        Some(peer::origin(
+            peer,
+            &request.headers,
+            &self.settings.trusted_proxies,
+        ))
+    }
+
+    fn spend(&self, request: &Request) -> Result<(), Wait> {
+        match self.origin(request) {
+            Some(address) => self.failures.spend(address, self.engine.now()),
+            None => Ok(()),
+        }
+    }
+}

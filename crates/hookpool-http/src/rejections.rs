@@ -1,0 +1,206 @@
+//! `/api/admin/rejections`: why deliveries were refused, and another try for those that were kept.
+
+use std::sync::Arc;
+
+use hookpool_core::{
+    diagnosis::Finding,
+    event::RequestId,
+    rejection::{Reason, Rejection},
+};
+use hookpool_engine::{
+    Receipt,
+    rejections::{Filter, RetryError},
+};
+use hookpool_store::{EventLog, PoolStore};
+use serde_json::{Value, json};
+use warp::reply::Response;
+
+use crate::{
+    app::App,
+    problem::{Code, Problem},
+    query::Query,
+    render::json_response,
+};
+
+const PAGE: u64 = 100;
+const PAGE_MAX: u64 = 1_000;
+/// Tried again by one call.
+const RETRIED_MAX: usize = 1_000;
+
+/// A page of them, the newest first.
+pub(crate) fn list<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    query: &Query<'_>,
+) -> Result<Response, Problem> {
+    let invalid = |what: &str| Problem::with(Code::InvalidParameter, what.to_owned());
+    let reason = query.text("reason")?.map(|word| {
+        Reason::parse(&word).ok_or_else(|| invalid("reason is none of those in the documentation"))
+    });
+    let filter = Filter {
+        connector: query.text("connector")?,
+        reason: reason.transpose()?,
+        waiting: false,
+    };
+    let after = query
+        .text("after")?
+        .map(|id| RequestId::parse(&id).ok_or_else(|| invalid("after is the id of a rejection")));
+    let limit = query.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let (page, more) = app
+        .engine
+        .rejections()
+        .list(&filter, after.transpose()?, limit);
+    let next = page.last().filter(|_| more).map(|last| last.id.to_string());
+    let page: Vec<_> = page
+        .iter()
+        .map(|rejection| rejection_json(rejection))
+        .collect();
+    Ok(json_response(
+        json!({ "rejections": page, "next": next }).to_string(),
+    ))
+}
+
+/// One of them.
+pub(crate) fn one<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    id: &str,
+) -> Result<Response, Problem> {
+    let id = RequestId::parse(id).ok_or(Code::NotFound)?;
+    let rejection = app.engine.rejections().get(id).ok_or(Code::NotFound)?;
+    Ok(json_response(rejection_json(&rejection).to_string()))
+}
+
+/// Tries one again.
+pub(crate) async fn retry<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    id: &str,
+) -> Result<Response, Problem> {
+    let id = RequestId::parse(id).ok_or(Code::NotFound)?;
+    let outcome = match app.engine.retry(id).await {
+        Err(RetryError::Unknown) => return Err(Code::NotFound.into()),
+        Err(error @ RetryError::NotKept) => {
+            return Err(Problem::with(Code::Conflict, error.to_string()));
+        }
+        outcome => outcome,
+    };
+    Ok(json_response(outcome_json(id, outcome).to_string()))
+}
+
+/// Tries all of a connector again that wait for it, the oldest first.
+pub(crate) async fn retry_all<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    query: &Query<'_>,
+) -> Result<Response, Problem> {
+    let connector = query.text("connector")?;
+    let missing = || {
+        Problem::with(
+            Code::InvalidParameter,
+            "connector says whose are tried again",
+        )
+    };
+    let connector = connector.ok_or_else(missing)?;
+    if app
+        .engine
+        .control()
+        .registry()
+        .connector(&connector)
+        .is_none()
+    {
+        return Err(Code::NotFound.into());
+    }
+    let filter = Filter {
+        connector: Some(connector),
+        reason: None,
+        waiting: true,
+    };
+    let (all, _) = app.engine.rejections().list(&filter, None, usize::MAX);
+    let more = all.len() > RETRIED_MAX;
+    let mut outcomes = Vec::new();
+    let mut accepted = 0;
+    for rejection in all.iter().rev().take(RETRIED_MAX) {
+        let outcome = app.engine.retry(rejection.id).await;
+        accepted += usize::from(outcome.is_ok());
+        outcomes.push(outcome_json(rejection.id, outcome));
+    }
+    let refused = outcomes.len() - accepted;
+    let answer =
+        json!({ "accepted": accepted, "refused": refused, "more": more, "rejections": outcomes });
+    Ok(json_response(answer.to_string()))
+}
+
+fn rejection_json(rejection: &Rejection) -> Value {
+    let headers = rejection.headers.iter();
+    let headers = headers.map(|header| json!({ "name": header.name, "bytes": header.bytes }));
+    let retried = rejection
+        .retried
+        .as_ref()
+        .map(|retried| json!({ "time": retried.at.to_string(), "position": retried.position }));
+    json!({
+        "id": rejection.id.to_string(),
+        "time": rejection.time.to_string(),
+        "reason": rejection.reason,
+        "status": rejection.status,
+        "diagnosis": diagnosis(&rejection.findings),
+        "findings": findings(&rejection.findings),
+        "way": rejection.way,
+        "stream": rejection.stream.as_ref().map(|stream| stream.as_str()),
+        "connector": rejection.connector.as_ref().map(|name| name.as_str()),
+        "keyId": rejection.key_id.as_ref().map(|id| id.as_str()),
+        "address": rejection.address,
+        "bodyBytes": rejection.body_bytes,
+        "headers": headers.collect::<Vec<_>>(),
+        "kept": rejection.kept,
+        "retried": retried,
+    })
+}
+
+/// For people; `null` if there is nothing to say.
+fn diagnosis(findings: &[Finding]) -> Option<String> {
+    let sentences: Vec<_> = findings.iter().map(Finding::to_string).collect();
+    (!sentences.is_empty()).then(|| sentences.join("; "))
+}
+
+/// For programs.
+fn findings(findings: &[Finding]) -> Value {
+    json!(findings)
+}
+
+fn outcome_json(id: RequestId, outcome: Result<Receipt, RetryError>) -> Value {
+    let id = id.to_string();
+    match outcome {
+        Ok(receipt) => json!({
+            "id": id,
+            "outcome": "accepted",
+            "position": receipt.position,
+            "itemId": receipt.item_id.as_str(),
+            "replayed": receipt.replayed,
+        }),
+        Err(error) => {
+            let (problem, found) = problem(error);
+            let detail = problem.detail().map(ToOwned::to_owned);
+            json!({
+                "id": id,
+                "outcome": "refused",
+                "code": problem.code().name(),
+                "diagnosis": diagnosis(&found).or(detail),
+                "findings": findings(&found),
+            })
+        }
+    }
+}
+
+/// What the sender would be told now.
+fn problem(error: RetryError) -> (Problem, Vec<Finding>) {
+    let problem = match error {
+        RetryError::Refused(error, findings) => return (error.into(), findings),
+        RetryError::TooLarge => Code::PayloadTooLarge.into(),
+        RetryError::Unknown => Code::NotFound.into(),
+        RetryError::NotKept => Problem::with(Code::Conflict, error.to_string()),
+        RetryError::IdField(error) => Problem::with(Code::InvalidParameter, error.to_string()),
+        RetryError::Store(error) => {
+            tracing::warn!(%error, "a kept delivery can't be read");
+            Code::Internal.into()
+        }
+    };
+    (problem, Vec::new())
+}

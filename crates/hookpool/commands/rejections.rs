@@ -1,0 +1,149 @@
+//! `hookpool rejections`: why deliveries were refused, and another try.
+
+use hookpool_client::{Operator, Outcome, Rejection, RejectionPage, RejectionQuery, RetriedAll};
+
+use crate::{
+    cli::{Globals, OutputArgs, RejectionsCommand, RejectionsListArgs, RejectionsRetryArgs},
+    exit::Exit,
+    output,
+};
+
+pub(crate) async fn run(command: RejectionsCommand, globals: &Globals) -> anyhow::Result<Exit> {
+    let operator = globals.operator()?;
+    match command {
+        RejectionsCommand::List(args) => list(args, &operator).await?,
+        RejectionsCommand::Show(args) => {
+            print(&operator.rejection(&args.id).await?, &args.output)?;
+        }
+        RejectionsCommand::Retry(args) => return retry(&args, &operator).await,
+    }
+    Ok(Exit::Ok)
+}
+
+async fn list(args: RejectionsListArgs, operator: &Operator) -> anyhow::Result<()> {
+    let query = RejectionQuery {
+        connector: args.connector,
+        reason: args.reason,
+        after: args.after,
+        limit: Some(args.limit),
+    };
+    let page = operator.rejections(&query).await?;
+    if args.output.is_json() {
+        return output::json(&page);
+    }
+    let RejectionPage { rejections, next } = page;
+    let row = |rejection: Rejection| {
+        let state = state(&rejection);
+        [
+            rejection.id,
+            rejection.time,
+            output::or_dash(rejection.connector),
+            output::or_dash(rejection.address),
+            rejection.reason,
+            state.to_owned(),
+            rejection.diagnosis.unwrap_or_default(),
+        ]
+    };
+    output::table(
+        [
+            "id",
+            "time",
+            "connector",
+            "address",
+            "reason",
+            "body",
+            "diagnosis",
+        ],
+        rejections.into_iter().map(row),
+    )?;
+    if let Some(next) = next {
+        output::say(&format!("there is more: --after {next}"));
+    }
+    Ok(())
+}
+
+fn state(rejection: &Rejection) -> &'static str {
+    match (rejection.kept, &rejection.retried) {
+        (_, Some(_)) => "taken",
+        (true, None) => "kept",
+        (false, None) => "-",
+    }
+}
+
+fn print(rejection: &Rejection, args: &OutputArgs) -> anyhow::Result<()> {
+    if args.is_json() {
+        return output::json(rejection);
+    }
+    let headers = rejection.headers.iter();
+    let headers: Vec<_> = headers
+        .map(|header| format!("{} ({})", header.name, header.bytes))
+        .collect();
+    let retried = rejection.retried.as_ref();
+    let retried = retried.map(|to| format!("position {} at {}", to.position, to.time));
+    let or_dash = |text: &Option<String>| output::or_dash(text.as_ref());
+    output::facts([
+        ("id", rejection.id.clone()),
+        ("time", rejection.time.clone()),
+        ("reason", rejection.reason.clone()),
+        ("diagnosis", or_dash(&rejection.diagnosis)),
+        ("answered", rejection.status.to_string()),
+        ("way", rejection.way.clone()),
+        ("connector", or_dash(&rejection.connector)),
+        ("stream", or_dash(&rejection.stream)),
+        ("key id", or_dash(&rejection.key_id)),
+        ("address", or_dash(&rejection.address)),
+        ("body bytes", rejection.body_bytes.to_string()),
+        ("headers", headers.join(", ")),
+        ("body", state(rejection).to_owned()),
+        ("taken", output::or_dash(retried)),
+    ])
+}
+
+async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Result<Exit> {
+    let (outcomes, more) = match (&args.id, &args.connector) {
+        (Some(id), _) => {
+            let outcome = operator.retry_rejection(id).await?;
+            if args.output.is_json() {
+                output::json(&outcome)?;
+                return Ok(exit(&[outcome]));
+            }
+            (vec![outcome], false)
+        }
+        (None, connector) => {
+            // Clap asks for one of them.
+            let connector = connector.as_deref().unwrap_or_default();
+            let all = operator.retry_rejections(connector).await?;
+            if args.output.is_json() {
+                output::json(&all)?;
+                return Ok(exit(&all.rejections));
+            }
+            let RetriedAll {
+                rejections, more, ..
+            } = all;
+            (rejections, more)
+        }
+    };
+    let row = |outcome: &Outcome| {
+        [
+            outcome.id.clone(),
+            outcome.outcome.clone(),
+            output::or_dash(outcome.position),
+            output::or_dash(outcome.item_id.as_ref()),
+            output::or_dash(outcome.code.as_ref()),
+            outcome.diagnosis.clone().unwrap_or_default(),
+        ]
+    };
+    output::table(
+        ["id", "outcome", "position", "item", "code", "diagnosis"],
+        outcomes.iter().map(row),
+    )?;
+    if more {
+        output::say("there are more: run it again");
+    }
+    Ok(exit(&outcomes))
+}
+
+fn exit(outcomes: &[Outcome]) -> Exit {
+    let all_taken = outcomes.iter().all(|it| it.outcome == "accepted");
+    if all_taken { Exit::Ok } else { Exit::Failure }
+}
