@@ -93,6 +93,8 @@ pub(crate) enum Command {
     Rejections(RejectionsCommand),
     /// Send events, as a producer does
     Send(SendArgs),
+    /// Send a file of events, many in a request
+    Ingest(IngestArgs),
     /// Delete an item, as a producer does
     Delete(DeleteArgs),
     /// Follow streams live

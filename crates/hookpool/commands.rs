@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod connector;
 pub(crate) mod export;
 pub(crate) mod health;
+pub(crate) mod ingest;
 pub(crate) mod items;
 pub(crate) mod log;
 pub(crate) mod projection;

@@ -86,6 +86,8 @@ settings! {
     log_format: LogFormat = "log-format" or "text", flag "log-format";
     /// Largest body of a delivery, in bytes.
     body_bytes: usize = "limits.body-bytes" or "1048576";
+    /// Largest request of many events, in bytes; each of its events is a delivery.
+    ingest_body_bytes: usize = "limits.ingest-body-bytes" or "16777216";
     /// Bodies that wait for the log, in bytes; more is answered with 503.
     queue_bytes: usize = "limits.queue-bytes" or "67108864";
     /// Connections at a time.
@@ -94,6 +96,8 @@ settings! {
     header_timeout: Duration = "limits.header-timeout-seconds" or "5";
     /// How long a request's body may take.
     body_timeout: Duration = "limits.body-timeout-seconds" or "10";
+    /// How long a request of many events may take.
+    ingest_body_timeout: Duration = "limits.ingest-body-timeout-seconds" or "60";
     /// How long a connection is kept between two requests.
     keep_alive: Duration = "limits.keep-alive-seconds" or "60";
     /// How long a client may take nothing of what is sent to it.
@@ -111,6 +115,9 @@ settings! {
     /// Private key of the certificate, PEM.
     tls_key: Option<PathBuf> = "tls.key", flag "tls-key";
 }
+
+/// Largest request of many events that may be allowed.
+const INGEST_BODY_BYTES_MAX: usize = 64 << 20;
 
 /// Variables that are not settings of the server.
 const OTHER_VARIABLES: &[&str] = &[
@@ -245,8 +252,18 @@ impl Builder {
                 .get(name)
                 .and_then(|(text, _)| text.parse::<usize>().ok())
         };
-        if number("limits.queue-bytes") < number("limits.body-bytes") {
-            self.wrong.push("limits.queue-bytes is less than limits.body-bytes: the largest body would never fit".to_owned());
+        let queue = number("limits.queue-bytes");
+        let bodies = ["limits.body-bytes", "limits.ingest-body-bytes"];
+        if let Some(name) = bodies.into_iter().find(|name| queue < number(name)) {
+            self.wrong.push(format!(
+                "limits.queue-bytes is less than {name}: the largest body would never fit"
+            ));
+        }
+        // The log reads no block over 256 MiB, and what is around a body counts too.
+        if number("limits.ingest-body-bytes") > Some(INGEST_BODY_BYTES_MAX) {
+            self.wrong.push(format!(
+                "limits.ingest-body-bytes is more than {INGEST_BODY_BYTES_MAX}"
+            ));
         }
     }
 }
@@ -391,7 +408,15 @@ mod tests {
             ),
             (
                 "[limits]\nqueue-bytes = 5\n",
-                "the largest body would never fit",
+                "less than limits.body-bytes: the largest body would never fit",
+            ),
+            (
+                "[limits]\nqueue-bytes = 2000000\n",
+                "less than limits.ingest-body-bytes: the largest body would never fit",
+            ),
+            (
+                "[limits]\ningest-body-bytes = 67108865\nqueue-bytes = 80000000\n",
+                "limits.ingest-body-bytes is more than 67108864",
             ),
         ] {
             let wrong = with_file(text, Sources::default()).unwrap_err().0;

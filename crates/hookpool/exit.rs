@@ -107,6 +107,7 @@ mod tests {
             code: String::new(),
             title: String::new(),
             detail: None,
+            line: None,
             request_id: None,
             retry_after: None,
         };

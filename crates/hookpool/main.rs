@@ -54,6 +54,7 @@ async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {
             operator::add(globals.settings(&config::Flags::default())?).await
         }
         Command::Send(args) => commands::send::run(args, &globals).await,
+        Command::Ingest(args) => commands::ingest::run(args, &globals).await,
         Command::Delete(args) => commands::send::delete(args, &globals).await,
         Command::Tail(args) => commands::tail::run(args, &globals).await,
         Command::Top(args) => commands::top::run(args, &globals).await,

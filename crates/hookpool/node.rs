@@ -106,6 +106,8 @@ impl Node {
         let edge = hookpool_http::Settings {
             body_bytes: settings.body_bytes,
             body_timeout: settings.body_timeout,
+            bulk_bytes: settings.ingest_body_bytes,
+            bulk_timeout: settings.ingest_body_timeout,
             public_url,
             cors_origins: settings.cors_origins.0.clone(),
             trusted_proxies: settings.trusted_proxies.0.clone(),

@@ -68,6 +68,15 @@ impl Request {
         request
     }
 
+    /// The very same request to another target.
+    pub(crate) fn retarget(mut self, target: &str) -> Self {
+        let (method, old) = self.line();
+        let line = format!("{method} {target}");
+        let old = method.len() + 1 + old.len();
+        self.head.splice(..old, line.into_bytes());
+        self
+    }
+
     /// Method and target.
     fn line(&self) -> (&str, &str) {
         let line = self.head.split(|byte| *byte == b'\r').next();

@@ -139,6 +139,8 @@ async fn serve_until(listener: TcpListener, engine: Arc<Pipeline>, stop: oneshot
     let settings = Settings {
         body_bytes: 1 << 20,
         body_timeout: Duration::from_secs(10),
+        bulk_bytes: 16 << 20,
+        bulk_timeout: Duration::from_secs(60),
         public_url: String::new(),
         cors_origins: Vec::new(),
         trusted_proxies: Vec::new(),

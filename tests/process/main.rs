@@ -12,6 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bulk;
 mod canaries;
 mod changes_contract;
 mod consumers;

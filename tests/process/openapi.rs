@@ -100,6 +100,8 @@ fn each_query_parameter_of_the_document_is_one_that_the_server_reads() {
                 server.call(
                     &connector.delivery_to(&format!("{}?{broken}", connector.target()), b"{}"),
                 )
+            } else if operation.id == "postIngest" {
+                server.call(&connector.delivery_to(&format!("/api/ingest?{broken}"), b"{}"))
             } else if operation.id == "postHook" {
                 server.call(&hooked.delivery_to(&format!("{hook}?{broken}"), b"{}"))
             } else {
@@ -156,6 +158,10 @@ fn tour(server: &mut Server) {
     let again = server.call(&delivery).expect(202);
     assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
     server.post(&connector, r#"{"sales":7}"#).expect(202);
+    let many = br#"{"region":"South"}"#;
+    let many = connector.delivery_to("/api/ingest", many);
+    let many = many.header("Content-Type", "application/x-ndjson");
+    server.call(&many).expect(202);
     assert!(server.settles());
     hooks(server);
     read(server);

@@ -122,6 +122,9 @@ fn as_a_step(line: &str) -> Option<String> {
         _ if command.starts_with("hookpool tail") => {
             format!("timeout 1 {command} > tail.txt || test $? = 124; grep -q North tail.txt")
         }
+        _ if command.starts_with("hookpool ingest") => {
+            format!("echo '{{\"region\":\"South\"}}' > events.ndjson; {command}")
+        }
         "hookpool verify" => format!("stop\n{command}\nstart"),
         _ => command.to_owned(),
     };

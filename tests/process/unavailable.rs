@@ -36,6 +36,7 @@ fn more_than_the_queue_holds_is_answered_503_and_the_rest_is_kept() {
     let limits = [
         ("HOOKPOOL_LIMITS_QUEUE_BYTES", "100000"),
         ("HOOKPOOL_LIMITS_BODY_BYTES", "100000"),
+        ("HOOKPOOL_LIMITS_INGEST_BODY_BYTES", "100000"),
     ];
     let server = Server::try_start_with(data.path(), &limits).unwrap();
     let connector = server.add_connector("full", false);

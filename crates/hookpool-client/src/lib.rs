@@ -67,7 +67,7 @@ pub use operator::{
     NewConnector, Operator, Reader, Replay, RotatedHook, RotatedKey, RotatedSigningKey,
 };
 pub use problem::Problem;
-pub use producer::{Accepted, Deleted, Producer, Rehearsal, RehearsedChanges, Retries};
+pub use producer::{Accepted, Deleted, Ingested, Producer, Rehearsal, RehearsedChanges, Retries};
 pub use rejections::{
     HeaderShape, Outcome, Rejection, RejectionPage, RejectionQuery, Retried, RetriedAll,
 };

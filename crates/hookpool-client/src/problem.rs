@@ -20,6 +20,9 @@ pub struct Problem {
     pub title: String,
     /// More about this occurrence.
     pub detail: Option<String>,
+    /// Of a request of many events: the number of the line that is meant, from 1 on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
     /// What to look for in the server's log.
     pub request_id: Option<String>,
     /// How long the server asked to be left alone.
@@ -34,6 +37,7 @@ struct Document {
     code: String,
     title: String,
     detail: Option<String>,
+    line: Option<u64>,
     request_id: Option<String>,
 }
 
@@ -59,6 +63,7 @@ impl Problem {
             code: document.code,
             title: document.title,
             detail: document.detail,
+            line: document.line,
             request_id: document
                 .request_id
                 .or_else(|| text(headers, "x-request-id")),

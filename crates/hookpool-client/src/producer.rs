@@ -15,7 +15,7 @@ use crate::{
     clock,
     error::Error,
     problem::text,
-    server::Server,
+    server::{ANSWER_TIMEOUT, Server},
     value::Fields,
 };
 
@@ -88,6 +88,30 @@ pub struct Accepted {
     pub request_id: Option<String>,
 }
 
+/// The server's promise for a request of many events: all of them are durable, and ordered one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ingested {
+    /// `accepted`.
+    pub status: String,
+    /// The request that made the events; of a replay, the first one.
+    pub request_id: String,
+    /// How many events there are.
+    pub items_received: u64,
+    /// Where the last of them is in the log.
+    pub position: u64,
+    /// Whether this is the answer to an earlier, equal request, and there are no new events.
+    pub replayed: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IngestedBody {
+    status: String,
+    request_id: String,
+    items_received: u64,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AcceptedBody {
@@ -157,7 +181,12 @@ enum Ask<'a> {
     Rehearse,
     /// Of this item.
     Delete(&'a str),
+    /// Each line of the body is an event.
+    Lines,
 }
+
+/// For a whole exchange with many events.
+const BULK_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What stays the same over all tries.
 struct Delivery<'a> {
@@ -251,6 +280,28 @@ impl Producer {
         accepted(&headers, &body)
     }
 
+    /// Delivers many events in one request, all or none: lines of one JSON object each, up to the server's limits (50,000 and 16 MiB).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); a refusal names the line. After any refusal, none of them is in the log.
+    pub async fn ingest(&self, lines: impl Into<Bytes>) -> Result<Ingested, Error> {
+        self.ingest_as(&random_key(), lines).await
+    }
+
+    /// The same under an idempotency key of the caller.
+    ///
+    /// # Errors
+    /// As [`send_as`](Self::send_as).
+    pub async fn ingest_as(
+        &self,
+        idempotency_key: &str,
+        lines: impl Into<Bytes>,
+    ) -> Result<Ingested, Error> {
+        let delivery = self.sign(Ask::Lines, idempotency_key, lines.into())?;
+        let (headers, body) = self.deliver(delivery).await?;
+        ingested(&headers, &body)
+    }
+
     /// Deletes an item by its id; that there is none is no error. Repeated under the same conditions as [`send`](Self::send).
     ///
     /// # Errors
@@ -330,6 +381,13 @@ impl Producer {
                 let path = ["api", "streams", stream, "items", item];
                 self.server.request(Method::DELETE, &path, key)?
             }
+            Ask::Lines => {
+                let request = self.server.request(Method::POST, &["api", "ingest"], key)?;
+                let request = request.header(CONTENT_TYPE, "application/x-ndjson");
+                let id_field = self.id_field.iter().map(|name| ("idField", name.as_str()));
+                let query: Vec<_> = [("stream", stream)].into_iter().chain(id_field).collect();
+                request.query(&query).body(delivery.body.clone())
+            }
             Ask::Record | Ask::Rehearse => {
                 let path = ["api", "webhook", stream];
                 let request = self.server.request(Method::POST, &path, key)?;
@@ -344,7 +402,11 @@ impl Producer {
         for (name, value) in &delivery.headers {
             request = request.header(name, value);
         }
-        self.server.head_and_body(request).await
+        let timeout = match delivery.ask {
+            Ask::Lines => BULK_TIMEOUT,
+            Ask::Record | Ask::Rehearse | Ask::Delete(_) => ANSWER_TIMEOUT,
+        };
+        self.server.head_and_body_within(timeout, request).await
     }
 }
 
@@ -364,6 +426,18 @@ fn accepted(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Error> {
             .filter(|notice| !notice.is_empty())
             .collect(),
         request_id: text(headers, "x-request-id"),
+    })
+}
+
+fn ingested(headers: &HeaderMap, body: &[u8]) -> Result<Ingested, Error> {
+    let body: IngestedBody =
+        serde_json::from_slice(body).map_err(|error| Error::Protocol(error.to_string()))?;
+    Ok(Ingested {
+        status: body.status,
+        request_id: body.request_id,
+        items_received: body.items_received,
+        position: position(headers)?,
+        replayed: is_replayed(headers),
     })
 }
 

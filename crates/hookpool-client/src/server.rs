@@ -13,7 +13,7 @@ use crate::{error::Error, problem::Problem};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a whole exchange other than a change stream.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A server by its URL, with its connections. Clones share them.
 #[derive(Debug, Clone)]
@@ -93,7 +93,15 @@ impl Server {
         &self,
         request: RequestBuilder,
     ) -> Result<(HeaderMap, Bytes), Error> {
-        let mut response = self.head(request.timeout(ANSWER_TIMEOUT)).await?;
+        self.head_and_body_within(ANSWER_TIMEOUT, request).await
+    }
+
+    pub(crate) async fn head_and_body_within(
+        &self,
+        timeout: Duration,
+        request: RequestBuilder,
+    ) -> Result<(HeaderMap, Bytes), Error> {
+        let mut response = self.head(request.timeout(timeout)).await?;
         let headers = std::mem::take(response.headers_mut());
         let body = response
             .bytes()

@@ -215,6 +215,43 @@ async fn nobody_listening_is_unreachable_and_nothing_was_sent() {
 }
 
 #[tokio::test]
+async fn lines_are_one_request_that_is_repeated_with_its_key_and_a_refusal_names_the_line() {
+    let canned = Canned::start(|nth, _| match nth {
+        0 => Vec::new(),
+        1 => answer(
+            "202 Accepted",
+            "datapool-position: 42\r\nidempotency-replayed: true\r\n",
+            r#"{"status":"accepted","requestId":"r1","itemsReceived":2}"#,
+        ),
+        _ => answer(
+            "400 Bad Request",
+            "",
+            r#"{"code":"INVALID_PAYLOAD","line":7}"#,
+        ),
+    })
+    .await;
+    let producer = signed(&canned).id_field("a b");
+    let lines = "{\"a\":1}\n{\"a\":2}\n";
+    let ingested = producer.ingest_as("k", lines).await.unwrap();
+    assert_eq!((ingested.items_received, ingested.position), (2, 42));
+    assert_eq!(ingested.request_id, "r1");
+    assert!(ingested.replayed);
+    let error = producer.ingest(lines).await.unwrap_err();
+    assert_eq!(error.problem().unwrap().line, Some(7));
+    let requests = canned.requests();
+    assert_eq!(requests.len(), 3);
+    let start = "POST /api/ingest?stream=sales&idField=a+b HTTP/1.1";
+    assert!(requests[0].starts_with(start), "{}", requests[0]);
+    assert!(requests[0].ends_with(lines));
+    let media_type = header(&requests[0], "content-type");
+    assert_eq!(media_type, Some("application/x-ndjson"));
+    assert_eq!(header(&requests[0], "idempotency-key"), Some("\"k\""));
+    for name in ["idempotency-key", "x-webhook-signature"] {
+        assert_eq!(header(&requests[0], name), header(&requests[1], name));
+    }
+}
+
+#[tokio::test]
 async fn a_deletion_names_the_item_in_its_path_and_is_signed_over_nothing() {
     let canned = Canned::start(|_, _| {
         answer(

@@ -86,6 +86,10 @@ pub enum Call {
     Webhook = 1,
     /// Of the item whose id takes the place of `idField`.
     Delete = 2,
+    /// An array of items, each of which is one event.
+    Items = 3,
+    /// Each line is one event.
+    Lines = 4,
 }
 
 /// A fingerprint of what is asked: the call, its parameters, the body.
@@ -180,6 +184,7 @@ mod tests {
         assert_eq!(of(None, "{}"), of(None, "{}"));
         assert_ne!(of(None, "{}"), of(None, "{ }"));
         assert_ne!(of(None, "x{}"), of(Some("x"), "{}"));
+        assert_ne!(of(None, "{}"), fingerprint(Call::Lines, None, b"{}"));
         // As in the header, an empty parameter is none.
         assert_eq!(of(None, "{}"), of(Some(""), "{}"));
     }

@@ -144,11 +144,35 @@ fn index(token: &str) -> Option<usize> {
 /// The text must have passed [`object`].
 #[must_use]
 pub fn members<'a>(value: Value<'a>) -> Option<Fields<'a>> {
+    object_of(value).map(|object| object.fields)
+}
+
+/// The same, and whether a name came twice.
+#[must_use]
+pub fn object_of<'a>(value: Value<'a>) -> Option<Object<'a>> {
     let mut scanner = Scanner {
         text: value.text,
         at: 0,
     };
-    scanner.top_level().ok().map(|object| object.fields)
+    scanner.top_level().ok()
+}
+
+/// The elements of an array; `None` if the value is none.
+///
+/// The text must have passed [`object`].
+#[must_use]
+pub fn elements<'a>(value: Value<'a>) -> Option<Vec<Value<'a>>> {
+    let mut scanner = Scanner {
+        text: value.text,
+        at: 0,
+    };
+    scanner.expect(b'[', "expected an array").ok()?;
+    let mut elements = Vec::new();
+    let all = scanner.members(b']', |scanner| {
+        elements.push(scanner.field_value()?);
+        Ok(())
+    });
+    all.ok().map(|()| elements)
 }
 
 /// A text that is one JSON value of any kind, by the rules of [`object`]; space around it is not kept.
@@ -574,6 +598,20 @@ mod tests {
         }
         assert_eq!(at(body, &["a", "a/b"]).unwrap().text, "null");
         assert_eq!(at(body, &["a", "b", "1", "c"]).unwrap().text, "2.0");
+    }
+
+    #[test]
+    fn elements_are_those_of_an_array() {
+        let texts = |text| {
+            let elements = elements(value(text).unwrap())?;
+            Some(elements.iter().map(|it| it.text).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            texts(r#"[ 1 ,{"a":[2]}, "]"]"#),
+            Some(vec!["1", r#"{"a":[2]}"#, r#""]""#])
+        );
+        assert_eq!(texts("[ ]"), Some(vec![]));
+        assert_eq!((texts("{}"), texts("1")), (None, None));
     }
 
     #[test]

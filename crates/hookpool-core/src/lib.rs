@@ -14,6 +14,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
+pub mod bulk;
 pub mod codec;
 pub mod control;
 pub mod cursor;

@@ -6,8 +6,9 @@ use thiserror::Error;
 
 use crate::{
     event::{DedupeKey, Idempotency, NewEvent, Op, RequestId, uuid_v7},
-    json::{self, Fields, JsonError, Value},
+    json::{self, Fields, JsonError, Object, Value},
     name::{ItemId, NameError},
+    registry::Connector,
     source::Source,
     time::Timestamp,
     verify::Verified,
@@ -62,6 +63,28 @@ pub fn shape(
         ..
     } = &verified;
     let object = json::object(body)?;
+    let given = given_id(&object.fields, id_field.or(connector.id_field.as_ref()))?;
+    // The same delivery is the same whatever its body says by now: senders change counters of their own when they try again.
+    let idempotency = verified.delivery(&object.fields).map(|key| Idempotency {
+        key,
+        request: None,
+        events: 1,
+    });
+    Ok(NewEvent {
+        dedupe: *dedupe,
+        idempotency,
+        ..event(connector, &object, given, body.clone(), stamp)?
+    })
+}
+
+/// The event of one body, without what makes a repetition of its request known.
+pub(crate) fn event(
+    connector: &Connector,
+    object: &Object<'_>,
+    given: Option<ItemId>,
+    body: Bytes,
+    stamp: Stamp,
+) -> Result<NewEvent, ShapeError> {
     let field_count = u32::try_from(object.fields.len()).unwrap_or(u32::MAX);
     if let Some(limit) = connector
         .limits
@@ -70,18 +93,11 @@ pub fn shape(
     {
         return Err(ShapeError::TooManyFields(limit.get()));
     }
-    let given = given_id(&object.fields, id_field.or(connector.id_field.as_ref()))?;
     let generated_id = given.is_none();
     let item_id = match given {
         Some(id) => id,
         None => ItemId::new(uuid_v7(stamp.now, &stamp.random).to_string())?,
     };
-    // The same delivery is the same whatever its body says by now: senders change counters of their own when they try again.
-    let idempotency = verified.delivery(&object.fields).map(|key| Idempotency {
-        key,
-        request: None,
-        events: 1,
-    });
     Ok(NewEvent {
         time: stamp.now,
         stream: connector.stream.clone(),
@@ -92,9 +108,9 @@ pub fn shape(
         field_count,
         connector: connector.name.clone(),
         request_id: stamp.request_id,
-        dedupe: *dedupe,
-        idempotency,
-        body: body.clone(),
+        dedupe: None,
+        idempotency: None,
+        body,
     })
 }
 
@@ -148,7 +164,10 @@ fn key_of(DedupeKey(key): DedupeKey, item_id: &ItemId) -> DedupeKey {
 }
 
 /// The id that the body gives, if it gives one that can name an item.
-fn given_id(fields: &Fields<'_>, id_field: Option<&Source>) -> Result<Option<ItemId>, NameError> {
+pub(crate) fn given_id(
+    fields: &Fields<'_>,
+    id_field: Option<&Source>,
+) -> Result<Option<ItemId>, NameError> {
     let value = match id_field {
         Some(source) => source.find(fields),
         None => fields.get(DEFAULT_ID_FIELD).copied(),
@@ -162,7 +181,7 @@ fn given_id(fields: &Fields<'_>, id_field: Option<&Source>) -> Result<Option<Ite
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{registry::Connector, verify::Verified};
+    use crate::verify::Verified;
 
     const STAMP: Stamp = Stamp {
         now: Timestamp(1_700_000_000_000_000),

@@ -155,16 +155,24 @@ pub fn admit(
     proof: Proof<'_>,
     now: Timestamp,
 ) -> Result<Admitted, VerifyError> {
-    let presented = proof
-        .authorization
-        .presented_key()
-        .filter(|key| key.kind == KeyKind::Ingest);
-    let admitted = Admitted::of_key(registry, presented, now)?;
+    let admitted = known_connector(registry, proof, now)?;
     if admitted.connector.stream.as_str() == stream {
         admitted.signed_by(proof.headers, now)
     } else {
         Err(VerifyError::Unauthorized)
     }
+}
+
+/// The same where the stream is that of the connector, or is named in the body, which is yet to come.
+///
+/// # Errors
+/// As for [`admit`].
+pub fn admit_any(
+    registry: &Registry,
+    proof: Proof<'_>,
+    now: Timestamp,
+) -> Result<Admitted, VerifyError> {
+    known_connector(registry, proof, now)?.signed_by(proof.headers, now)
 }
 
 /// The same for a sender that shows its key as a part of the URL; the stream is that of the connector.
@@ -186,6 +194,16 @@ pub fn admit_hook(
 /// [`VerifyError::Unauthorized`], for whatever is no working hook.
 pub fn must_be_hook(registry: &Registry, hook: &str, now: Timestamp) -> Result<(), VerifyError> {
     known_hook(registry, hook, now).map(drop)
+}
+
+fn known_connector(
+    registry: &Registry,
+    proof: Proof<'_>,
+    now: Timestamp,
+) -> Result<Admitted, VerifyError> {
+    let presented = proof.authorization.presented_key();
+    let presented = presented.filter(|key| key.kind == KeyKind::Ingest);
+    Admitted::of_key(registry, presented, now)
 }
 
 fn known_hook(registry: &Registry, hook: &str, now: Timestamp) -> Result<Admitted, VerifyError> {
@@ -546,6 +564,17 @@ impl Verified {
             &self.connector.name,
             fingerprint(call, id_field.map(Source::as_str), &self.body),
         )
+    }
+
+    /// The identity of a request of many events that has no key: what its sender named it by in the headers, or what it signed. The first
+    /// event has to say how many there were, so that a replay gets the same answer.
+    pub(crate) fn own_identity(&self) -> Option<Idempotency> {
+        let key = self.delivery(&Fields::default()).or(self.dedupe)?;
+        Some(Idempotency {
+            key,
+            request: None,
+            events: 1,
+        })
     }
 }
 

@@ -1,13 +1,16 @@
 //! The engine: opens the pipeline, takes deliveries, hands out views and followers, ends in order.
 
+mod bulk;
 mod history;
 mod in_flight;
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
+pub use bulk::{Bulk, BulkAsked, BulkReceipt};
 use bytes::Bytes;
 pub use history::LogName;
 use hookpool_core::{
+    bulk::BulkError,
     control::ControlChange,
     cursor::Cursor,
     event::{Event, Idempotency, NewEvent, RequestId},
@@ -120,6 +123,9 @@ pub enum AcceptError {
     /// It is not an event.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// They are no events.
+    #[error(transparent)]
+    Bulk(#[from] BulkError),
     /// It was not, or perhaps not, appended.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -479,7 +485,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         position: Position,
         identity: Option<Idempotency>,
     ) -> Result<Receipt, AcceptError> {
-        let first = self.first_event(position, identity).await?;
+        let first = self.first_event(position, identity, 1).await?;
         Ok(Receipt {
             position,
             replayed: true,
@@ -487,11 +493,12 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         })
     }
 
-    /// The first event of the request of which this is a repetition; fails if only the key is the same.
+    /// The first event of the request of which this one of so many events is a repetition; fails if only the key is the same.
     async fn first_event(
         &self,
         position: Position,
         identity: Option<Idempotency>,
+        events: u32,
     ) -> Result<Event, AcceptError> {
         let request = PageRequest {
             until: position,
@@ -505,12 +512,16 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             ))))
         };
         let first = page.events.into_iter().next().ok_or_else(gone)?;
-        match (identity, first.event.idempotency) {
-            (Some(asked), Some(had)) if asked.key == had.key && asked.request != had.request => {
-                Err(AcceptError::Mismatch)
-            }
-            // The same request, or one with the same signature, whatever it is called.
-            _ => Ok(first),
+        let same = match (identity, first.event.idempotency) {
+            (Some(asked), Some(had)) if asked.key == had.key => asked.request == had.request,
+            // The same signature, whatever the request is called. Bytes that were signed for one call may be shown to another, where they
+            // would be other events.
+            (_, had) => had.map_or(1, |had| had.events) == events,
+        };
+        if same {
+            Ok(first)
+        } else {
+            Err(AcceptError::Mismatch)
         }
     }
 

@@ -21,4 +21,6 @@ pub mod retention;
 pub mod status;
 mod worker;
 
-pub use engine::{AcceptError, Asked, Engine, LogName, Options, Receipt, StartError};
+pub use engine::{
+    AcceptError, Asked, BulkAsked, BulkReceipt, Engine, LogName, Options, Receipt, StartError,
+};

@@ -18,7 +18,7 @@ use warp::{
 };
 
 use crate::{
-    admin, body, changes,
+    admin, body, bulk, changes,
     failures::Failures,
     followers::Followers,
     generations, hooks, ingest,
@@ -42,6 +42,10 @@ pub struct Settings {
     pub body_bytes: usize,
     /// Longest time that a body may take.
     pub body_timeout: Duration,
+    /// Largest body of many events in bytes; each of them is at most [`Self::body_bytes`].
+    pub bulk_bytes: usize,
+    /// Longest time that one may take.
+    pub bulk_timeout: Duration,
     /// How the server is reached from outside, without a slash at the end: for the URLs in answers.
     pub public_url: String,
     /// Origins whose pages may read, each as browsers send it: `https://app.example.com`.
@@ -222,7 +226,11 @@ async fn answer<L: EventLog, P: PoolStore>(
         Err(problem) => {
             let (problem, rejected) = rejected::judge(app, &request, route, problem);
             let wanted = rejected.as_ref().is_some_and(|it| it.wants_body(&request));
-            let rest = body::discard(&request, body, app.settings.body_bytes, wanted).await;
+            let bytes_max = match route {
+                Some(Route::Ingest) => app.settings.bulk_bytes,
+                _ => app.settings.body_bytes,
+            };
+            let rest = body::discard(&request, body, bytes_max, wanted).await;
             if let Some(rejected) = rejected {
                 rejected.note(app, &request, &problem, rest);
             }
@@ -251,6 +259,7 @@ async fn handle<L: EventLog, P: PoolStore>(
     }
     match route {
         Route::Webhook { stream } => ingest::webhook(app, request, stream, body).await,
+        Route::Ingest => bulk::ingest(app, request, body).await,
         Route::Hook { hook } => hooks::hook(app, request, hook, body).await,
         Route::Streams => read::streams(app, request),
         Route::Stream { stream } => read::stream(app, request, stream).await,

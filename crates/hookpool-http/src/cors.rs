@@ -109,6 +109,7 @@ fn is_for_pages(route: &Route<'_>) -> bool {
         | Route::OpenApi => true,
         Route::Webhook { .. }
         | Route::Hook { .. }
+        | Route::Ingest
         | Route::Admin(_)
         | Route::Generations { .. }
         | Route::Healthz

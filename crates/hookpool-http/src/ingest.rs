@@ -29,9 +29,9 @@ use crate::{
     render::{json_response, push_string, text_response},
 };
 
-const POSITION: HeaderName = HeaderName::from_static("datapool-position");
+pub(crate) const POSITION: HeaderName = HeaderName::from_static("datapool-position");
 const NOTICE: HeaderName = HeaderName::from_static("datapool-notice");
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Takes one delivery. The order of the checks is promised: nothing of a stranger's body is kept.
@@ -140,7 +140,8 @@ fn rehearsed<L: EventLog, P: PoolStore>(
     Ok(response)
 }
 
-fn proof(request: &Request) -> Proof<'_> {
+/// What proves a request: its key and whatever its connector's scheme asks for.
+pub(crate) fn proof(request: &Request) -> Proof<'_> {
     Proof {
         authorization: request.header(header::AUTHORIZATION),
         headers: request,
@@ -148,7 +149,7 @@ fn proof(request: &Request) -> Proof<'_> {
 }
 
 /// What the sender calls the request by, if it does.
-fn idempotency_key(request: &Request) -> Result<Option<IdempotencyKey>, Problem> {
+pub(crate) fn idempotency_key(request: &Request) -> Result<Option<IdempotencyKey>, Problem> {
     let invalid = |detail: String| Problem::with(Code::InvalidParameter, detail);
     match request.header(IDEMPOTENCY_KEY) {
         Header::Absent => Ok(None),
@@ -159,7 +160,8 @@ fn idempotency_key(request: &Request) -> Result<Option<IdempotencyKey>, Problem>
     }
 }
 
-fn must_be_plain(request: &Request) -> Result<(), Problem> {
+/// Refuses a compressed body.
+pub(crate) fn must_be_plain(request: &Request) -> Result<(), Problem> {
     match request.header(header::CONTENT_ENCODING) {
         Header::Absent => Ok(()),
         Header::One(coding) if coding.eq_ignore_ascii_case(b"identity") => Ok(()),

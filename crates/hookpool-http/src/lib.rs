@@ -7,6 +7,7 @@
 mod admin;
 mod app;
 mod body;
+mod bulk;
 mod changes;
 mod cors;
 mod failures;

@@ -1,8 +1,14 @@
 //! The one table from errors to what a client is told (RFC 9457). Nothing here echoes input.
 
 use hookpool_core::{
-    event::RequestId, json::JsonError, plan::PlanError, registry::RegistryError, rejection::Reason,
-    shape::ShapeError, verify::VerifyError,
+    bulk::{BulkError, PartError, Place},
+    event::RequestId,
+    json::JsonError,
+    plan::PlanError,
+    registry::RegistryError,
+    rejection::Reason,
+    shape::ShapeError,
+    verify::VerifyError,
 };
 use hookpool_engine::{
     AcceptError, appender::QueueError, control::ControlError, follow::FollowError,
@@ -41,7 +47,7 @@ macro_rules! codes {
 
 codes! {
     MalformedRequest = BAD_REQUEST, "MALFORMED_REQUEST", "The request can't be read in one way only.";
-    InvalidPayload = BAD_REQUEST, "INVALID_PAYLOAD", "The body is not one strict JSON object.";
+    InvalidPayload = BAD_REQUEST, "INVALID_PAYLOAD", "The body is not strict JSON of the form that is taken here.";
     InvalidItemId = BAD_REQUEST, "INVALID_ITEM_ID", "The item id is too long or holds a control character.";
     InvalidParameter = BAD_REQUEST, "INVALID_PARAMETER", "A parameter is malformed or not known here.";
     TooManyFields = UNPROCESSABLE_ENTITY, "TOO_MANY_FIELDS", "An event has more top-level properties than the connector may send.";
@@ -62,6 +68,7 @@ codes! {
     PreconditionRequired = PRECONDITION_REQUIRED, "PRECONDITION_REQUIRED", "This call needs If-Match.";
     PayloadTooLarge = PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The body is over the limit.";
     UriTooLong = URI_TOO_LONG, "URI_TOO_LONG", "The target is over the limit.";
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "This path reads application/json and application/x-ndjson.";
     UnsupportedEncoding = UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_ENCODING", "Compressed bodies are not read.";
     ExpectationFailed = EXPECTATION_FAILED, "EXPECTATION_FAILED", "The expectation can't be met.";
     HeadTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "HEAD_TOO_LARGE", "The head of the request is over the limit.";
@@ -91,7 +98,8 @@ impl Code {
             Self::Conflict
             | Self::IdempotencyMismatch
             | Self::PreconditionFailed
-            | Self::PreconditionRequired => Some(Some(Reason::Other)),
+            | Self::PreconditionRequired
+            | Self::UnsupportedMediaType => Some(Some(Reason::Other)),
             // No delivery, or nothing that its sender did.
             Self::TooManyFailures
             | Self::IdempotencyInProgress
@@ -123,6 +131,7 @@ impl Code {
 pub(crate) struct Problem {
     code: Code,
     detail: Option<String>,
+    place: Option<Place>,
     headers: Vec<(HeaderName, String)>,
 }
 
@@ -140,6 +149,7 @@ impl From<Code> for Problem {
         Self {
             code,
             detail: None,
+            place: None,
             headers: header.into_iter().collect(),
         }
     }
@@ -201,6 +211,13 @@ impl Problem {
         if let (Some(detail), Some(members)) = (self.detail, document.as_object_mut()) {
             members.insert("detail".into(), detail.into());
         }
+        if let (Some(place), Some(members)) = (self.place, document.as_object_mut()) {
+            let (name, number) = match place {
+                Place::Item(index) => ("item", index),
+                Place::Line(number) => ("line", number),
+            };
+            members.insert(name.into(), number.into());
+        }
         let mut response = json_response(document.to_string());
         *response.status_mut() = status;
         set(
@@ -242,6 +259,7 @@ impl From<AcceptError> for Problem {
             AcceptError::Mismatch => Code::IdempotencyMismatch.into(),
             AcceptError::InFlight => Code::IdempotencyInProgress.into(),
             AcceptError::Shape(error) => error.into(),
+            AcceptError::Bulk(error) => error.into(),
             AcceptError::Queue(error) => error.into(),
             AcceptError::Read(error) => error.into(),
         }
@@ -271,6 +289,33 @@ impl From<ShapeError> for Problem {
                 format!("the limit of the connector is {limit}"),
             ),
             ShapeError::DeletionBody => Self::with(Code::InvalidPayload, "a deletion has no body"),
+        }
+    }
+}
+
+impl From<BulkError> for Problem {
+    fn from(error: BulkError) -> Self {
+        match error {
+            BulkError::Stream => Code::Unauthorized.into(),
+            BulkError::Payload(error) => ShapeError::Payload(error).into(),
+            BulkError::Form(reason) => Self::with(Code::InvalidPayload, reason),
+            BulkError::Part(place, error) => Self {
+                place: Some(place),
+                ..error.into()
+            },
+        }
+    }
+}
+
+impl From<PartError> for Problem {
+    fn from(error: PartError) -> Self {
+        match error {
+            PartError::Shape(error) => error.into(),
+            PartError::Item(reason) => Self::with(Code::InvalidPayload, reason),
+            PartError::TooLarge => Self::with(
+                Code::PayloadTooLarge,
+                "the event's body is over the limit of one body",
+            ),
         }
     }
 }

@@ -100,6 +100,8 @@ fn way<'a>(route: Route<'a>, method: &Method) -> Option<(Way, Option<&'a str>, O
         Route::Hook { hook: Secret(hook) } if method == Method::POST => {
             Some((Way::Hook, None, Some(hook)))
         }
+        // Which stream it names is in the query or the body.
+        Route::Ingest => Some((Way::Ingest, None, None)),
         Route::Item { stream, .. } if method == Method::DELETE => {
             Some((Way::Delete, Some(stream), None))
         }
@@ -110,7 +112,8 @@ fn way<'a>(route: Route<'a>, method: &Method) -> Option<(Way, Option<&'a str>, O
 impl Rejected {
     /// Whether the rest of the body is worth keeping: only of who showed a good credential, and if none of it was read.
     pub(crate) fn wants_body(&self, request: &Request) -> bool {
-        self.shown.is_good() && request.seen.begun.get().is_none()
+        let may_be_tried_again = self.way != Way::Ingest;
+        may_be_tried_again && self.shown.is_good() && request.seen.begun.get().is_none()
     }
 
     /// Notes it.

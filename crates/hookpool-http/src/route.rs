@@ -16,6 +16,8 @@ pub(crate) enum Route<'a> {
     Webhook {
         stream: &'a str,
     },
+    /// Many events in one request.
+    Ingest,
     /// The segment is a secret.
     Hook {
         hook: Secret<'a>,
@@ -132,6 +134,7 @@ impl<'a> Route<'a> {
                 stream: name(stream)?,
             },
             ["api", "hooks", hook] if !hook.is_empty() => Self::Hook { hook: Secret(hook) },
+            ["api", "ingest"] => Self::Ingest,
             ["api", "changes"] => Self::AllChanges,
             ["api", "tickets"] => Self::Tickets,
             ["api", "streams"] => Self::Streams,
@@ -164,6 +167,7 @@ impl<'a> Route<'a> {
         match self {
             Self::Webhook { .. } => table::WEBHOOK,
             Self::Hook { .. } => HOOK,
+            Self::Ingest => table::INGEST,
             Self::Streams => table::STREAMS,
             Self::Stream { .. } => table::STREAM,
             Self::Items { .. } => table::ITEMS,
@@ -366,6 +370,7 @@ mod tests {
             "/api/webhook/$all",
             "/api/streams/sales/log/+1",
             "/api/streams/sales/log/",
+            "/api/ingest/",
             "/api/hooks",
             "/api/hooks/",
             "/api/hooks/hk_a_b/",

@@ -290,6 +290,36 @@ pub(crate) struct SendArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+The events of a request are recorded all or not at all. Each request has an idempotency key made of the file up to its
+end, so running the command again after a failure, or after a line was put right, records nothing twice for 96 hours. To
+record the same file again, name other keys with --idempotency-key.
+
+Examples:
+  export HOOKPOOL_INGEST_KEY=ik_...
+  hookpool ingest sales events.ndjson --id-field region
+  hookpool ingest sales events.ndjson --idempotency-key second-time --output json")]
+pub(crate) struct IngestArgs {
+    /// Stream to send to
+    pub(crate) stream: String,
+    /// File with one JSON object a line
+    pub(crate) file: PathBuf,
+    /// Property that holds the item id, or a JSON Pointer to it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) id_field: Option<String>,
+    /// What the requests are called by: each has the key with -1, -2, ... behind it [default: made of what the file holds]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Largest request, at most the server's limits.ingest-body-bytes; with another one, what was sent before is refused
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    pub(crate) request_bytes: usize,
+    #[command(flatten)]
+    pub(crate) keys: ProducerKeys,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
 The item is gone for readers; its history stays. What the connector sends of it later starts from nothing. Deleting what is
 not there is no error.
 

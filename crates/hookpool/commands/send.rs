@@ -123,7 +123,12 @@ pub(crate) async fn delete(args: DeleteArgs, globals: &Globals) -> anyhow::Resul
     Ok(Exit::Ok)
 }
 
-fn producer(stream: &str, args: &ProducerKeys, globals: &Globals) -> anyhow::Result<Producer> {
+/// Who sends, as its keys say.
+pub(super) fn producer(
+    stream: &str,
+    args: &ProducerKeys,
+    globals: &Globals,
+) -> anyhow::Result<Producer> {
     let key = args.ingest_key.0.clone();
     let mut producer = Producer::new(globals.server()?, stream, key);
     // An empty variable is as good as none: scripts set it for connectors without a signing key.

@@ -58,6 +58,9 @@ rows! {
         OPTIONS: [],
         POST: ["dryRun", "idField"],
     }
+    INGEST = "/api/ingest" {
+        POST: ["idField", "stream"],
+    }
     STREAMS = "/api/streams" {
         GET: [],
     }
