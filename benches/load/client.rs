@@ -39,6 +39,7 @@ impl Run {
 }
 
 /// Requests of one connection, end to end, and where each ends.
+#[derive(Default)]
 struct Prepared {
     bytes: Vec<u8>,
     ends: Vec<usize>,
@@ -46,12 +47,30 @@ struct Prepared {
 
 /// More than two cores answer in a second, over all connections.
 const REQUESTS_PER_SECOND: usize = 250_000;
+const BULK_EVENTS_PER_SECOND: usize = 2_000_000;
 
+/// One event in each request.
 pub(crate) fn run(server: SocketAddr, connections: usize, time: Duration, keys: &Keys) -> Run {
     let each = REQUESTS_PER_SECOND * usize::try_from(time.as_secs()).unwrap() / connections;
-    let prepared: Vec<Prepared> = (0..connections)
-        .map(|connection| prepare(connection, each, keys))
-        .collect();
+    let prepared = (0..connections).map(|connection| prepare(connection, each, keys));
+    send(server, prepared.collect(), time)
+}
+
+/// So many events in each request.
+pub(crate) fn run_bulk(
+    server: SocketAddr,
+    connections: usize,
+    time: Duration,
+    keys: &Keys,
+    events: usize,
+) -> Run {
+    let seconds = usize::try_from(time.as_secs()).unwrap();
+    let each = (BULK_EVENTS_PER_SECOND * seconds / events / connections).max(8);
+    let prepared = (0..connections).map(|connection| prepare_bulk(connection, each, keys, events));
+    send(server, prepared.collect(), time)
+}
+
+fn send(server: SocketAddr, prepared: Vec<Prepared>, time: Duration) -> Run {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -78,32 +97,58 @@ pub(crate) fn run(server: SocketAddr, connections: usize, time: Duration, keys: 
 }
 
 fn prepare(connection: usize, requests: usize, keys: &Keys) -> Prepared {
-    #[expect(clippy::disallowed_methods, reason = "signatures need the time of day")]
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
-    let mut prepared = Prepared {
-        bytes: Vec::new(),
-        ends: Vec::new(),
-    };
+    let mut prepared = Prepared::default();
     for n in 0..requests {
-        let item = (connection * 31 + n) % 1_000;
-        let body = format!(
-            r#"{{"region":"r{item}","sales":{n},"target":130000,"updated":"2026-04-09T10:30:00Z","c":{connection}}}"#
+        prepared.push(
+            "/api/webhook/load",
+            "application/json",
+            &event(connection, n),
+            keys,
         );
+    }
+    prepared
+}
+
+fn prepare_bulk(connection: usize, requests: usize, keys: &Keys, events: usize) -> Prepared {
+    let mut prepared = Prepared::default();
+    for request in 0..requests {
+        let lines = (0..events).map(|n| event(connection, request * events + n) + "\n");
+        let body: String = lines.collect();
+        prepared.push(
+            "/api/ingest?stream=load",
+            "application/x-ndjson",
+            &body,
+            keys,
+        );
+    }
+    prepared
+}
+
+fn event(connection: usize, n: usize) -> String {
+    let item = (connection * 31 + n) % 1_000;
+    format!(
+        r#"{{"region":"r{item}","sales":{n},"target":130000,"updated":"2026-04-09T10:30:00Z","c":{connection}}}"#
+    )
+}
+
+impl Prepared {
+    fn push(&mut self, target: &str, media: &str, body: &str, keys: &Keys) {
+        #[expect(clippy::disallowed_methods, reason = "signatures need the time of day")]
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
         let signature = signature(&keys.signing, now, body.as_bytes());
         let head = format!(
-            "POST /api/webhook/load HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+            "POST {target} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nContent-Type: {media}\r\n\
              X-Webhook-Timestamp: {now}\r\nX-Webhook-Signature: {signature}\r\nContent-Length: {}\r\n\r\n",
             keys.ingest,
             body.len()
         );
-        prepared.bytes.extend_from_slice(head.as_bytes());
-        prepared.bytes.extend_from_slice(body.as_bytes());
-        prepared.ends.push(prepared.bytes.len());
+        self.bytes.extend_from_slice(head.as_bytes());
+        self.bytes.extend_from_slice(body.as_bytes());
+        self.ends.push(self.bytes.len());
     }
-    prepared
 }
 
 async fn connection(server: SocketAddr, requests: Prepared, end: Instant) -> Vec<u32> {
@@ -122,7 +167,7 @@ async fn connection(server: SocketAddr, requests: Prepared, end: Instant) -> Vec
         read_answer(&mut stream, &mut answer).await;
         latencies.push(u32::try_from(sent.elapsed().as_micros()).unwrap());
     }
-    panic!("more requests were answered than were prepared: raise REQUESTS_PER_SECOND");
+    panic!("more requests were answered than were prepared: raise the rate that is prepared for");
 }
 
 /// Reads one whole answer, which must be a 202.

@@ -2,7 +2,8 @@
 //!
 //! Closed loop over raw sockets: every connection sends its next request when it has its answer. Every request has a body and a
 //! signature of its own, made before the clock starts. Prints a table of medians. `cargo bench --bench load -- --seconds 5 --rounds 3`;
-//! with `--beside-rebuild 200000` the server against itself while it rebuilds so many events a second.
+//! with `--beside-rebuild 200000` the server against itself while it rebuilds so many events a second; with `--bulk 1000` requests of so
+//! many events against requests of one.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,6 +13,7 @@
 
 mod bare;
 mod beside;
+mod bulk;
 mod client;
 mod servers;
 
@@ -56,7 +58,15 @@ fn main() {
     if smoke || number("--beside-rebuild").is_some() {
         beside::compare(&beside);
     }
-    if number("--beside-rebuild").is_some() {
+    let bulk = bulk::Plan {
+        seconds: plan.seconds,
+        rounds: plan.rounds,
+        events: usize::try_from(number("--bulk").unwrap_or(100)).unwrap(),
+    };
+    if smoke || number("--bulk").is_some() {
+        bulk::compare(&bulk);
+    }
+    if number("--beside-rebuild").or_else(|| number("--bulk")).is_some() {
         return;
     }
     let levels = if smoke { &LEVELS[..1] } else { &LEVELS[..] };
