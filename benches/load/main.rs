@@ -66,7 +66,10 @@ fn main() {
     if smoke || number("--bulk").is_some() {
         bulk::compare(&bulk);
     }
-    if number("--beside-rebuild").or_else(|| number("--bulk")).is_some() {
+    if number("--beside-rebuild")
+        .or_else(|| number("--bulk"))
+        .is_some()
+    {
         return;
     }
     let levels = if smoke { &LEVELS[..1] } else { &LEVELS[..] };

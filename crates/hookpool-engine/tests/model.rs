@@ -386,13 +386,20 @@ async fn retain(engine: &Pipeline, random: &mut StdRng) {
 /// Waits until the retention has nothing to do, or waits itself.
 async fn settle(engine: &Pipeline) {
     for _ in 0..2 {
-        let plan = plan(engine);
-        if plan.retention.is_unlimited() && plan.floor.is_none() {
+        let now = plan(engine);
+        if now.retention.is_unlimited() && now.floor.is_none() {
             return;
         }
         let before = engine.retentions().state(&stream()).looks;
         engine.retentions().look();
-        let told = || format!("retention: {:?}", engine.retentions().state(&stream()));
+        let told = || {
+            let state = engine.retentions().state(&stream());
+            format!(
+                "retention: {state:?} {:?} {:?}",
+                engine.status().get(),
+                plan(engine)
+            )
+        };
         until(&told, || {
             engine.retentions().state(&stream()).looks > before
         })
