@@ -58,6 +58,9 @@ pub(crate) const HEADERS_MAX: usize = 64;
 /// As much as everybody should take (RFC 9110, 4.1).
 pub(crate) const TARGET_BYTES_MAX: usize = 8_000;
 const READ_BYTES_MAX: usize = 32 << 10;
+/// What a connection has to say and can't send yet, in the kernel; more waits here, where frames are shared.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 128 << 10;
 /// After a failed accept, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -208,6 +211,13 @@ fn end_if_vanished(stream: &TcpStream, patience: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the kernel hold little of what a peer does not take: it would keep megabytes for each, and filling them costs those who send.
+fn wait_for_slow(stream: &TcpStream) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    Ok(())
+}
+
 struct Server<F> {
     routes: F,
     tls: Option<TlsAcceptor>,
@@ -222,6 +232,7 @@ where
     async fn connection(&self, stream: TcpStream, peer: Peer, course: watch::Receiver<Course>) {
         let begun = async {
             end_if_vanished(&stream, self.patience.write)?;
+            wait_for_slow(&stream)?;
             stream.readable().await?;
             match &self.tls {
                 None => Ok::<_, io::Error>(Either::Left(stream)),
