@@ -53,7 +53,7 @@ use crate::{
     },
     pace::{Pace, Paces, TooFast},
     past::{Past, Stretch, Touch, View, position_at},
-    projector::{Command, Projector, PromoteError},
+    projector::{Command, Projector, PromoteError, ask},
     rebuild::{Rebuilder, Rebuilds},
     rejections::{Keeping, Rejections},
     retention::{Expiring, Floors, Retainer, Retentions},
@@ -851,9 +851,8 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             expected,
             answer,
         };
-        let sent = self.projector.send(command);
-        sent.map_err(|_| PromoteError::Stopped)?;
-        promoted.await.map_err(|_| PromoteError::Stopped)?
+        let promoted = ask(&self.projector, command, promoted).await;
+        promoted.ok_or(PromoteError::Stopped)?
     }
 
     /// Waits until the projector follows every plan that is recorded, at most for `patience`; whether it does.

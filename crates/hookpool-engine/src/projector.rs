@@ -194,6 +194,21 @@ impl Projector {
     }
 }
 
+/// Sends a command and waits for its answer; `None` if the projector has ended.
+pub(crate) async fn ask<S, T>(
+    projector: &mpsc::UnboundedSender<Command<S>>,
+    command: Command<S>,
+    answer: oneshot::Receiver<T>,
+) -> Option<T> {
+    projector.send(command).ok()?;
+    tokio::select! {
+        biased;
+        answer = answer => answer.ok(),
+        // IMPORTANT: what is sent while the projector goes may lie in the channel, unanswered, for as long as we hold it.
+        () = projector.closed() => None,
+    }
+}
+
 /// A page may show what the head does not yet.
 fn is_far_behind(log: &impl EventLog, at: Position) -> bool {
     log.head().0.saturating_sub(at.0) > FAR_BEHIND

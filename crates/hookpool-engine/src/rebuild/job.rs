@@ -22,7 +22,11 @@ use tokio::{
 
 use super::{JobCell, halves::Halves};
 use crate::{
-    compare::Comparison, control::Control, projector::Command, status::StatusCell, worker::Worker,
+    compare::Comparison,
+    control::Control,
+    projector::{Command, ask},
+    status::StatusCell,
+    worker::Worker,
 };
 
 /// Why a rebuild broke off.
@@ -77,7 +81,7 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             answer,
         };
         // The projector stops only with the engine.
-        let Some(snapshot) = self.ask(command, attached) else {
+        let Some(snapshot) = self.ask(runtime, command, attached) else {
             return Ok(());
         };
         self.tell("a rebuild is compared");
@@ -92,7 +96,7 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
             sum,
             answer,
         };
-        if self.ask(command, compared).is_some() {
+        if self.ask(runtime, command, compared).is_some() {
             self.tell("a rebuild is ready");
         }
         Ok(())
@@ -102,9 +106,13 @@ impl<L: EventLog, P: PoolStore> Job<L, P> {
         tracing::debug!(stream = %self.stream, generation = %self.made.generation, "{stage}");
     }
 
-    fn ask<T>(&self, command: Command<P::Snapshot>, answer: oneshot::Receiver<T>) -> Option<T> {
-        self.projector.send(command).ok()?;
-        answer.blocking_recv().ok()
+    fn ask<T>(
+        &self,
+        runtime: &Handle,
+        command: Command<P::Snapshot>,
+        answer: oneshot::Receiver<T>,
+    ) -> Option<T> {
+        runtime.block_on(ask(&self.projector, command, answer))
     }
 
     /// Folds until it is up with the pool; whether it is.

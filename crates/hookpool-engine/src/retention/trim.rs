@@ -16,7 +16,7 @@ use super::{RetainError, Retainer};
 use crate::{
     follow::{FollowError, blocking},
     past::{View, Walk, event_at, named_until},
-    projector::Command,
+    projector::{Command, ask},
 };
 
 /// Events that are looked at between two commits.
@@ -134,7 +134,9 @@ impl<L: EventLog, P: PoolStore> Retainer<L, P> {
             answer,
         };
         // The projector stops only with the engine.
-        self.projector.send(command).is_ok() && trimmed.await.unwrap_or(false)
+        ask(&self.projector, command, trimmed)
+            .await
+            .unwrap_or(false)
     }
 }
 
