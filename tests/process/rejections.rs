@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::common::http::Request;
+use crate::common::program::{both, hookpool, output_within};
 use crate::common::server::{Connector, Data, Server, signed};
 use crate::common::{eventually, now_s, sign};
 
@@ -450,6 +451,211 @@ fn what_was_read_in_part_is_not_kept_and_what_was_not_kept_can_not_be_tried_agai
         (&unkept["reason"], &unkept["kept"]),
         (&json!("invalid-payload"), &json!(false))
     );
+}
+
+fn many(connector: &Connector, query: &str, media_type: &str, body: &str) -> Request {
+    let target = format!("/api/ingest{query}");
+    let request = connector.delivery_to(&target, body.as_bytes());
+    request.header("Content-Type", media_type)
+}
+
+const LINES: &str = "application/x-ndjson";
+
+fn retry(server: &Server, id: &str) -> Value {
+    let answer = server.admin("POST", &format!("rejections/{id}:retry"), &json!({}));
+    answer.expect(200).json()
+}
+
+#[test]
+fn many_events_that_were_refused_are_taken_whole_or_not_at_all_by_another_try() {
+    let data = Data::new();
+    let server = data.serve();
+    let (sales, theirs) = mistaken(&server);
+    let lines = "{\"n\":1}\n\n{\"n\":2,\"x\":1.0}\r\n{\"n\":3}";
+    let lines = many(&theirs, "?idField=n", LINES, lines);
+    let items = json!({"stream": "sales", "items": [{"id": "i", "fields": {}}, {"fields": {"a": 1, "b": 2}}]});
+    let items = items.to_string();
+    let items = many(&theirs, "", "application/json", &items);
+    let ids: Vec<String> = [&lines, &items]
+        .map(|request| {
+            let found = refused(&server, request, 401);
+            assert_eq!(
+                (&found["way"], &found["kept"]),
+                (&json!("ingest"), &json!(true))
+            );
+            assert_eq!(
+                (&found["reason"], &found["notKept"]),
+                (&json!("signature"), &Value::Null)
+            );
+            found["id"].as_str().unwrap().to_owned()
+        })
+        .to_vec();
+    let server = server.restart();
+    assert_eq!(retry(&server, &ids[0])["code"], "SIGNATURE_INVALID");
+    let key = json!({"signingKey": theirs.signing_key});
+    server
+        .admin("POST", "connectors/sales/signing-keys:rotate", &key)
+        .expect(200);
+    // One that is refused refuses all, as when it came.
+    let limit =
+        |fields: Value| server.admin("PATCH", "connectors/sales", &json!({"limits": fields}));
+    limit(json!({"fields": 1})).expect(200);
+    let refused = retry(&server, &ids[0]);
+    assert_eq!(
+        (&refused["code"], &refused["line"]),
+        (&json!("TOO_MANY_FIELDS"), &json!(3))
+    );
+    assert_eq!(retry(&server, &ids[1])["item"], 1);
+    assert!(server.log("sales").is_empty());
+    limit(json!({})).expect(200);
+    let first = retry(&server, &ids[0]);
+    assert_eq!(
+        (&first["outcome"], &first["events"], &first["itemId"]),
+        (&json!("accepted"), &json!(3), &Value::Null)
+    );
+    assert_eq!(
+        (&first["position"], &first["replayed"]),
+        (&json!(3), &json!(false))
+    );
+    let second = retry(&server, &ids[1]);
+    assert_eq!(
+        (&second["position"], &second["events"]),
+        (&json!(5), &json!(2))
+    );
+    let log = server.log("sales");
+    let found: Vec<_> = log.iter().map(|it| (&*it.item_id, &*it.body)).collect();
+    assert_eq!(
+        found[..4],
+        [
+            ("1", r#"{"n":1}"#),
+            ("2", r#"{"n":2,"x":1.0}"#),
+            ("3", r#"{"n":3}"#),
+            ("i", "{}"),
+        ]
+    );
+    // Again, after a restart too, and by its sender, whose request it is.
+    let server = server.restart();
+    let again = retry(&server, &ids[0]);
+    assert_eq!(
+        (&again["position"], &again["events"], &again["replayed"]),
+        (&first["position"], &json!(3), &json!(true))
+    );
+    let sent = server.call(&items).expect(202);
+    assert_eq!(sent.header("Idempotency-Replayed"), Some("true"));
+    assert_eq!(sent.header("DataPool-Position"), Some("5"));
+    let taken = rejection(&server, &ids[1]);
+    assert_eq!(taken["retried"]["events"], 2);
+    assert_eq!(taken["notKept"]["reason"], "taken");
+    assert_eq!(server.log("sales").len(), 5);
+    assert_eq!(sales.stream, "sales");
+}
+
+#[test]
+fn many_events_under_a_name_of_their_own_are_not_doubled_by_another_try() {
+    let data = Data::new();
+    let server = data.serve();
+    let settings = json!({"stream": "sales", "keepRejected": true, "limits": {"bodyBytes": 10}});
+    let sales = server.add_connector_with(&settings);
+    let named = many(&sales, "", LINES, "{\"a\":1}\n{\"text\":\"long\"}");
+    let named = named.header("Idempotency-Key", "one");
+    let found = refused(&server, &named, 413);
+    let id = found["id"].as_str().unwrap();
+    let refused = retry(&server, id);
+    assert_eq!(
+        (&refused["code"], &refused["line"]),
+        (&json!("PAYLOAD_TOO_LARGE"), &json!(2))
+    );
+    server
+        .admin("PATCH", "connectors/sales", &json!({"limits": {}}))
+        .expect(200);
+    let sent = server.call(&named).expect(202);
+    let taken = retry(&server, id);
+    assert_eq!(
+        (&taken["replayed"], &taken["events"]),
+        (&json!(true), &json!(2))
+    );
+    assert_eq!(
+        taken["position"].to_string(),
+        sent.header("DataPool-Position").unwrap()
+    );
+    assert_eq!(server.log("sales").len(), 2);
+}
+
+#[test]
+fn why_a_delivery_can_not_be_tried_again_is_said() {
+    let data = Data::new();
+    let room = ("HOOKPOOL_LIMITS_REJECTION_BYTES", "20000");
+    let server = Server::try_start_with(data.path(), &[room]).unwrap();
+    let settings = json!({"stream": "sales", "keepRejected": true, "limits": {"bodyBytes": 4_000}});
+    let sales = server.add_connector_with(&settings);
+    let off = server.add_connector("off", false);
+    let of_lines = |connector: &Connector, bytes: usize| {
+        many(
+            connector,
+            "",
+            LINES,
+            &format!("{{}}{}[", "\n".repeat(bytes)),
+        )
+    };
+    let unread = webhook(&sales.ingest_key).chunked(&[b' '; 5_000], 700);
+    let dry = sales.delivery_to("/api/webhook/sales?dryRun=true", b"[]");
+    let deletion = sales.deletion("a").body("{}");
+    let cases = [
+        (webhook("ik_000000000000_x").body("{}"), 401, "credential"),
+        (of_lines(&off, 10), 400, "off"),
+        (off.delivery(b"[]"), 400, "off"),
+        (dry, 400, "no-delivery"),
+        (deletion, 400, "no-delivery"),
+        (many(&sales, "", "text/plain", "{}"), 415, "form"),
+        (many(&sales, "?x=1", LINES, "{}"), 400, "form"),
+        (unread, 413, "partial"),
+        (of_lines(&sales, 10_001), 400, "too-large"),
+    ];
+    for (request, status, reason) in &cases {
+        let found = refused(&server, request, *status);
+        assert_eq!(found["notKept"]["reason"], *reason, "{found:#}");
+        assert_eq!(found["kept"], false);
+        let target = format!("rejections/{}:retry", found["id"].as_str().unwrap());
+        let answer = server.admin("POST", &target, &json!({}));
+        answer.expect_problem(409, "CONFLICT");
+        let problem: Value = answer.json();
+        assert_eq!(problem["detail"], found["notKept"]["detail"], "{reason}");
+    }
+    // Each takes the room of the one before it.
+    let ids = [9_000, 9_000, 9_000].map(|bytes| {
+        let found = refused(&server, &of_lines(&sales, bytes), 400);
+        assert_eq!(
+            (&found["kept"], &found["notKept"]),
+            (&json!(true), &Value::Null)
+        );
+        found["id"].as_str().unwrap().to_owned()
+    });
+    let gone = eventually("the first gave room", Duration::from_secs(10), || {
+        let gone = rejection(&server, &ids[0]);
+        (gone["kept"] == false).then_some(gone)
+    });
+    assert_eq!(gone["notKept"]["reason"], "room");
+    // The program says the same.
+    let run = |args: &[&str]| {
+        let mut command = hookpool();
+        command
+            .env("HOOKPOOL_SERVER", server.url())
+            .env("HOOKPOOL_OPERATOR_KEY", &server.operator_key)
+            .args(args);
+        output_within(Duration::from_secs(60), &mut command)
+    };
+    let why = gone["notKept"]["detail"].as_str().unwrap();
+    let shown = run(&["rejections", "show", &ids[0]]);
+    assert!(
+        shown.status.success() && both(&shown).contains(why),
+        "{}",
+        both(&shown)
+    );
+    let retried = run(&["rejections", "retry", &ids[0]]);
+    assert_eq!(retried.status.code(), Some(5), "{}", both(&retried));
+    assert!(both(&retried).contains(why), "{}", both(&retried));
+    let all = run(&["rejections", "list", "--connector", "sales"]);
+    assert!(both(&all).contains("too-large"), "{}", both(&all));
 }
 
 #[test]

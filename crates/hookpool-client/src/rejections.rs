@@ -41,8 +41,19 @@ pub struct Rejection {
     pub headers: Vec<HeaderShape>,
     /// Whether it is kept whole and can be tried again.
     pub kept: bool,
+    /// Why it is not.
+    pub not_kept: Option<NotKept>,
     /// What became of it, once it was tried again and taken.
     pub retried: Option<Retried>,
+}
+
+/// Why a rejection can't be tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotKept {
+    /// One of the words of the documentation.
+    pub reason: String,
+    /// For people, with what can be done.
+    pub detail: String,
 }
 
 /// A header without its value.
@@ -59,8 +70,10 @@ pub struct HeaderShape {
 pub struct Retried {
     /// RFC 3339.
     pub time: String,
-    /// Where its event is.
+    /// Where its event is; the last one of many.
     pub position: u64,
+    /// How many they are.
+    pub events: u64,
 }
 
 /// Some rejections, the newest first.
@@ -97,10 +110,13 @@ pub struct Outcome {
     pub id: String,
     /// `accepted` or `refused`.
     pub outcome: String,
-    /// Where its event is.
+    /// Where its event is; the last one of many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
-    /// The item it touched.
+    /// How many they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// The item it touched, if it was a delivery of one event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item_id: Option<String>,
     /// Whether the event was there already.
@@ -115,6 +131,12 @@ pub struct Outcome {
     /// The same for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Vec<Value>>,
+    /// Which line of many events is refused, from 1 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// Which item of them is, from 0 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u64>,
 }
 
 /// What became of all of a connector.

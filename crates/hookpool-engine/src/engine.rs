@@ -413,15 +413,24 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     pub async fn record(
         &self,
         verified: Verified,
-        Asked { id_field, key }: Asked<'_>,
+        asked: Asked<'_>,
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
+        let event = self.event(verified, asked, request_id)?;
+        self.append_once(event).await
+    }
+
+    pub(crate) fn event(
+        &self,
+        verified: Verified,
+        Asked { id_field, key }: Asked<'_>,
+        request_id: RequestId,
+    ) -> Result<NewEvent, ShapeError> {
         let identity = key.map(|key| verified.identity(key, Call::Webhook, id_field));
         let mut event = shape(verified, id_field, self.stamp(request_id))?;
         // What the sender says itself comes before what its scheme names the delivery by.
         event.idempotency = identity.or(event.idempotency);
-        let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
-        self.append(event).await
+        Ok(event)
     }
 
     /// The same for a deletion.
@@ -438,8 +447,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         let identity = key.map(|key| verified.deletion_identity(key, &item_id));
         let mut event = deletion(verified, item_id, self.stamp(request_id))?;
         event.idempotency = identity.or(event.idempotency);
-        let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
-        self.append(event).await
+        self.append_once(event).await
     }
 
     /// What [`Self::record`] would append, and the rules by which it would be read. Nothing is written.
@@ -463,6 +471,11 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             request_id,
             random: self.entropy.bytes(),
         }
+    }
+
+    pub(crate) async fn append_once(&self, event: NewEvent) -> Result<Receipt, AcceptError> {
+        let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
+        self.append(event).await
     }
 
     async fn append(&self, event: NewEvent) -> Result<Receipt, AcceptError> {

@@ -225,7 +225,9 @@ async fn answer<L: EventLog, P: PoolStore>(
         Ok(response) => response,
         Err(problem) => {
             let (problem, rejected) = rejected::judge(app, &request, route, problem);
-            let wanted = rejected.as_ref().is_some_and(|it| it.wants_body(&request));
+            let wanted = rejected
+                .as_ref()
+                .is_some_and(|it| it.wants_body(app, &request));
             let bytes_max = match route {
                 Some(Route::Ingest) => app.settings.bulk_bytes,
                 _ => app.settings.body_bytes,

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use hookpool_core::{
+    bulk::BulkError,
     diagnosis::Finding,
     event::RequestId,
-    rejection::{Reason, Rejection},
+    name::ItemId,
+    rejection::{Reason, Rejection, Unkept},
+    verify::VerifyError,
 };
 use hookpool_engine::{
-    Receipt,
-    rejections::{Filter, RetryError},
+    AcceptError,
+    rejections::{Filter, Retaken, RetryError, RetryTerms},
 };
 use hookpool_store::{EventLog, PoolStore};
 use serde_json::{Value, json};
@@ -76,10 +79,10 @@ pub(crate) async fn retry<L: EventLog, P: PoolStore>(
     id: &str,
 ) -> Result<Response, Problem> {
     let id = RequestId::parse(id).ok_or(Code::NotFound)?;
-    let outcome = match app.engine.retry(id).await {
+    let outcome = match app.engine.retry(id, terms(app)).await {
         Err(RetryError::Unknown) => return Err(Code::NotFound.into()),
-        Err(error @ RetryError::NotKept) => {
-            return Err(Problem::with(Code::Conflict, error.to_string()));
+        Err(RetryError::NotKept(unkept)) => {
+            return Err(Problem::with(Code::Conflict, unkept.to_string()));
         }
         outcome => outcome,
     };
@@ -118,7 +121,7 @@ pub(crate) async fn retry_all<L: EventLog, P: PoolStore>(
     let mut outcomes = Vec::new();
     let mut accepted = 0;
     for rejection in all.iter().rev().take(RETRIED_MAX) {
-        let outcome = app.engine.retry(rejection.id).await;
+        let outcome = app.engine.retry(rejection.id, terms(app)).await;
         accepted += usize::from(outcome.is_ok());
         outcomes.push(outcome_json(rejection.id, outcome));
     }
@@ -128,13 +131,21 @@ pub(crate) async fn retry_all<L: EventLog, P: PoolStore>(
     Ok(json_response(answer.to_string()))
 }
 
+fn terms<L: EventLog, P: PoolStore>(app: &App<L, P>) -> RetryTerms {
+    RetryTerms {
+        body_bytes_max: app.settings.body_bytes,
+        bulk_bytes_max: app.settings.bulk_bytes,
+    }
+}
+
 fn rejection_json(rejection: &Rejection) -> Value {
     let headers = rejection.headers.iter();
     let headers = headers.map(|header| json!({ "name": header.name, "bytes": header.bytes }));
     let retried = rejection
         .retried
         .as_ref()
-        .map(|retried| json!({ "time": retried.at.to_string(), "position": retried.position }));
+        .map(|retried| json!({ "time": retried.at.to_string(), "position": retried.position, "events": retried.events }));
+    let unkept = |unkept: Unkept| json!({ "reason": unkept, "detail": unkept.to_string() });
     json!({
         "id": rejection.id.to_string(),
         "time": rejection.time.to_string(),
@@ -150,6 +161,7 @@ fn rejection_json(rejection: &Rejection) -> Value {
         "bodyBytes": rejection.body_bytes,
         "headers": headers.collect::<Vec<_>>(),
         "kept": rejection.kept,
+        "notKept": rejection.unkept.map(unkept),
         "retried": retried,
     })
 }
@@ -165,26 +177,31 @@ fn findings(findings: &[Finding]) -> Value {
     json!(findings)
 }
 
-fn outcome_json(id: RequestId, outcome: Result<Receipt, RetryError>) -> Value {
+fn outcome_json(id: RequestId, outcome: Result<Retaken, RetryError>) -> Value {
     let id = id.to_string();
     match outcome {
-        Ok(receipt) => json!({
+        Ok(taken) => json!({
             "id": id,
             "outcome": "accepted",
-            "position": receipt.position,
-            "itemId": receipt.item_id.as_str(),
-            "replayed": receipt.replayed,
+            "position": taken.last,
+            "events": taken.events,
+            "itemId": taken.item_id.as_ref().map(ItemId::as_str),
+            "replayed": taken.replayed,
         }),
         Err(error) => {
             let (problem, found) = problem(error);
             let detail = problem.detail().map(ToOwned::to_owned);
-            json!({
+            let mut json = json!({
                 "id": id,
                 "outcome": "refused",
                 "code": problem.code().name(),
                 "diagnosis": diagnosis(&found).or(detail),
                 "findings": findings(&found),
-            })
+            });
+            if let Some((name, number)) = problem.place() {
+                json[name] = number.into();
+            }
+            json
         }
     }
 }
@@ -192,10 +209,22 @@ fn outcome_json(id: RequestId, outcome: Result<Receipt, RetryError>) -> Value {
 /// What the sender would be told now.
 fn problem(error: RetryError) -> (Problem, Vec<Finding>) {
     let problem = match error {
+        // It is told to operators alone.
+        RetryError::Refused(AcceptError::Verify(VerifyError::Unauthorized), _) => {
+            Problem::with(Code::Unauthorized, "its connector is switched off")
+        }
+        RetryError::Refused(AcceptError::Bulk(BulkError::Stream(_)), _) => Problem::with(
+            Code::Unauthorized,
+            "it names another stream than that of its connector",
+        ),
         RetryError::Refused(error, findings) => return (error.into(), findings),
         RetryError::TooLarge => Code::PayloadTooLarge.into(),
         RetryError::Unknown => Code::NotFound.into(),
-        RetryError::NotKept => Problem::with(Code::Conflict, error.to_string()),
+        RetryError::NotKept(unkept) => Problem::with(Code::Conflict, unkept.to_string()),
+        RetryError::Question => Problem::with(
+            Code::Conflict,
+            "it is no event but its sender's question whether the URL is the right one; it has to ask again",
+        ),
         RetryError::IdField(error) => Problem::with(Code::InvalidParameter, error.to_string()),
         RetryError::Store(error) => {
             tracing::warn!(%error, "a kept delivery can't be read");

@@ -402,8 +402,9 @@ Examples:
     Show(RejectionArgs),
     /// Try deliveries again that were kept, with the connector as it is now
     #[command(after_help = "\
-A delivery is kept where its key was good and its connector has --keep-rejected. It is verified as of when it came, and
-appended now; one that came again meanwhile is not doubled. Exits 1 if any is still refused.
+A delivery is kept where its key was good and its connector has --keep-rejected; `rejections show` says why one is not. It is
+verified as of when it came, and appended now, a request of many events whole or not at all; one that came again meanwhile
+is not doubled. Exits 1 if any is still refused.
 
 Examples:
   hookpool rejections retry 0192f0c4-7a1e-7c3b-9c1d-2f6f0b1c9a10
