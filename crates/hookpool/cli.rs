@@ -267,6 +267,7 @@ mod tests {
             "hookpool rejections show i",
             "hookpool rejections retry i",
             "hookpool rejections retry --connector sales",
+            "hookpool rejections retry i --force",
             "hookpool connector enable n",
             "hookpool reader add n --stream a --stream b",
             "hookpool reader add n --stream a b --output json",

@@ -43,6 +43,8 @@ pub struct Rejection {
     pub kept: bool,
     /// Why it is not.
     pub not_kept: Option<NotKept>,
+    /// By what it is known when its sender sends it again, if it is kept: `idempotency-key`, `delivery-id` or `content`.
+    pub known_by: Option<String>,
     /// What became of it, once it was tried again and taken.
     pub retried: Option<Retried>,
 }
@@ -108,9 +110,9 @@ pub struct RejectionQuery {
 pub struct Outcome {
     /// Which.
     pub id: String,
-    /// `accepted` or `refused`.
+    /// `accepted`, `refused`, or `doubtful`: it may be there already.
     pub outcome: String,
-    /// Where its event is; the last one of many.
+    /// Where its event is, the last one of many; of a doubtful one where something with the same content begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
     /// How many they are.
@@ -146,6 +148,8 @@ pub struct RetriedAll {
     pub accepted: u64,
     /// How many are still refused.
     pub refused: u64,
+    /// How many may be there already.
+    pub doubtful: u64,
     /// Whether there are more than one call tries.
     pub more: bool,
     /// Each of them.
@@ -165,16 +169,25 @@ impl Operator {
         self.get(&["rejections", id]).await
     }
 
-    /// Tries one again, with its connector as it is now.
-    pub async fn retry_rejection(&self, id: &str) -> Result<Outcome, Error> {
-        self.act(&["rejections", &format!("{id}:retry")]).await
+    /// Tries one again, with its connector as it is now; `force` also takes what may be there already.
+    pub async fn retry_rejection(&self, id: &str, force: bool) -> Result<Outcome, Error> {
+        let action = format!("{id}:retry");
+        let path = admin(&["rejections", &action]);
+        let request = self.server.request(Method::POST, &path, Some(&self.key))?;
+        let request = request.query(&[("force", force)]);
+        self.server.json_without_limit(request).await
     }
 
     /// Tries all of a connector again that wait for it, the oldest first.
-    pub async fn retry_rejections(&self, connector: &str) -> Result<RetriedAll, Error> {
+    pub async fn retry_rejections(
+        &self,
+        connector: &str,
+        force: bool,
+    ) -> Result<RetriedAll, Error> {
         let path = admin(&["rejections:retry"]);
         let request = self.server.request(Method::POST, &path, Some(&self.key))?;
         let request = request.query(&[("connector", connector)]);
+        let request = request.query(&[("force", force)]);
         self.server.json_without_limit(request).await
     }
 }

@@ -1,6 +1,7 @@
 //! A delivery that was refused, as it is kept for operators: what was wrong with it, and nothing secret.
 
 mod kept;
+mod marks;
 
 use std::fmt;
 
@@ -17,7 +18,8 @@ use crate::{
     verify::Header,
 };
 
-pub use kept::{Kept, KeptHeader, Unkept, decode, encode};
+pub use kept::{Kept, KeptHeader, KnownBy, Unkept, decode, encode};
+pub use marks::Marks;
 
 /// Why a delivery was refused, in one of few words. The words are promised in `docs/protocol.md`: they are labels of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -301,6 +303,9 @@ pub struct Rejection {
     /// Why it is not, once that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unkept: Option<Unkept>,
+    /// By what it is known when its sender sends it again, if it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_by: Option<KnownBy>,
     /// What became of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried: Option<Retried>,

@@ -465,6 +465,10 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         Ok((event, Arc::clone(&plan.live.projection)))
     }
 
+    pub(crate) fn log(&self) -> &Arc<L> {
+        &self.log
+    }
+
     fn stamp(&self, request_id: RequestId) -> Stamp {
         Stamp {
             now: self.clock.now(),
@@ -507,7 +511,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     }
 
     /// The first event of the request of which this one of so many events is a repetition; fails if only the key is the same.
-    async fn first_event(
+    pub(crate) async fn first_event(
         &self,
         position: Position,
         identity: Option<Idempotency>,

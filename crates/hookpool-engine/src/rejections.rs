@@ -2,6 +2,7 @@
 //!
 //! The sender has its answer before any of this: neither a full queue nor a failing store refuses or delays anything.
 
+mod lookback;
 mod retry;
 mod shelf;
 
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use hookpool_core::{
     diagnosis::{self, Evidence, Finding},
     event::RequestId,
-    idempotency::Call,
+    idempotency::{Call, IDEMPOTENCY_KEY},
     name::ConnectorName,
     rate::{Bucket, Rate},
     registry::{Connector, Registry},
@@ -28,7 +29,7 @@ use hookpool_core::{
     time::Timestamp,
 };
 use hookpool_store::{Cause, RejectionStore, memory::MemoryRejections};
-pub use retry::{Retaken, RetryError, RetryTerms};
+pub use retry::{Retaken, Retrials, RetryError, RetryTerms};
 use shelf::{Over, Shelf};
 
 /// Deliveries that wait to be looked at, of which more are counted and not kept; and bytes of them, of which more are not kept with the rest.
@@ -37,9 +38,6 @@ const QUEUE_BYTES: usize = 32 << 20;
 /// Kilobytes of bodies that are diagnosed in a second, and at once: each costs some dozens of MACs.
 const DIAGNOSED: u32 = 1_000;
 const DIAGNOSED_AT_ONCE: u32 = 4_000;
-
-/// What a sender calls its request by.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Where refused deliveries are kept, and how many.
 #[derive(Debug, Clone)]
@@ -340,6 +338,7 @@ impl Shared {
     fn write(&self, mut rejection: Rejection, kept: Result<Kept, Unkept>) {
         rejection.kept = kept.is_ok();
         rejection.unkept = kept.as_ref().err().copied();
+        rejection.known_by = rejection.known_by.filter(|_| kept.is_ok());
         let id = rejection.id;
         let stored = match rejection::encode(&rejection, kept.as_ref().ok()) {
             Ok(bytes) => {
@@ -432,6 +431,7 @@ impl<R: Fn() -> Arc<Registry>> Worker<R> {
         if let (Some(connector), Some(delivery)) = (connector, &delivery) {
             rejection.findings = self.diagnose(&registry, connector, &rejection, delivery);
             kept = delivery.kept(connector);
+            rejection.known_by = kept.as_ref().ok().map(|kept| kept.known_by(connector));
         }
         self.shared.put(rejection, kept);
     }
@@ -500,6 +500,7 @@ mod tests {
             headers: Vec::new(),
             kept: false,
             unkept: None,
+            known_by: None,
             retried: None,
         }
     }

@@ -165,7 +165,7 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         AdminRoute::Reader { name } => admin.revoke_reader(named(name)?).await,
         AdminRoute::Rejections => rejections::list(app, &query),
         AdminRoute::Rejection { id } => rejections::one(app, id),
-        AdminRoute::RetryRejection { id } => rejections::retry(app, id).await,
+        AdminRoute::RetryRejection { id } => rejections::retry(app, id, &query).await,
         AdminRoute::RetryRejections => rejections::retry_all(app, &query).await,
         AdminRoute::Head => history::head(app),
         AdminRoute::Export => history::export(app, &query).await,

@@ -212,6 +212,7 @@ impl Rejected {
             headers: shapes(request),
             kept: false,
             unkept: None,
+            known_by: None,
             retried: None,
         };
         let delivery = self.shown.is_good().then(|| Delivery {

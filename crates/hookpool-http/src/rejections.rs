@@ -7,6 +7,7 @@ use hookpool_core::{
     diagnosis::Finding,
     event::RequestId,
     name::ItemId,
+    position::Position,
     rejection::{Reason, Rejection, Unkept},
     verify::VerifyError,
 };
@@ -77,9 +78,11 @@ pub(crate) fn one<L: EventLog, P: PoolStore>(
 pub(crate) async fn retry<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
     id: &str,
+    query: &Query<'_>,
 ) -> Result<Response, Problem> {
+    let terms = terms(app, query)?;
     let id = RequestId::parse(id).ok_or(Code::NotFound)?;
-    let outcome = match app.engine.retry(id, terms(app)).await {
+    let outcome = match app.engine.retry(id, terms).await {
         Err(RetryError::Unknown) => return Err(Code::NotFound.into()),
         Err(RetryError::NotKept(unkept)) => {
             return Err(Problem::with(Code::Conflict, unkept.to_string()));
@@ -94,7 +97,7 @@ pub(crate) async fn retry_all<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
     query: &Query<'_>,
 ) -> Result<Response, Problem> {
-    let connector = query.text("connector")?;
+    let (connector, terms) = (query.text("connector")?, terms(app, query)?);
     let missing = || {
         Problem::with(
             Code::InvalidParameter,
@@ -111,31 +114,32 @@ pub(crate) async fn retry_all<L: EventLog, P: PoolStore>(
     {
         return Err(Code::NotFound.into());
     }
-    let filter = Filter {
-        connector: Some(connector),
-        reason: None,
-        waiting: true,
-    };
-    let (all, _) = app.engine.rejections().list(&filter, None, usize::MAX);
-    let more = all.len() > RETRIED_MAX;
-    let mut outcomes = Vec::new();
-    let mut accepted = 0;
-    for rejection in all.iter().rev().take(RETRIED_MAX) {
-        let outcome = app.engine.retry(rejection.id, terms(app)).await;
-        accepted += usize::from(outcome.is_ok());
-        outcomes.push(outcome_json(rejection.id, outcome));
+    let retrials = app.engine.retry_all(connector, terms, RETRIED_MAX).await;
+    let (outcomes, more) = retrials.map_err(|error| problem(error).0)?;
+    let (mut accepted, mut doubtful) = (0, 0);
+    for (_, outcome) in &outcomes {
+        match outcome {
+            Ok(_) => accepted += 1,
+            Err(RetryError::Doubtful(_)) => doubtful += 1,
+            Err(_) => {}
+        }
     }
-    let refused = outcomes.len() - accepted;
-    let answer =
-        json!({ "accepted": accepted, "refused": refused, "more": more, "rejections": outcomes });
+    let refused = outcomes.len() - accepted - doubtful;
+    let outcomes = outcomes.into_iter();
+    let outcomes: Vec<_> = outcomes.map(|(id, it)| outcome_json(id, it)).collect();
+    let answer = json!({ "accepted": accepted, "refused": refused, "doubtful": doubtful, "more": more, "rejections": outcomes });
     Ok(json_response(answer.to_string()))
 }
 
-fn terms<L: EventLog, P: PoolStore>(app: &App<L, P>) -> RetryTerms {
-    RetryTerms {
+fn terms<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    query: &Query<'_>,
+) -> Result<RetryTerms, Problem> {
+    Ok(RetryTerms {
         body_bytes_max: app.settings.body_bytes,
         bulk_bytes_max: app.settings.bulk_bytes,
-    }
+        force: query.flag("force")?,
+    })
 }
 
 fn rejection_json(rejection: &Rejection) -> Value {
@@ -162,6 +166,7 @@ fn rejection_json(rejection: &Rejection) -> Value {
         "headers": headers.collect::<Vec<_>>(),
         "kept": rejection.kept,
         "notKept": rejection.unkept.map(unkept),
+        "knownBy": rejection.known_by,
         "retried": retried,
     })
 }
@@ -188,6 +193,12 @@ fn outcome_json(id: RequestId, outcome: Result<Retaken, RetryError>) -> Value {
             "itemId": taken.item_id.as_ref().map(ItemId::as_str),
             "replayed": taken.replayed,
         }),
+        Err(RetryError::Doubtful(position)) => json!({
+            "id": id,
+            "outcome": "doubtful",
+            "position": position,
+            "diagnosis": doubt(position),
+        }),
         Err(error) => {
             let (problem, found) = problem(error);
             let detail = problem.detail().map(ToOwned::to_owned);
@@ -206,6 +217,17 @@ fn outcome_json(id: RequestId, outcome: Result<Retaken, RetryError>) -> Value {
     }
 }
 
+/// Why one that nothing names is not taken.
+fn doubt(position: Option<Position>) -> String {
+    let found = match position {
+        Some(position) => format!("the same content was accepted at position {position}"),
+        None => "more was accepted since than is searched for the same content".to_owned(),
+    };
+    format!(
+        "it has neither a delivery id nor an Idempotency-Key, and {found}: it may be there already, and force takes it anyway"
+    )
+}
+
 /// What the sender would be told now.
 fn problem(error: RetryError) -> (Problem, Vec<Finding>) {
     let problem = match error {
@@ -221,6 +243,7 @@ fn problem(error: RetryError) -> (Problem, Vec<Finding>) {
         RetryError::TooLarge => Code::PayloadTooLarge.into(),
         RetryError::Unknown => Code::NotFound.into(),
         RetryError::NotKept(unkept) => Problem::with(Code::Conflict, unkept.to_string()),
+        RetryError::Doubtful(position) => Problem::with(Code::Conflict, doubt(position)),
         RetryError::Question => Problem::with(
             Code::Conflict,
             "it is no event but its sender's question whether the URL is the right one; it has to ask again",

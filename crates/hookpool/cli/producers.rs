@@ -404,11 +404,13 @@ Examples:
     #[command(after_help = "\
 A delivery is kept where its key was good and its connector has --keep-rejected; `rejections show` says why one is not. It is
 verified as of when it came, and appended now, a request of many events whole or not at all; one that came again meanwhile
-is not doubled. Exits 1 if any is still refused.
+is not doubled. One that has neither a delivery id nor an Idempotency-Key is doubtful where the same content was accepted
+since it came: it is taken only with --force. Exits 1 if any is still refused or doubtful.
 
 Examples:
   hookpool rejections retry 0192f0c4-7a1e-7c3b-9c1d-2f6f0b1c9a10
-  hookpool rejections retry --connector sales")]
+  hookpool rejections retry --connector sales
+  hookpool rejections retry --force 0192f0c4-7a1e-7c3b-9c1d-2f6f0b1c9a10")]
     Retry(RejectionsRetryArgs),
 }
 
@@ -446,6 +448,9 @@ pub(crate) struct RejectionsRetryArgs {
     /// All of this connector that wait for it, the oldest first
     #[arg(long, value_name = "NAME", conflicts_with = "id")]
     pub(crate) connector: Option<String>,
+    /// Also what may be there already, because nothing names it and the same content was accepted since
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

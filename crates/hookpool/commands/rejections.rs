@@ -64,6 +64,10 @@ async fn list(args: RejectionsListArgs, operator: &Operator) -> anyhow::Result<(
     Ok(())
 }
 
+/// What has to be known of one that its sender does not name.
+const NAMELESS: &str = "it has no delivery id and no Idempotency-Key: where the same content was accepted since, it is taken only with --force, \
+                        and a sender that changed it when it sent it again is not recognised";
+
 /// Whether it can be tried again, in a word.
 fn state(rejection: &Rejection) -> String {
     match &rejection.not_kept {
@@ -77,7 +81,11 @@ fn state(rejection: &Rejection) -> String {
 fn retry_of(rejection: &Rejection) -> String {
     match &rejection.not_kept {
         None if rejection.kept => {
-            format!("hookpool rejections retry {}", rejection.id)
+            let command = format!("hookpool rejections retry {}", rejection.id);
+            match rejection.known_by.as_deref() {
+                Some("content") => format!("{command}; {NAMELESS}"),
+                _ => command,
+            }
         }
         None => "-".to_owned(),
         Some(not_kept) => format!("not possible: {}", not_kept.detail),
@@ -127,7 +135,7 @@ fn print(rejection: &Rejection, args: &OutputArgs) -> anyhow::Result<()> {
 async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Result<Exit> {
     let (outcomes, more) = match (&args.id, &args.connector) {
         (Some(id), _) => {
-            let outcome = operator.retry_rejection(id).await?;
+            let outcome = operator.retry_rejection(id, args.force).await?;
             if args.output.is_json() {
                 output::json(&outcome)?;
                 return Ok(exit(&[outcome]));
@@ -137,7 +145,7 @@ async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Resul
         (None, connector) => {
             // Clap asks for one of them.
             let connector = connector.as_deref().unwrap_or_default();
-            let all = operator.retry_rejections(connector).await?;
+            let all = operator.retry_rejections(connector, args.force).await?;
             if args.output.is_json() {
                 output::json(&all)?;
                 return Ok(exit(&all.rejections));
@@ -171,6 +179,12 @@ async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Resul
         ],
         outcomes.iter().map(row),
     )?;
+    let doubtful = outcomes.iter().filter(|it| it.outcome == "doubtful");
+    if doubtful.count() > 0 {
+        output::say(
+            "what is doubtful may be there already: compare it with the position; --force takes it anyway",
+        );
+    }
     if more {
         output::say("there are more: run it again");
     }

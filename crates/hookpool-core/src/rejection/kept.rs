@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize, de::Error as _};
 
 use super::Rejection;
 use crate::{
-    idempotency::Call,
+    idempotency::{Call, IDEMPOTENCY_KEY, IdempotencyKey},
+    json,
+    registry::{Connector, Replay},
+    scheme::DeliveryAt,
     verify::{Header, Headers},
 };
 
@@ -111,6 +114,55 @@ pub struct KeptHeader {
     pub value: Bytes,
 }
 
+/// By what a delivery is known when its sender sends it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KnownBy {
+    /// What the sender calls the request.
+    IdempotencyKey,
+    /// What the sender's scheme names the delivery by.
+    DeliveryId,
+    /// Nothing but what is in it: a sender that changes anything has sent something else.
+    Content,
+}
+
+impl Kept {
+    /// By what it is known, with its connector as it is.
+    #[must_use]
+    pub fn known_by(&self, connector: &Connector) -> KnownBy {
+        let is_one = |name: &str| matches!(self.header(name), Header::One(_));
+        if let Header::One(value) = self.header(IDEMPOTENCY_KEY)
+            && IdempotencyKey::parse(value).is_ok()
+        {
+            return KnownBy::IdempotencyKey;
+        }
+        let counts = connector.is_signed() && connector.replay == Replay::Collapse;
+        let is_named = counts
+            && match connector.scheme.description().delivery {
+                Some(DeliveryAt::SignedHeader(name)) => is_one(name),
+                Some(DeliveryAt::TrustedHeader { id, .. }) => is_one(id),
+                Some(DeliveryAt::Body(name)) => self.call == Call::Webhook && self.names(name),
+                None => false,
+            };
+        if is_named {
+            KnownBy::DeliveryId
+        } else {
+            KnownBy::Content
+        }
+    }
+
+    fn names(&self, property: &str) -> bool {
+        let object = json::object(&self.body).ok();
+        let id = object.and_then(|it| {
+            it.fields
+                .get(property)?
+                .as_string()
+                .map(|id| !id.is_empty())
+        });
+        id.unwrap_or_default()
+    }
+}
+
 impl Headers for Kept {
     fn header(&self, name: &str) -> Header<'_> {
         let named = self.headers.iter();
@@ -203,6 +255,7 @@ mod tests {
             headers: Vec::new(),
             kept: true,
             unkept: None,
+            known_by: None,
             retried: None,
         }
     }

@@ -33,7 +33,7 @@ pub struct BulkAsked {
 /// A request of many events that may be appended.
 #[derive(Debug)]
 pub struct Bulk {
-    request: Request,
+    pub(crate) request: Request,
     /// Who sent it.
     pub connector: Arc<Connector>,
 }

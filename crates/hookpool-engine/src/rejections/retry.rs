@@ -5,23 +5,29 @@ use std::sync::Arc;
 use hookpool_core::{
     bulk::Form,
     diagnosis::{self, Evidence, Finding},
-    event::{NewEvent, RequestId},
-    idempotency::{Call, IdempotencyKey},
+    event::{Idempotency, NewEvent, RequestId},
+    idempotency::{Call, IDEMPOTENCY_KEY, IdempotencyKey, of_rejection},
     name::ItemId,
     position::Position,
     registry::Connector,
-    rejection::{Kept, Rejection, Retried, Unkept},
+    rejection::{Kept, Marks, Rejection, Retried, Unkept},
     source::{Source, SourceError},
     verify::{Admitted, Header, Headers as _, Verified, VerifyError},
 };
-use hookpool_store::{Cause, EventLog, PoolStore};
+use hookpool_store::{Cause, EventLog, PoolStore, dedupe::IDEMPOTENCY_SECONDS};
 use thiserror::Error;
 
 use crate::{
     engine::{AcceptError, Asked, Bulk, BulkAsked, Engine},
     follow::blocking,
-    rejections::IDEMPOTENCY_KEY,
+    rejections::{
+        Filter,
+        lookback::{Likeness, Lookback},
+    },
 };
+
+/// For so long the log itself knows what a name was used for; the other half is for a sender that was taken before it was refused.
+const NAMES_KNOWN_SECONDS: u64 = IDEMPOTENCY_SECONDS / 2;
 
 /// Why a rejection is not an event now either.
 #[derive(Debug, Error)]
@@ -44,6 +50,9 @@ pub enum RetryError {
     /// It is a question that its sender wants an answer to, and no event.
     #[error("take the sender's question whether this URL is the right one: it has to ask again")]
     Question,
+    /// Nothing names it, and its sender may have sent it again: where something with the same content is, unless too much came since.
+    #[error("tell whether it is there already")]
+    Doubtful(Option<Position>),
     /// It is still refused.
     #[error("{0}")]
     Refused(AcceptError, Vec<Finding>),
@@ -56,6 +65,8 @@ pub struct RetryTerms {
     pub body_bytes_max: usize,
     /// Of a request of many.
     pub bulk_bytes_max: usize,
+    /// Whether what may be there already is taken anyway.
+    pub force: bool,
 }
 
 /// What became of a rejection that was tried again and taken.
@@ -77,9 +88,35 @@ enum Ready {
     Many(Bulk),
 }
 
+impl Ready {
+    fn marks(&self) -> Option<Marks> {
+        match self {
+            Self::One(event) => Marks::of([event]),
+            Self::Many(bulk) => Marks::of(bulk.request.events()),
+        }
+    }
+
+    fn events(&self) -> u32 {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(bulk) => bulk.events(),
+        }
+    }
+
+    fn first(&mut self) -> &mut NewEvent {
+        match self {
+            Self::One(event) => event,
+            Self::Many(bulk) => &mut bulk.request.first,
+        }
+    }
+}
+
+/// What became of each of some rejections, and whether there are more.
+pub type Retrials = (Vec<(RequestId, Result<Retaken, RetryError>)>, bool);
+
 impl<L: EventLog, P: PoolStore> Engine<L, P> {
     /// Verifies a refused delivery with its connector as it is now and the time as it was then, and appends it whole, by the way that it came. One
-    /// that was appended before gets the answer of then.
+    /// that is in the log gets the answer of then; one of which that can't be told is not taken, unless that is forced.
     ///
     /// # Errors
     /// [`RetryError`]
@@ -88,18 +125,140 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         id: RequestId,
         terms: RetryTerms,
     ) -> Result<Retaken, RetryError> {
+        let rejection = self.rejections().get(id).ok_or(RetryError::Unknown)?;
+        let mut lookback = self.lookback(&[rejection], terms).await?;
+        self.try_again(id, terms, lookback.as_mut()).await
+    }
+
+    /// Does that with those of a connector that wait for it, the oldest first, at most so many.
+    ///
+    /// # Errors
+    /// [`RetryError`] if the log can't be read.
+    pub async fn retry_all(
+        self: &Arc<Self>,
+        connector: String,
+        terms: RetryTerms,
+        max: usize,
+    ) -> Result<Retrials, RetryError> {
+        let filter = Filter {
+            connector: Some(connector),
+            reason: None,
+            waiting: true,
+        };
+        let (mut all, _) = self.rejections().list(&filter, None, usize::MAX);
+        all.reverse();
+        let more = all.len() > max;
+        all.truncate(max);
+        let mut lookback = self.lookback(&all, terms).await?;
+        let mut outcomes = Vec::new();
+        for rejection in all {
+            let id = rejection.id;
+            outcomes.push((id, self.try_again(id, terms, lookback.as_mut()).await));
+        }
+        Ok((outcomes, more))
+    }
+
+    async fn try_again(
+        self: &Arc<Self>,
+        id: RequestId,
+        terms: RetryTerms,
+        lookback: Option<&mut Lookback>,
+    ) -> Result<Retaken, RetryError> {
         let rejections = self.rejections();
         let _one = rejections.retrying.lock().await;
         let rejection = rejections.get(id).ok_or(RetryError::Unknown)?;
         if let Some(retried) = &rejection.retried {
             return self.taken(retried).await;
         }
-        let engine = Arc::clone(self);
-        let ready = blocking(move || engine.ready(&rejection, terms)).await?;
-        let retaken = self.take_again(ready).await;
-        let retaken = retaken.map_err(|error| RetryError::Refused(error, Vec::new()))?;
+        let refused = |error| RetryError::Refused(error, Vec::new());
+        let (engine, facts) = (Arc::clone(self), Arc::clone(&rejection));
+        let mut ready = blocking(move || engine.ready(&facts, terms)).await?;
+        if let (Some(lookback), Some(marks)) = (lookback, ready.marks()) {
+            let read = lookback.read(self.log()).await;
+            read.map_err(|error| refused(error.into()))?;
+            match lookback.likeness(&marks, rejection.time) {
+                Likeness::Same(first) => {
+                    let there = self.there(first, &mut ready, id).await;
+                    let retaken = there.map_err(refused)?;
+                    self.note(id, &retaken).await;
+                    return Ok(retaken);
+                }
+                Likeness::Alike(first) if !terms.force => {
+                    return Err(RetryError::Doubtful(Some(first)));
+                }
+                Likeness::Unknown if !terms.force => return Err(RetryError::Doubtful(None)),
+                Likeness::Alike(_) | Likeness::Unknown | Likeness::Nothing => {}
+            }
+        }
+        let events = ready.events();
+        let first = ready.first();
+        if first.idempotency.is_none() {
+            first.idempotency = Some(of_rejection(&first.connector, id, events));
+        }
+        let retaken = self.take_again(ready).await.map_err(refused)?;
         self.note(id, &retaken).await;
         Ok(retaken)
+    }
+
+    /// What has to be looked for to tell whether these are there already; nothing, where the log itself knows it.
+    async fn lookback(
+        self: &Arc<Self>,
+        rejections: &[Arc<Rejection>],
+        terms: RetryTerms,
+    ) -> Result<Option<Lookback>, RetryError> {
+        let (mut wanted, mut since, mut whose) = (Vec::new(), self.now(), None);
+        let names_known = self.now().0.saturating_sub(NAMES_KNOWN_SECONDS * 1_000_000);
+        for rejection in rejections {
+            if rejection.retried.is_some() {
+                continue;
+            }
+            let (engine, facts) = (Arc::clone(self), Arc::clone(rejection));
+            // What can't be taken is told when it is tried.
+            let ready = blocking(move || engine.ready(&facts, terms)).await;
+            let Ok(mut ready) = ready else { continue };
+            let Some(marks) = ready.marks() else { continue };
+            if marks.is_named() && rejection.time.0 > names_known {
+                continue;
+            }
+            let first = ready.first();
+            whose.get_or_insert_with(|| (first.connector.clone(), first.stream.clone()));
+            since = since.min(rejection.time);
+            wanted.push(marks);
+        }
+        let Some(whose) = whose else { return Ok(None) };
+        let lookback = Lookback::since(self.log(), whose, since, &wanted).await;
+        let lookback = lookback.map_err(|error| RetryError::Refused(error.into(), Vec::new()));
+        lookback.map(Some)
+    }
+
+    /// What one is told that is in the log already.
+    async fn there(
+        &self,
+        first: Position,
+        ready: &mut Ready,
+        id: RequestId,
+    ) -> Result<Retaken, AcceptError> {
+        let (events, is_one) = (ready.events(), matches!(ready, Ready::One(_)));
+        let identity: Option<Idempotency> = ready.first().idempotency;
+        let found = self.first_event(first, identity, events).await;
+        let found = match found {
+            // Its own earlier try, under rules for ids or names that are others by now.
+            Err(AcceptError::Mismatch) => {
+                let found = self.first_event(first, None, events).await?;
+                if found.event.request_id != id {
+                    return Err(AcceptError::Mismatch);
+                }
+                found
+            }
+            found => found?,
+        };
+        let events = found.event.idempotency.map_or(1, |had| had.events);
+        Ok(Retaken {
+            last: Position(first.0 + u64::from(events) - 1),
+            events,
+            item_id: is_one.then_some(found.event.item_id),
+            replayed: true,
+        })
     }
 
     /// What one that was taken before is told.

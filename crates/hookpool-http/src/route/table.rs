@@ -141,10 +141,10 @@ rows! {
         GET: [],
     }
     RETRY_REJECTION = "/api/admin/rejections/{rejection}:retry" {
-        POST: [],
+        POST: ["force"],
     }
     RETRY_REJECTIONS = "/api/admin/rejections:retry" {
-        POST: ["connector"],
+        POST: ["connector", "force"],
     }
     HEAD = "/api/admin/head" {
         GET: [],
