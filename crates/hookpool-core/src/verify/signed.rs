@@ -128,3 +128,33 @@ fn unix_seconds(digits: &[u8]) -> Result<u64, VerifyError> {
         .and_then(|digits| digits.parse().ok())
         .ok_or(malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(macs: Vec<[u8; 32]>) -> Signed {
+        Signed {
+            macs,
+            timestamp: None,
+            id: Box::default(),
+            delivery: None,
+        }
+    }
+
+    #[test]
+    fn a_mac_is_held_only_if_all_of_its_32_bytes_are_the_same() {
+        let mac: [u8; 32] = std::array::from_fn(|n| u8::try_from(n).unwrap());
+        assert!(sent(vec![mac]).holds(&mac));
+        for byte in 0..32 {
+            for bit in 0..8 {
+                let mut other = mac;
+                *other.get_mut(byte).unwrap() ^= 1 << bit;
+                assert!(!sent(vec![other]).holds(&mac), "bit {bit} of byte {byte}");
+                assert!(sent(vec![other, mac]).holds(&mac));
+                assert!(sent(vec![mac, other]).holds(&mac));
+            }
+        }
+        assert!(!sent(Vec::new()).holds(&mac));
+    }
+}
