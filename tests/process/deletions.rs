@@ -139,6 +139,35 @@ fn every_kind_of_follower_is_told_of_a_deletion() {
 }
 
 #[test]
+fn merged_changes_are_of_the_events_that_changed_something() {
+    let stream = Stream::new("deleted-merged");
+    let made = stream.post(r#"{"id":"a","n":1}"#);
+    let gone = delete(&stream, "a");
+    delete(&stream, "a");
+    delete(&stream, "b");
+    let there = stream.post(r#"{"id":"b","n":1}"#);
+    applied(&stream, there);
+    let time: Value = get(&stream, &format!("log/{made}")).expect(200).json();
+    let after = time["time"].as_str().unwrap();
+    let target =
+        format!("/api/streams/deleted-merged/changes?after={after}&until={there}&conflate=100");
+    let server = &stream.shared.server;
+    let request = Request::get(&target).bearer(&server.operator_key);
+    let told = server.call(&request.header("Accept", "application/x-ndjson"));
+    let frames = rows(told.expect(200).text());
+    let changes = frames.iter().filter(|frame| frame["event"] == "change");
+    let facts = ["op", "itemId", "position", "merged"];
+    let changes: Vec<_> = changes
+        .map(|change| facts.map(|fact| change["data"][fact].clone()))
+        .collect();
+    let expected = [
+        [json!("delete"), json!("a"), json!(gone), json!(1)],
+        [json!("upsert"), json!("b"), json!(there), json!(1)],
+    ];
+    assert_eq!(changes, expected, "{frames:?}");
+}
+
+#[test]
 fn readers_get_and_connectors_delete() {
     let stream = Stream::new("deleted-by");
     let server = &stream.shared.server;
