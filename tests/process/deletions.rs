@@ -1,10 +1,11 @@
-//! Deletions and dry runs as `docs/protocol.md` promises them, on the real binary.
+//! Deletions and dry runs as `docs/protocol.md` promises them, and how they look at the command line, on the real binary.
 
 use serde_json::{Value, json};
 
 use crate::common::http::{Request, Response};
 use crate::common::server::{Connector, Data, Server, percent, position, signed};
 use crate::common::shared::Stream;
+use crate::common::terminal::Terminal;
 
 fn get(stream: &Stream, target: &str) -> Response {
     let target = format!("/api/streams/{}/{target}", stream.connector.stream);
@@ -165,6 +166,104 @@ fn merged_changes_are_of_the_events_that_changed_something() {
         [json!("upsert"), json!("b"), json!(there), json!(1)],
     ];
     assert_eq!(changes, expected, "{frames:?}");
+}
+
+#[test]
+fn somebody_at_a_terminal_sees_that_an_item_was_deleted() {
+    let stream = Stream::new("deleted-shown");
+    let server = &stream.shared.server;
+    let terminal = Terminal::at(server);
+    stream.post(r#"{"id":"North","n":1}"#);
+    let gone = delete(&stream, "North");
+    let nothing = delete(&stream, "North");
+    let back = stream.post(r#"{"id":"North","n":5}"#);
+    stream.post(r#"{"id":"South","n":1}"#);
+    let last = delete(&stream, "North");
+    applied(&stream, last);
+    let line = |table: &str, position: u64| {
+        let start = format!("{position} ");
+        let mut lines = table.lines();
+        lines
+            .find(|line| line.trim_start().starts_with(&start))
+            .map(str::to_owned)
+    };
+
+    let tail = format!("hookpool tail deleted-shown --from earliest --until {last}");
+    let (told, _) = terminal.expect(&tail, 0);
+    for deletion in [gone, last] {
+        let told = line(&told, deletion).unwrap();
+        assert!(told.contains("  delete  North  gone  20"), "{told}");
+    }
+    assert_eq!(line(&told, nothing), None, "{told}");
+
+    let (history, _) = terminal.expect("hookpool items history deleted-shown North", 0);
+    let deletion = line(&history, gone).unwrap();
+    assert!(deletion.contains("  delete  deleted-shown  "), "{history}");
+    assert!(deletion.ends_with(r#"  id="North"-> n=1->"#), "{history}");
+    let nothing = line(&history, nothing).unwrap();
+    assert!(nothing.contains("  delete  "), "{history}");
+    assert!(nothing.ends_with("  was not there"), "{history}");
+    assert!(line(&history, back).unwrap().contains("  upsert  "));
+
+    let get = "hookpool items get deleted-shown North";
+    for (at, deleted) in [(String::new(), last), (format!("--at {gone}"), gone)] {
+        for output in ["pretty", "json"] {
+            let (shown, said) = terminal.expect(&format!("{get} {at} --output {output}"), 3);
+            assert_eq!(shown, "");
+            let deleted = format!("the item was deleted at position {deleted} (404 NOT_FOUND");
+            assert!(said.contains(&deleted), "{said}");
+            assert!(said.contains("`hookpool items history`"), "{said}");
+        }
+    }
+    let (then, _) = terminal.expect(&format!("{get} --at {back}"), 0);
+    assert!(then.lines().any(|line| line == "n      5"), "{then}");
+    let (_, never) = terminal.expect(&format!("{get}west"), 3);
+    assert!(!never.contains("deleted"), "{never}");
+
+    let (top, _) = terminal.expect("hookpool top --interval 50ms --output json", 0);
+    let top: Value = serde_json::from_str(&top).unwrap();
+    let streams = top["streams"].as_array().unwrap();
+    let row = streams.iter().find(|row| row["stream"] == "deleted-shown");
+    assert_eq!([&row.unwrap()["events"], &row.unwrap()["items"]], [6, 1]);
+}
+
+#[test]
+fn the_command_line_gives_frames_and_histories_of_deletions_as_they_are() {
+    let stream = Stream::new("deleted-given");
+    let server = &stream.shared.server;
+    let terminal = Terminal::at(server);
+    for n in 0..3 {
+        stream.post(&format!(r#"{{"id":"a","n":{n}.0,"m":{{"x": 1}}}}"#));
+        stream.post(r#"{"id":"b","n":1}"#);
+        delete(&stream, "a");
+        delete(&stream, "nobody");
+    }
+    let last = stream.post(r#"{"id":"a","n":9}"#);
+    applied(&stream, last);
+    for (query, options) in [
+        ("", ""),
+        ("&item=a", "--item a"),
+        ("&where=n%3E%3D1", "--where 'n>=1'"),
+        ("&fields=n", "--fields n"),
+        ("&conflate=100", "--conflate 100ms"),
+    ] {
+        let target =
+            format!("/api/streams/deleted-given/changes?after=earliest&until={last}{query}");
+        let request = Request::get(&target).bearer(&server.operator_key);
+        let frames = server.call(&request.header("Accept", "application/x-ndjson"));
+        let frames = frames.expect(200).text().to_owned();
+        let tail = "hookpool tail deleted-given --from earliest --output ndjson";
+        let (told, _) = terminal.expect(&format!("{tail} --until {last} {options}"), 0);
+        let lines = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.is_empty());
+            lines.map(str::to_owned).collect()
+        };
+        assert_eq!(lines(&told), lines(&frames), "{options}");
+    }
+    let history = "hookpool items history deleted-given a --output json";
+    let (history, _) = terminal.expect(history, 0);
+    let served = get(&stream, "items/a/history").expect(200);
+    assert_eq!(history.trim_end(), served.text());
 }
 
 #[test]

@@ -95,9 +95,19 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
         id: &ItemId,
         at: Position,
     ) -> Result<Option<Item>, FollowError> {
+        let touched = self.touched_at(id, at)?;
+        Ok(touched.filter(Item::is_there))
+    }
+
+    /// The same, there or deleted; `None` before its first event.
+    pub(crate) fn touched_at(
+        &mut self,
+        id: &ItemId,
+        at: Position,
+    ) -> Result<Option<Item>, FollowError> {
         self.read(|log, view, runtime| {
             let walk = runtime.block_on(Walk::from(log, view, id, at))?;
-            Ok(walk.item().filter(|item| item.is_there()).cloned())
+            Ok(walk.item().cloned())
         })
     }
 
