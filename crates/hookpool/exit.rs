@@ -84,6 +84,10 @@ fn hint_of(problem: &Problem) -> Option<&'static str> {
             "this connector is signed: pass its signing key, whsk_ included, in HOOKPOOL_SIGNING_KEY"
         }
         "TIMESTAMP_OUT_OF_RANGE" => "compare this machine's clock with the server's",
+        // Only of an item that was deleted is there more to say.
+        "NOT_FOUND" if problem.detail.is_some() => {
+            "`hookpool items history` shows what it was before"
+        }
         "NOT_FOUND" => "names are case-sensitive; `hookpool connector list` shows what there is",
         "CONFLICT" => "choose another name, or look at the one that is there with `list`",
         "IDEMPOTENCY_MISMATCH" => "a key names one request: choose another for this one",

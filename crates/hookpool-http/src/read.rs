@@ -329,10 +329,14 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
     let view = app.view(&stream).await?;
     let generation = view.ruled.generation;
     let item = match at {
-        Some(at) => app.engine.item_at(view, key, at).await?,
-        None => blocking(move || view.pool.item(&view.stream, generation, &key)).await?,
+        Some(at) => app.engine.touched_at(view, key, at).await?,
+        None => blocking(move || view.pool.touched(&view.stream, generation, &key)).await?,
     };
     let item = item.ok_or(Code::NotFound)?;
+    if !item.is_there() {
+        let plan = app.engine.control().registry().plan(stream.as_str());
+        return Err(gone(&item, plan.earliest()));
+    }
     let form = if nested == Nested::Expanded { "x" } else { "" };
     let etag = format!(
         "\"{}{form}{}\"",
@@ -353,6 +357,17 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
     let mut response = json_response(json);
     set(&mut response, header::ETAG, &etag);
     Ok(response)
+}
+
+/// A deleted item is not there, and who may read its history is told since when; unless that is dropped.
+fn gone(item: &Item, earliest: Position) -> Problem {
+    match item.deleted.filter(|deleted| *deleted > earliest) {
+        Some(deleted) => {
+            let detail = format!("the item was deleted at position {deleted}");
+            Problem::with(Code::NotFound, detail)
+        }
+        None => Code::NotFound.into(),
+    }
 }
 
 /// `GET /api/streams/{s}/log`

@@ -185,11 +185,12 @@ fn merged(
     id: &ItemId,
     touches: &[Touch],
 ) -> Option<(Position, String)> {
-    let (first, last) = (touches.first()?, touches.last()?);
+    let counting: Vec<&Touch> = touches.iter().filter(|touch| touch.counts()).collect();
+    let (first, last) = (counting.first()?, counting.last()?);
     let facts = Facts {
         position: last.event.position,
         time: last.event.event.time,
-        merged: Some(touches.iter().filter(|touch| !touch.superseded).count()),
+        merged: Some(counting.len()),
     };
     let (before, after) = (first.before.as_ref(), Some(&last.after));
     let data = between(stream, wanted, id, before, after, facts)?;
