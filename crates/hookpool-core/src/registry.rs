@@ -1,9 +1,14 @@
 //! Who may do what, as a fold of the control log.
 
+mod operators;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use operators::Operator;
+use operators::Operators;
 
 use crate::{
     control::{ControlChange, KeyRecord, SigningKeyRecord, Streams},
@@ -147,6 +152,9 @@ pub enum RegistryError {
     /// The name is taken.
     #[error("apply a control event: {0} is there already")]
     Taken(String),
+    /// Nobody could operate any more.
+    #[error("revoke operator key {0}: it is the last one; add another first")]
+    LastOperator(KeyId),
     /// What is to be materialised is another thing.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -166,7 +174,7 @@ pub enum RegistryError {
 pub struct Registry {
     connectors: BTreeMap<ConnectorName, Arc<Connector>>,
     readers: BTreeMap<ConnectorName, Arc<Reader>>,
-    operators: BTreeMap<KeyId, SecretHash>,
+    operators: Operators,
     connector_by_key: BTreeMap<KeyId, ConnectorName>,
     reader_by_key: BTreeMap<KeyId, ConnectorName>,
     plans: BTreeMap<StreamName, Arc<Plan>>,
@@ -260,9 +268,12 @@ impl Registry {
                     .map(|reader| Access::Reader(Arc::clone(reader)))
             }
             KeyKind::Operator => {
-                let (id, hash) = self.operators.get_key_value(presented.id).unzip();
-                let matches = hash.unwrap_or(&SecretHash::NONE).matches(presented);
-                id.filter(|_| matches).cloned().map(Access::Operator)
+                let operator = self.operators.get(presented.id);
+                let hash = operator.map_or(&SecretHash::NONE, |operator| &operator.key.value);
+                let matches = hash.matches(presented);
+                operator
+                    .filter(|_| matches)
+                    .map(|operator| Access::Operator(operator.key.key_id.clone()))
             }
         }
     }
@@ -289,10 +300,16 @@ impl Registry {
         self.readers.values()
     }
 
-    /// Whether anybody may operate yet.
+    /// By key id.
     #[must_use]
-    pub fn has_operator(&self) -> bool {
-        !self.operators.is_empty()
+    pub fn operator(&self, key_id: &str) -> Option<&Arc<Operator>> {
+        self.operators.get(key_id)
+    }
+
+    /// All operator keys, oldest first.
+    #[must_use]
+    pub fn operators(&self) -> Vec<&Arc<Operator>> {
+        self.operators.all()
     }
 
     /// Whether some connector writes to the stream.
@@ -449,9 +466,10 @@ impl Registry {
                     .ok_or_else(|| RegistryError::Unknown(reader.to_string()))?;
                 self.reader_by_key.remove(&removed.key.key_id);
             }
-            ControlChange::OperatorAdded { key } => {
-                self.operators.insert(key.key_id, key.secret_sha256);
+            ControlChange::OperatorAdded { key, operator } => {
+                self.operators.add(operator, hashed(key, at))?;
             }
+            ControlChange::OperatorRevoked { key_id } => self.operators.revoke(&key_id)?,
             ControlChange::ProjectionSet { stream, rules } => {
                 self.replan(stream, |plan| plan.set_projection(rules))?;
             }
