@@ -85,7 +85,7 @@ pub(crate) enum Command {
     /// Say who may read: read keys
     #[command(subcommand)]
     Reader(ReaderCommand),
-    /// Make an operator key where the last one was lost
+    /// Say who may operate: operator keys
     #[command(subcommand)]
     Operator(OperatorCommand),
     /// See why deliveries were refused, and try them again

@@ -89,7 +89,9 @@ fn hint_of(problem: &Problem) -> Option<&'static str> {
             "`hookpool items history` shows what it was before"
         }
         "NOT_FOUND" => "names are case-sensitive; `hookpool connector list` shows what there is",
-        "CONFLICT" => "choose another name, or look at the one that is there with `list`",
+        "CONFLICT" if problem.detail.as_deref() == Some("the name is taken") => {
+            "choose another name, or look at the one that is there with `list`"
+        }
         "IDEMPOTENCY_MISMATCH" => "a key names one request: choose another for this one",
         "INVALID_PAYLOAD" => "a body is exactly one JSON object in UTF-8",
         "BEFORE_RETENTION" => {

@@ -32,6 +32,7 @@ mod kill_loop;
 mod limits;
 mod mutations;
 mod openapi;
+mod operators;
 mod page;
 mod past;
 mod read_contract;

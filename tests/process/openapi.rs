@@ -367,6 +367,11 @@ fn operate(server: &Server, connector: &str) {
         rotated["keyId"].as_str().unwrap()
     );
     server.admin("DELETE", &key, &none).expect(204);
+    let operator = server.admin("POST", "operators", &json!({"name": "alice"}));
+    let operator: Value = operator.expect(201).json();
+    server.get("/api/admin/operators").expect(200);
+    let key = format!("operators/{}", operator["keyId"].as_str().unwrap());
+    server.admin("DELETE", &key, &none).expect(204);
     server.add_reader("dashboard", &["sales"]);
     server.get("/api/admin/readers").expect(200);
     let mut connection = server.connect();
@@ -458,6 +463,7 @@ fn what_is_no_object_or_a_null_in_place_of_a_rule_is_refused() {
     for (method, target, body) in [
         ("PATCH", "connectors/sales", json!([null, null])),
         ("POST", "readers", json!(["dashboard", ["sales"]])),
+        ("POST", "operators", json!(["alice"])),
         ("PUT", "streams/sales/projection", json!([null])),
         ("PUT", "streams/sales/projection", json!({"id": null})),
         (

@@ -137,6 +137,14 @@ pub enum ControlChange {
     OperatorAdded {
         /// The key.
         key: KeyRecord,
+        /// What it is called, if somebody said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        operator: Option<ConnectorName>,
+    },
+    /// An operator key that must not work any more.
+    OperatorRevoked {
+        /// Which key.
+        key_id: KeyId,
     },
     /// Another version of a stream's projection; nothing follows it until a rebuild with it is promoted.
     ProjectionSet {
@@ -288,6 +296,19 @@ mod tests {
                 r#"{{"change":"hook-added","connector":"c","key":{key},"othersExpireAt":1700000000123456}}"#
             ),
             r#"{"change":"hook-revoked","connector":"c","keyId":"5f8d4c2a91be"}"#.to_owned(),
+        ] {
+            let change: ControlChange = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&change).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn golden_texts_of_operators_still_read() {
+        let key = r#"{"keyId":"5f8d4c2a91be","secretSha256":"0000000000000000000000000000000000000000000000000000000000000001"}"#;
+        for text in [
+            format!(r#"{{"change":"operator-added","key":{key}}}"#),
+            format!(r#"{{"change":"operator-added","key":{key},"operator":"alice"}}"#),
+            r#"{"change":"operator-revoked","keyId":"5f8d4c2a91be"}"#.to_owned(),
         ] {
             let change: ControlChange = serde_json::from_str(&text).unwrap();
             assert_eq!(serde_json::to_string(&change).unwrap(), text);

@@ -320,7 +320,25 @@ impl<L: EventLog> Control<L> {
     #[must_use]
     pub fn draw_operator(&self) -> (NewKey, ControlChange) {
         let (new, key) = self.new_key(KeyKind::Operator);
-        (new, ControlChange::OperatorAdded { key })
+        let operator = None;
+        (new, ControlChange::OperatorAdded { key, operator })
+    }
+
+    /// Adds an operator key beside that of its author.
+    ///
+    /// # Errors
+    /// [`RegistryError::Taken`] if the name is.
+    pub async fn add_operator(
+        &self,
+        author: &KeyId,
+        name: ConnectorName,
+    ) -> Result<NewKey, ControlError> {
+        let (new, key) = self.new_key(KeyKind::Operator);
+        let subject = name.to_string();
+        let operator = Some(name);
+        let change = ControlChange::OperatorAdded { key, operator };
+        self.change(author, &subject, change).await?;
+        Ok(new)
     }
 
     /// Records a change and returns when it is in force here. `subject` is what it is about.
@@ -424,6 +442,7 @@ impl<L: EventLog> Control<L> {
             Err(
                 error @ (RegistryError::Taken(_)
                 | RegistryError::Unknown(_)
+                | RegistryError::LastOperator(_)
                 | RegistryError::Plan(_)),
             ) => {
                 tracing::warn!(%position, %error, "a control event is void");

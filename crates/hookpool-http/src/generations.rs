@@ -302,10 +302,11 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         Ok(json_response(json.to_string()))
     }
 
-    /// Ends when the rebuild did, or the server stops.
+    /// Ends when the rebuild did, the key is revoked, or the server stops.
     fn progress(&self, generation: Generation) -> Response {
         let told = Told {
             app: Arc::clone(self.app),
+            author: self.author.clone(),
             stream: self.stream.clone(),
             generation,
             last: None,
@@ -584,6 +585,7 @@ fn digest(state: &GenerationState) -> Option<String> {
 /// Somebody who follows the progress of a rebuild.
 struct Told<L, P: PoolStore> {
     app: Arc<App<L, P>>,
+    author: KeyId,
     stream: StreamName,
     generation: Generation,
     last: Option<String>,
@@ -596,6 +598,8 @@ impl<L: EventLog, P: PoolStore> Told<L, P> {
             if self.last.is_some() {
                 tokio::time::sleep(PROGRESS_EVERY).await;
             }
+            let registry = Arc::clone(&self.app.engine.control().registry());
+            registry.operator(self.author.as_str())?;
             let row = match rebuild_json(&self.app, &self.stream, self.generation) {
                 Ok(row) => row?,
                 Err(error) => {

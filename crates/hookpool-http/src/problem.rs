@@ -346,6 +346,10 @@ impl From<ControlError> for Problem {
             ControlError::Registry(RegistryError::Taken(_)) => {
                 Self::with(Code::Conflict, "the name is taken")
             }
+            ControlError::Registry(RegistryError::LastOperator(_)) => Self::with(
+                Code::Conflict,
+                "it is the last operator key: add another one first, and revoke this one with that",
+            ),
             ControlError::Registry(RegistryError::Plan(error)) => error.into(),
             ControlError::Registry(RegistryError::Unknown(_)) => Code::NotFound.into(),
             ControlError::Registry(RegistryError::Secret(error)) => {

@@ -236,15 +236,53 @@ pub(crate) struct ReaderArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OperatorCommand {
-    /// Make another operator key on a stopped data folder and write it to operator.key there
+    /// Make another operator key; prints it, this once
     #[command(after_help = "\
-Who may write to the data folder may do this: it is the second way in. The server must be stopped, and operator.key must
-not be there: a key is never overwritten. Keys that were made before work on.
+Examples:
+  hookpool operator add alice
+  hookpool operator add ci --output json")]
+    Add(OperatorAddArgs),
+    /// List all operator keys
+    List(OutputArgs),
+    /// Refuse an operator key from now on; the last one stays
+    #[command(after_help = "\
+The key id is the part between ok_ and the next _ of a key, and stands in `hookpool operator list`.
 
 Examples:
-  hookpool operator add
-  hookpool operator add --data-dir /var/lib/hookpool")]
-    Add,
+  hookpool operator revoke 5f8d4c2a91be")]
+    Revoke(OperatorRevokeArgs),
+    /// Make an operator key on a stopped data folder and write it to operator.key there
+    #[command(after_help = "\
+Who may write to the data folder may do this: it is the second way in. The server must be stopped, and operator.key must
+not be there: a key is never overwritten. Keys that were made before work on, unless all others are to be revoked.
+
+Examples:
+  hookpool operator recover
+  hookpool operator recover --revoke-others --data-dir /var/lib/hookpool")]
+    Recover(OperatorRecoverArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OperatorAddArgs {
+    /// Name of the operator key
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OperatorRevokeArgs {
+    /// Id of the operator key
+    pub(crate) key_id: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OperatorRecoverArgs {
+    /// Refuse all other operator keys from then on
+    #[arg(long)]
+    pub(crate) revoke_others: bool,
 }
 
 #[derive(Debug, Args)]

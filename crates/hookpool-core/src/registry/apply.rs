@@ -153,9 +153,10 @@ impl Registry {
                     .ok_or_else(|| RegistryError::Unknown(reader.to_string()))?;
                 self.reader_by_key.remove(&removed.key.key_id);
             }
-            ControlChange::OperatorAdded { key } => {
-                self.operators.insert(key.key_id, key.secret_sha256);
+            ControlChange::OperatorAdded { key, operator } => {
+                self.operators.add(operator, hashed(key, at))?;
             }
+            ControlChange::OperatorRevoked { key_id } => self.operators.revoke(&key_id)?,
             ControlChange::ProjectionSet { stream, rules } => {
                 self.replan(stream, |plan| plan.set_projection(rules))?;
             }

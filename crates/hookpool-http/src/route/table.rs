@@ -131,6 +131,13 @@ rows! {
     READER = "/api/admin/readers/{reader}" {
         DELETE: [],
     }
+    OPERATORS = "/api/admin/operators" {
+        GET: [],
+        POST: [],
+    }
+    OPERATOR = "/api/admin/operators/{keyId}" {
+        DELETE: [],
+    }
     FOLLOWERS = "/api/admin/followers" {
         GET: [],
     }
