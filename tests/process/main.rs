@@ -15,6 +15,7 @@ mod common;
 mod bulk;
 mod canaries;
 mod changes_contract;
+mod command_line;
 mod consumers;
 mod corpus;
 mod cors;
