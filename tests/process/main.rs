@@ -16,6 +16,7 @@ mod bulk;
 mod canaries;
 mod changes_contract;
 mod command_line;
+mod console;
 mod consumers;
 mod corpus;
 mod cors;

@@ -195,6 +195,9 @@ rows! {
         PUT: ["check"],
         DELETE: [],
     }
+    CONSOLE = "/" {
+        GET: [],
+    }
     OPENAPI = "/api/openapi.json" {
         GET: [],
     }
