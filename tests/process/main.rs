@@ -15,6 +15,8 @@ mod common;
 mod bulk;
 mod canaries;
 mod changes_contract;
+mod command_line;
+mod console;
 mod consumers;
 mod corpus;
 mod cors;

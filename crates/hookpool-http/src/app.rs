@@ -18,7 +18,7 @@ use warp::{
 };
 
 use crate::{
-    admin, body, bulk, changes,
+    admin, body, bulk, changes, console,
     failures::Failures,
     followers::Followers,
     generations, hooks, ingest,
@@ -283,6 +283,7 @@ async fn handle<L: EventLog, P: PoolStore>(
         Route::Generations { stream, route } => {
             generations::handle(app, request, stream, route, body).await
         }
+        Route::Console => console::answer(request),
         Route::OpenApi => openapi::answer(request),
         Route::Healthz => Ok(ops::healthz()),
         Route::Readyz => ops::readyz(app),

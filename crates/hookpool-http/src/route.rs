@@ -60,6 +60,7 @@ pub(crate) enum Route<'a> {
         stream: &'a str,
         route: GenerationsRoute<'a>,
     },
+    Console,
     OpenApi,
     Healthz,
     Readyz,
@@ -128,6 +129,7 @@ impl<'a> Route<'a> {
     pub(crate) fn parse(path: &'a str) -> Option<Self> {
         let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         Some(match segments.as_slice() {
+            [""] => Self::Console,
             ["healthz"] => Self::Healthz,
             ["readyz"] => Self::Readyz,
             ["metrics"] => Self::Metrics,
@@ -183,6 +185,7 @@ impl<'a> Route<'a> {
             Self::Tickets => table::TICKETS,
             Self::Admin(route) => route.row(),
             Self::Generations { route, .. } => route.row(),
+            Self::Console => table::CONSOLE,
             Self::OpenApi => table::OPENAPI,
             Self::Healthz => table::HEALTHZ,
             Self::Readyz => table::READYZ,

@@ -13,7 +13,7 @@ use super::snippet;
 use crate::{
     cli::{
         ConnectorAddArgs, ConnectorCommand, ConnectorSetArgs, Globals, LimitArgs, OutputArgs,
-        SigningKeyArgs,
+        RevokeHookArgs, SigningKeyArgs,
     },
     exit::Exit,
     output,
@@ -67,6 +67,7 @@ pub(crate) async fn run(command: ConnectorCommand, globals: &Globals) -> anyhow:
         }
         ConnectorCommand::RevokeHook(args) => {
             operator.revoke_hook(&args.name, &args.key_id).await?;
+            print_revoked(&args)?;
         }
         ConnectorCommand::Set(args) => {
             let (name, output) = (args.name.clone(), args.output.clone());
@@ -214,6 +215,20 @@ fn print_rotated(
     Ok(())
 }
 
+fn print_revoked(
+    RevokeHookArgs {
+        name,
+        key_id,
+        output,
+    }: &RevokeHookArgs,
+) -> anyhow::Result<()> {
+    if output.is_json() {
+        return output::json(&json!({ "name": name, "keyId": key_id, "revoked": true }));
+    }
+    output::say(&format!("{key_id} is refused from now on"));
+    Ok(())
+}
+
 pub(super) fn shown_once() {
     output::say("Secrets are shown this once: keep them now.");
 }
@@ -278,7 +293,8 @@ fn print(connector: &Connector, args: &OutputArgs) -> anyhow::Result<()> {
     let facts = facts.into_iter().chain(keys).chain(hooks);
     output::facts(facts.chain(signing_keys))?;
     if !connector.hooks.is_empty() {
-        output::line(&format!("\n{}", snippet::steps(&connector.scheme)))?;
+        let steps = snippet::steps(&connector.name, &connector.scheme);
+        output::line(&format!("\n{steps}"))?;
     }
     Ok(())
 }

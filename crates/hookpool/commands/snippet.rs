@@ -16,44 +16,44 @@ pub(super) fn first_event(connector: &CreatedConnector) -> String {
     }
     format!(
         "\n{}\n\nOr send a first event yourself.\n\n--- bash\n{}\n\n--- node\n{}\n\n--- python\n{}",
-        steps(&connector.scheme),
+        steps(&connector.name, &connector.scheme),
         bash::program(connector),
         node::program(connector),
         python::program(connector)
     )
 }
 
-/// What the sender must set.
-pub(super) fn steps(scheme: &Scheme) -> String {
-    let steps = match scheme {
+/// What the sender must set, and how its own key comes to the connector of this name.
+pub(super) fn steps(name: &str, scheme: &Scheme) -> String {
+    let hand_over = format!("hookpool connector rotate-signing-key {name} --signing-key-file -");
+    match scheme {
         Scheme::Hookpool => {
-            "At the sender: the hook url; where it can sign, X-Webhook-Timestamp and X-Webhook-Signature with the signing key."
+            "At the sender: the hook url; where it can sign, X-Webhook-Timestamp and X-Webhook-Signature with the signing key.".to_owned()
         }
-        Scheme::StandardWebhooks => {
+        Scheme::StandardWebhooks => format!(
             "At the sender (Svix, or any that follows standardwebhooks.com): the hook url as endpoint, the signing key as its secret. \
-             Where the sender shows a secret of its own, hand it over: hookpool connector rotate-signing-key NAME --signing-key-file -"
-        }
+             Where the sender shows a secret of its own, hand it over on standard input:\n  {hand_over}"
+        ),
         Scheme::Github => {
             "At GitHub, Settings > Webhooks > Add webhook:\n  Payload URL   the hook url\n  Content type  application/json\n  \
-             Secret        the signing key"
+             Secret        the signing key".to_owned()
         }
-        Scheme::Stripe => {
+        Scheme::Stripe => format!(
             "At Stripe, Developers > Webhooks > Add endpoint: the hook url as Endpoint URL. Then copy its signing secret (whsec_...) and \
-             hand it over:\n  hookpool connector rotate-signing-key NAME --signing-key-file -"
-        }
-        Scheme::Slack => {
-            "At Slack, api.slack.com/apps > your app > Basic Information: copy the Signing Secret and hand it over first:\n  \
-             hookpool connector rotate-signing-key NAME --signing-key-file -\nThen Event Subscriptions > Request URL: the hook url. \
-             Its check is answered."
-        }
-        Scheme::Shopify => {
+             hand it over on standard input:\n  {hand_over}"
+        ),
+        Scheme::Slack => format!(
+            "At Slack, api.slack.com/apps > your app > Basic Information: copy the Signing Secret and hand it over on standard input first:\n  \
+             {hand_over}\nThen Event Subscriptions > Request URL: the hook url. Its check is answered."
+        ),
+        Scheme::Shopify => format!(
             "At Shopify, Settings > Notifications > Webhooks > Create webhook: format JSON, the hook url as URL. Then copy the secret that \
-             is shown below the list (of an app: its client secret) and hand it over:\n  \
-             hookpool connector rotate-signing-key NAME --signing-key-file -"
+             is shown below the list (of an app: its client secret) and hand it over on standard input:\n  {hand_over}"
+        ),
+        Scheme::Custom(_) => {
+            "At the sender: the hook url, and the signing key as its secret.".to_owned()
         }
-        Scheme::Custom(_) => "At the sender: the hook url, and the signing key as its secret.",
-    };
-    steps.to_owned()
+    }
 }
 
 /// A piece of a text that is put together when the program runs.

@@ -202,6 +202,9 @@ rows! {
         PUT: ["check"],
         DELETE: [],
     }
+    CONSOLE = "/" {
+        GET: [],
+    }
     OPENAPI = "/api/openapi.json" {
         GET: [],
     }
