@@ -243,6 +243,48 @@ fn what_is_not_there_and_what_may_not_be_seen_look_alike() {
 }
 
 #[test]
+fn a_row_of_a_stream_has_its_name() {
+    let stream = filled("named-rows", 1);
+    let row: Value = stream
+        .shared
+        .server
+        .get("/api/streams/named-rows")
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&row["name"], &row["stream"]),
+        (&json!("named-rows"), &json!("named-rows"))
+    );
+}
+
+#[test]
+fn every_read_waits_for_the_position_that_it_names() {
+    let stream = filled("waiting-reads", 1);
+    let log_event = format!("/log/{}", stream.last);
+    for path in [
+        "",
+        "/items",
+        "/items/a000",
+        "/items/a000/history",
+        "/log",
+        &log_event,
+    ] {
+        let target = format!("/api/streams/waiting-reads{path}");
+        waits(&stream, &target);
+    }
+    waits(&stream, "/api/streams");
+}
+
+fn waits(stream: &Filled, target: &str) {
+    let server = &stream.shared.server;
+    let far = server.get(&format!("{target}?minPosition={}", u64::MAX));
+    far.expect_problem(503, "NOT_YET_APPLIED");
+    server
+        .get(&format!("{target}?minPosition={}", stream.last))
+        .expect(200);
+}
+
+#[test]
 fn reading_needs_a_read_key() {
     let stream = filled("read-keys", 1);
     let server = &stream.shared.server;
