@@ -3,6 +3,7 @@
 mod bulk;
 mod history;
 mod in_flight;
+mod unfit;
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
@@ -417,7 +418,11 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
         let identity = key.map(|key| verified.identity(key, Call::Webhook, id_field));
-        let mut event = shape(verified, id_field, self.stamp(request_id))?;
+        let known_by = unfit::known_by(identity, &verified);
+        let mut event = match shape(verified, id_field, self.stamp(request_id)) {
+            Ok(event) => event,
+            Err(error) => return self.unfit(known_by, error).await,
+        };
         // What the sender says itself comes before what its scheme names the delivery by.
         event.idempotency = identity.or(event.idempotency);
         let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
@@ -436,7 +441,10 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
         let identity = key.map(|key| verified.deletion_identity(key, &item_id));
-        let mut event = deletion(verified, item_id, self.stamp(request_id))?;
+        let mut event = match deletion(verified, item_id, self.stamp(request_id)) {
+            Ok(event) => event,
+            Err(error) => return self.unfit(identity, error).await,
+        };
         event.idempotency = identity.or(event.idempotency);
         let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
         self.append(event).await
