@@ -342,9 +342,35 @@ fn the_log_as_ndjson_is_one_event_a_line() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
+    assert_eq!(answer.header("Link"), None, "there is no more");
     let page = stream.json("log?body=true");
     assert_eq!(Value::Array(lines), page["events"]);
     assert_eq!(page["events"][2]["body"], r#"{"id":"a002","n":2.50}"#);
+}
+
+#[test]
+fn a_page_of_the_log_leads_to_the_next_in_either_form() {
+    let stream = filled("linked-log", 5);
+    for accept in ["application/json", "application/x-ndjson"] {
+        let (mut target, mut pages) = ("log?limit=2&after=0".to_owned(), 1);
+        loop {
+            let answer = stream.get(&target, &[("Accept", accept)]).expect(200);
+            let Some(link) = answer.header("Link") else {
+                assert!(
+                    answer.text().contains("a004"),
+                    "{accept}: {}",
+                    answer.text()
+                );
+                break;
+            };
+            let next = link.strip_suffix(">; rel=\"next\"").unwrap();
+            let path = "</api/streams/linked-log/";
+            next.strip_prefix(path).unwrap().clone_into(&mut target);
+            assert!(target.starts_with("log?limit=2&after="), "{target}");
+            pages += 1;
+        }
+        assert_eq!(pages, 3, "{accept}");
+    }
 }
 
 #[test]

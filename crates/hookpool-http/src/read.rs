@@ -1,6 +1,6 @@
 //! The pool and the log as pages of JSON.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use hookpool_core::{
     event::Event,
@@ -237,9 +237,7 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     let mut response = json_response(json);
     set(&mut response, header::ETAG, &etag);
     if let Some(next) = next {
-        let others = query.raw_without("after");
-        let link = format!("</api/streams/{stream}/items?{others}after={next}>; rel=\"next\"");
-        set(&mut response, header::LINK, &link);
+        set_next(&mut response, &query, &format!("{stream}/items"), next);
     }
     Ok(response)
 }
@@ -381,24 +379,35 @@ pub(crate) async fn log<L: EventLog, P: PoolStore>(
         ..page
     });
     let page = page.await?;
-    if request.best_of(&["application/json", "application/x-ndjson"]) == Some(1) {
-        return Ok(ndjson(&page.events, body));
+    let next = (page.through < until.min(head)).then_some(page.through);
+    let mut response = match request.best_of(&["application/json", "application/x-ndjson"]) {
+        Some(1) => ndjson(&page.events, body),
+        _ => json_page(&page.events, next, body),
+    };
+    if let Some(next) = next {
+        set_next(&mut response, &query, &format!("{stream}/log"), next);
     }
+    Ok(response)
+}
+
+fn json_page(events: &[Event], next: Option<Position>, body: bool) -> Response {
     let mut json = String::from(r#"{"events":["#);
-    for (n, event) in page.events.iter().enumerate() {
+    for (n, event) in events.iter().enumerate() {
         if n > 0 {
             json.push(',');
         }
         push_event(&mut json, event, body);
     }
-    let end = page.through >= until.min(head);
-    let next = if end {
-        "null".to_owned()
-    } else {
-        page.through.to_string()
-    };
+    let next = next.map_or_else(|| "null".to_owned(), |next| next.to_string());
     json.push_str(&format!(r#"],"next":{next}}}"#));
-    Ok(json_response(json))
+    json_response(json)
+}
+
+/// Says where the next page is: the same query behind this one.
+fn set_next(response: &mut Response, query: &Query<'_>, path: &str, after: impl Display) {
+    let others = query.raw_without("after");
+    let link = format!("</api/streams/{path}?{others}after={after}>; rel=\"next\"");
+    set(response, header::LINK, &link);
 }
 
 fn ndjson(events: &[Event], body: bool) -> Response {
