@@ -105,7 +105,7 @@ settings! {
     /// How long requests may take to end after SIGTERM.
     drain: Duration = "limits.drain-seconds" or "10";
     /// How often in a minute an address may show what is no key; more is answered with 429, but never a good key.
-    auth_failures: u32 = "limits.auth-failures-per-minute" or "60";
+    auth_failures: u32 = "limits.auth-failures-per-minute" or "600";
     /// Refused deliveries that are kept.
     rejections: usize = "limits.rejections" or "10000";
     /// Bytes of refused deliveries that are kept.

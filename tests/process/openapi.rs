@@ -264,16 +264,16 @@ fn refuse(server: &Server) {
 
 fn read(server: &Server) {
     for target in [
-        "/api/streams",
+        "/api/streams?minPosition=1",
         "/api/streams/sales?hash=true",
         "/api/streams/sales/items?limit=1&where=sales&fields=sales",
         "/api/streams/sales/items?expand=json&at=2",
         "/api/streams/sales/items/North?meta=true",
         "/api/streams/sales/items/North?expand=json",
-        "/api/streams/sales/items/North/history",
-        "/api/streams/sales/diff?from=0&to=2",
-        "/api/streams/sales/log?body=true",
-        "/api/streams/sales/log/1",
+        "/api/streams/sales/items/North/history?at=2&expand=json",
+        "/api/streams/sales/diff?from=0&to=2&expand=json",
+        "/api/streams/sales/log?body=true&at=2",
+        "/api/streams/sales/log/1?at=2&minPosition=1",
         "/api/admin/head",
         "/api/admin/export",
         "/api/admin/export?stream=sales",
@@ -308,6 +308,7 @@ fn follow(server: &Server) {
         "after=nonsense",
         "conflate=1",
         "where=sales",
+        "expand=json",
     ];
     for query in all {
         for target in ["/api/streams/sales/changes?", "/api/changes?stream=sales&"] {

@@ -411,6 +411,15 @@ fn a_delivery_that_its_sender_tries_again_is_one_event() {
         assert_eq!(log.len(), 2, "{scheme}");
         assert!(log[0].body.contains(r#""attempt":1"#));
     }
+    // An id in a header counts before the body is read.
+    let (mangled, github) = ("mangled on its way", &made[1]);
+    let again = server
+        .call(&delivery(github, "github", "d1", mangled))
+        .expect(202);
+    assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
+    server
+        .call(&delivery(github, "github", "d9", mangled))
+        .expect(400);
     // One event that Shopify tells under two topics is two deliveries.
     let body = r#"{"id":7}"#;
     let mut told = headers("shopify", made[4].key(), "d3", now_s(), body.as_bytes());

@@ -263,7 +263,7 @@ async fn handle<L: EventLog, P: PoolStore>(
         Route::Webhook { stream } => ingest::webhook(app, request, stream, body).await,
         Route::Ingest => bulk::ingest(app, request, body).await,
         Route::Hook { hook } => hooks::hook(app, request, hook, body).await,
-        Route::Streams => read::streams(app, request),
+        Route::Streams => read::streams(app, request).await,
         Route::Stream { stream } => read::stream(app, request, stream).await,
         Route::Items { stream } => read::items(app, request, stream).await,
         Route::Item { stream, id } if request.method == Method::DELETE => {

@@ -19,7 +19,7 @@ use hookpool_core::{
 use hookpool_store::{AppendError, Appended, EventLog, PageRequest, PoolStore, ReadError};
 use thiserror::Error;
 
-use super::Engine;
+use super::{Engine, unfit};
 use crate::{
     appender::QueueError,
     pace::{Pace, TooFast},
@@ -182,7 +182,11 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         request_id: RequestId,
     ) -> Result<NewEvent, ShapeError> {
         let identity = key.map(|key| verified.identity(key, Call::Webhook, id_field));
-        let mut event = shape(verified, id_field, self.stamp(request_id))?;
+        let known_by = unfit::known_by(identity, &verified);
+        let mut event = match shape(verified, id_field, self.stamp(request_id)) {
+            Ok(event) => event,
+            Err(error) => return self.unfit(known_by, error).await,
+        };
         // What the sender says itself comes before what its scheme names the delivery by.
         event.idempotency = identity.or(event.idempotency);
         Ok(event)
@@ -200,7 +204,10 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
         let identity = key.map(|key| verified.deletion_identity(key, &item_id));
-        let mut event = deletion(verified, item_id, self.stamp(request_id))?;
+        let mut event = match deletion(verified, item_id, self.stamp(request_id)) {
+            Ok(event) => event,
+            Err(error) => return self.unfit(identity, error).await,
+        };
         event.idempotency = identity.or(event.idempotency);
         self.append_once(event).await
     }

@@ -19,7 +19,10 @@ use hookpool_engine::{
     past::{Stretch, Touch},
 };
 
-use crate::sse::{Facts, Frame, difference_json};
+use crate::{
+    render::Nested,
+    sse::{Facts, Frame, difference_json},
+};
 
 /// Text of items that are remembered, in bytes: an item that is remembered need not be looked up again.
 const KNOWN_BYTES_MAX: usize = 1 << 20;
@@ -35,6 +38,8 @@ pub(super) struct Wanted {
     pub(super) selection: Selection,
     /// Whether the events of a stretch are merged, item by item.
     pub(super) merged: bool,
+    /// How nested values are told.
+    pub(super) nested: Nested,
 }
 
 impl Wanted {
@@ -207,5 +212,12 @@ pub(super) fn between(
     facts: Facts,
 ) -> Option<String> {
     let difference = Difference::between(wanted.seen(before), wanted.seen(after))?;
-    difference_json(stream, id, &difference, &wanted.selection, facts)
+    difference_json(
+        stream,
+        id,
+        &difference,
+        &wanted.selection,
+        wanted.nested,
+        facts,
+    )
 }

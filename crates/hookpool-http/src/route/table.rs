@@ -62,7 +62,7 @@ rows! {
         POST: ["idField", "stream"],
     }
     STREAMS = "/api/streams" {
-        GET: [],
+        GET: ["minPosition"],
     }
     STREAM = "/api/streams/{stream}" {
         GET: ["hash", "minPosition"],
@@ -75,22 +75,22 @@ rows! {
         DELETE: [],
     }
     HISTORY = "/api/streams/{stream}/items/{item}/history" {
-        GET: ["after", "limit", "minPosition"],
+        GET: ["after", "limit", "at", "expand", "minPosition"],
     }
     DIFF = "/api/streams/{stream}/diff" {
-        GET: ["from", "to"],
+        GET: ["from", "to", "expand"],
     }
     LOG = "/api/streams/{stream}/log" {
-        GET: ["after", "until", "limit", "body", "minPosition"],
+        GET: ["after", "until", "limit", "body", "at", "minPosition"],
     }
     LOG_EVENT = "/api/streams/{stream}/log/{position}" {
-        GET: [],
+        GET: ["at", "minPosition"],
     }
     CHANGES = "/api/streams/{stream}/changes" {
-        GET: ["after", "conflate", "fields", "heartbeat", "item", "last_event_id", "ticket", "until", "where"],
+        GET: ["after", "conflate", "expand", "fields", "heartbeat", "item", "last_event_id", "ticket", "until", "where"],
     }
     ALL_CHANGES = "/api/changes" {
-        GET: ["stream", "after", "conflate", "fields", "heartbeat", "item", "last_event_id", "ticket", "until", "where"],
+        GET: ["stream", "after", "conflate", "expand", "fields", "heartbeat", "item", "last_event_id", "ticket", "until", "where"],
     }
     TICKETS = "/api/tickets" {
         POST: [],
