@@ -281,6 +281,12 @@ mod tests {
             format!(
                 r#"{{"change":"connector-added","connector":"c","stream":"c","idField":null,"replay":"allow","key":{key},"signingKey":null,"scheme":{{"header":"X-Sig","prefix":"v1=","encoding":"base64","template":"{{timestamp}}.{{body}}","timestampHeader":"X-Time","tolerance":60}},"hook":{key}}}"#
             ),
+            format!(
+                r#"{{"change":"connector-added","connector":"c","stream":"c","idField":null,"replay":"allow","key":{key},"signingKey":null,"scheme":{{"header":"X-Sig","prefix":"","encoding":"hex","template":"{{id}}.{{body}}","deliveryHeader":"X-Id"}},"hook":{key}}}"#
+            ),
+            format!(
+                r#"{{"change":"connector-added","connector":"c","stream":"c","idField":null,"replay":"allow","key":{key},"signingKey":null,"scheme":{{"header":"X-Sig","prefix":"","encoding":"hex","template":"{{body}}","deliveryField":"/event/id"}},"hook":{key}}}"#
+            ),
             r#"{"change":"connector-changed","connector":"c","idField":"","replay":"allow"}"#
                 .to_owned(),
             r#"{"change":"connector-changed","connector":"c"}"#.to_owned(),

@@ -20,6 +20,8 @@ Examples:
   hookpool connector add issues --scheme github --id-field /issue/id
   hookpool connector add payments --scheme stripe --signing-key-file stripe.key
   hookpool connector add acme --scheme '{\"header\":\"X-Acme-Signature\",\"template\":\"{body}\"}'
+  hookpool connector add acme --scheme \
+    '{\"header\":\"X-Sig\",\"template\":\"{id}.{body}\",\"deliveryHeader\":\"X-Delivery\"}'    each delivery counts once
   hookpool connector add sales --output json | jq -r .ingestKey")]
     Add(ConnectorAddArgs),
     /// List all connectors
