@@ -352,13 +352,17 @@ fn operate(server: &Server, connector: &str) {
         &overlap,
     );
     let rotated: Value = rotated.expect(200).json();
-    server
-        .admin(
-            "POST",
-            &format!("connectors/{connector}/signing-keys:rotate"),
-            &overlap,
-        )
-        .expect(200);
+    let signing = server.admin(
+        "POST",
+        &format!("connectors/{connector}/signing-keys:rotate"),
+        &overlap,
+    );
+    let signing: Value = signing.expect(200).json();
+    let signing = format!(
+        "connectors/{connector}/signing-keys/{}",
+        signing["keyId"].as_str().unwrap()
+    );
+    server.admin("DELETE", &signing, &none).expect(204);
     server
         .get(&format!("/api/admin/connectors/{connector}"))
         .expect(200);

@@ -3,6 +3,7 @@
 mod forgeries;
 mod others;
 mod refused;
+mod revoked;
 
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -112,6 +112,13 @@ pub enum ControlChange {
         /// When the keys before it stop working.
         others_expire_at: Timestamp,
     },
+    /// A signing key that must not count any more.
+    SigningKeyRevoked {
+        /// Of which connector.
+        connector: ConnectorName,
+        /// Which.
+        key_id: KeyId,
+    },
     /// A connector switched on or off.
     ConnectorEnabled {
         /// Which connector.
@@ -294,6 +301,7 @@ mod tests {
                 r#"{{"change":"hook-added","connector":"c","key":{key},"othersExpireAt":1700000000123456}}"#
             ),
             r#"{"change":"hook-revoked","connector":"c","keyId":"5f8d4c2a91be"}"#.to_owned(),
+            r#"{"change":"signing-key-revoked","connector":"c","keyId":"5f8d4c2a91be"}"#.to_owned(),
         ] {
             let change: ControlChange = serde_json::from_str(&text).unwrap();
             assert_eq!(serde_json::to_string(&change).unwrap(), text);

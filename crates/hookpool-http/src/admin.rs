@@ -158,6 +158,9 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         }
         AdminRoute::Key { name, key_id } => admin.revoke_key(named(name)?, key_id).await,
         AdminRoute::Hook { name, key_id } => admin.revoke_hook(named(name)?, key_id).await,
+        AdminRoute::SigningKey { name, key_id } => {
+            admin.revoke_signing_key(named(name)?, key_id).await
+        }
         AdminRoute::Enable { name, enabled } => admin.enable(named(name)?, enabled).await,
         AdminRoute::Followers => followers::answer(app),
         AdminRoute::Readers if post => admin.add_reader(parse(&body)?).await,
@@ -322,6 +325,18 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
         let subject = connector.to_string();
         self.change(&subject, ControlChange::HookRevoked { connector, key_id })
             .await?;
+        Ok(no_content())
+    }
+
+    async fn revoke_signing_key(
+        &self,
+        connector: ConnectorName,
+        key_id: &str,
+    ) -> Result<Response, Problem> {
+        let key_id = KeyId::from(key_id);
+        let subject = connector.to_string();
+        let change = ControlChange::SigningKeyRevoked { connector, key_id };
+        self.change(&subject, change).await?;
         Ok(no_content())
     }
 

@@ -52,6 +52,14 @@ Examples:
   hookpool connector rotate-signing-key payments --signing-key-file stripe.key
   pass show slack | hookpool connector rotate-signing-key chat --signing-key-file -")]
     RotateSigningKey(RotateSigningKeyArgs),
+    /// Refuse what is signed with a signing key from now on; connector show has the ids
+    #[command(after_help = "\
+The last key that counts is not revoked: rotate it, or disable the connector.
+
+Example:
+  hookpool connector show sales                          signing key  5f8d4c2a91be, made 2026-01-31T10:00:00.000000Z
+  hookpool connector revoke-signing-key sales 5f8d4c2a91be")]
+    RevokeSigningKey(RevokeSigningKeyArgs),
     /// Make a new hook; the old ones expire
     RotateHook(RotateArgs),
     /// Refuse a hook from now on
@@ -167,6 +175,16 @@ pub(crate) struct RevokeHookArgs {
     pub(crate) name: String,
     /// Public part of the hook: the letters between hk_ and the next _
     pub(crate) key_id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RevokeSigningKeyArgs {
+    /// Name of the connector
+    pub(crate) name: String,
+    /// Id of the signing key
+    pub(crate) key_id: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -7,6 +7,7 @@ use hookpool_client::{
     Connector, ConnectorChange, ConnectorKey, ConnectorLimits, CreatedConnector, NewConnector,
     Replay, Secret,
 };
+use hookpool_engine::clock::Clock;
 use serde_json::json;
 
 use super::snippet;
@@ -67,6 +68,18 @@ pub(crate) async fn run(command: ConnectorCommand, globals: &Globals) -> anyhow:
         }
         ConnectorCommand::RevokeHook(args) => {
             operator.revoke_hook(&args.name, &args.key_id).await?;
+        }
+        ConnectorCommand::RevokeSigningKey(args) => {
+            operator
+                .revoke_signing_key(&args.name, &args.key_id)
+                .await?;
+            let left = operator.connector(&args.name).await?;
+            print(&left, &args.output)?;
+            if left.signing_keys.iter().all(|key| key.expires_at.is_some()) {
+                output::say(
+                    "note: every signing key that is left expires; make another one with rotate-signing-key",
+                );
+            }
         }
         ConnectorCommand::Set(args) => {
             let (name, output) = (args.name.clone(), args.output.clone());
@@ -326,7 +339,11 @@ fn told(
         expires_at,
     }: &ConnectorKey,
 ) -> String {
+    let now = Clock::System.now().to_string();
     match expires_at {
+        Some(expires_at) if *expires_at <= now => {
+            format!("{key_id}, made {created_at}, expired {expires_at}")
+        }
         Some(expires_at) => format!("{key_id}, made {created_at}, expires {expires_at}"),
         None => format!("{key_id}, made {created_at}"),
     }
