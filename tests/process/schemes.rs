@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::common::http::{Request, Response};
 use crate::common::now_s;
+use crate::common::program::{both, hookpool};
 use crate::common::server::{Data, Server, percent, position};
 use crate::common::signer::{Headers, SCHEMES, headers, with, written};
 
@@ -436,6 +437,39 @@ fn a_delivery_that_its_sender_tries_again_is_one_event() {
     let first = position(&server.call(&to_hook(&made[4], &told, body)).expect(202));
     told[0].1 = "orders/paid".to_owned();
     assert!(position(&server.call(&to_hook(&made[4], &told, body)).expect(202)) > first);
+}
+
+#[test]
+fn an_operator_is_told_of_a_scheme_that_knows_no_repetition() {
+    let data = Data::new();
+    let server = data.serve();
+    let told = |args: &[&str]| {
+        let mut command = hookpool();
+        command.arg("connector").args(args);
+        command.args(["--server", &server.url(), "--operator-key-file"]);
+        let output = command
+            .arg(data.path().join("operator.key"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", both(&output));
+        both(&output).contains("neither a timestamp nor a delivery id")
+    };
+    let bare = r#"{"header":"X-Sig","template":"{body}"}"#;
+    let named = r#"{"header":"X-Sig","template":"{body}","deliveryField":"id"}"#;
+    for (stream, scheme, expected) in [
+        ("bare", bare, true),
+        ("named", named, false),
+        ("gh", "github", false),
+        ("own", "hookpool", false),
+    ] {
+        let added = told(&["add", stream, "--scheme", scheme]);
+        assert_eq!(
+            (added, told(&["show", stream])),
+            (expected, expected),
+            "{stream}"
+        );
+    }
+    assert!(!told(&["set", "bare", "--replay", "allow"]));
 }
 
 /// Where the id is not signed it is trusted, and a delivery without one counts each time.

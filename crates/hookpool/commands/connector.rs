@@ -205,6 +205,11 @@ fn print_created(created: &CreatedConnector, args: &OutputArgs) -> anyhow::Resul
     });
     output::facts(facts.into_iter().chain(of_scheme.into_iter().flatten()))?;
     shown_once();
+    if created.replay == Replay::Collapse && !created.scheme.knows_repetitions() {
+        output::say(
+            "note: a delivery that comes again counts again: the scheme has neither a timestamp nor a delivery id",
+        );
+    }
     output::line(&snippet::first_event(created))
 }
 
@@ -256,6 +261,9 @@ fn print(connector: &Connector, args: &OutputArgs) -> anyhow::Result<()> {
         return output::json(connector);
     }
     let replay = match connector.replay {
+        Replay::Collapse if !connector.scheme.knows_repetitions() => {
+            "each delivery counts: the scheme has neither a timestamp nor a delivery id"
+        }
         Replay::Collapse => "collapse",
         Replay::Allow => "allow",
     };
