@@ -16,6 +16,7 @@ mod bulk;
 mod canaries;
 mod changes_contract;
 mod consumers;
+mod core_dumps;
 mod corpus;
 mod cors;
 mod deadlines;
