@@ -1,9 +1,13 @@
 //! What each scheme takes and what it refuses.
 
 use hookpool_core::{
+    bulk::{Form, Terms, bulk},
+    event::{Idempotency, RequestId},
+    idempotency::IdempotencyKey,
     json,
     registry::RegistryError,
     scheme::{CustomError, DeliveryAt, Scheme, SchemeError, SecretError},
+    time::Timestamp,
     verify::VerifyError,
 };
 use serde_json::{Value, json as value};
@@ -226,6 +230,56 @@ fn a_delivery_is_known_by_its_senders_id_whatever_else_changes() {
     let mut headers = github.signed(NOW, first);
     headers.retain(|(name, _)| name != "X-GitHub-Delivery");
     assert_eq!(delivery(&github, &headers, first), None);
+}
+
+/// What a request of many events is known by when it comes again.
+fn of_many(sender: &Sender, at: u64, key: Option<&str>) -> Option<Idempotency> {
+    let body = b"{\"id\":\"evt_1\",\"event_id\":\"Ev1\"}\n{\"id\":2}";
+    let verified = sender.deliver(&sender.signed(at, body), body).unwrap();
+    let now = Timestamp::from_seconds(NOW);
+    let terms = Terms {
+        now,
+        request_id: RequestId::new(now, &[0; 10]),
+        random: [0; 10],
+        body_bytes_max: 1 << 20,
+    };
+    let key = key.map(|key| IdempotencyKey::parse(key.as_bytes()).unwrap());
+    let request = bulk(
+        &verified,
+        &Form::Lines { id_field: None },
+        key.as_ref(),
+        terms,
+    )
+    .unwrap();
+    assert_eq!(request.rest.len(), 1);
+    assert!(request.rest.iter().all(|event| event.idempotency.is_none()));
+    request.first.idempotency
+}
+
+#[test]
+fn a_request_of_many_events_is_known_by_its_senders_header_and_else_by_what_was_signed() {
+    for scheme in schemes() {
+        let sender = Sender::new(scheme);
+        let scheme = &sender.scheme;
+        let (own, anew) = (of_many(&sender, NOW, None), of_many(&sender, NOW - 9, None));
+        let is_named = matches!(
+            scheme.description().delivery,
+            Some(DeliveryAt::SignedHeader(_) | DeliveryAt::TrustedHeader { .. })
+        );
+        let own = own.unwrap();
+        // It is signed anew, and has the same name.
+        assert_eq!(Some(own) == anew, is_named, "{scheme}");
+        assert_eq!((own.request, own.events), (None, 2), "{scheme}");
+        // A key of the request comes before both, and knows what was asked.
+        let keyed = of_many(&sender, NOW, Some("k")).unwrap();
+        assert_eq!(
+            Some(keyed),
+            of_many(&sender, NOW - 9, Some("k")),
+            "{scheme}"
+        );
+        assert!(keyed.key != own.key && keyed.request.is_some(), "{scheme}");
+        assert_eq!(keyed.events, 2);
+    }
 }
 
 /// The headers with another value for the one that holds signatures.
