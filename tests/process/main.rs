@@ -18,6 +18,7 @@ mod changes_contract;
 mod command_line;
 mod console;
 mod consumers;
+mod core_dumps;
 mod corpus;
 mod cors;
 mod deadlines;

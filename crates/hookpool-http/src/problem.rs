@@ -358,6 +358,9 @@ impl From<ControlError> for Problem {
             ControlError::Registry(RegistryError::IdField(error)) => {
                 Self::with(Code::InvalidPayload, format!("idField: {error}"))
             }
+            ControlError::Registry(error @ RegistryError::LastSigningKey(_)) => {
+                Self::with(Code::Conflict, error.to_string())
+            }
             ControlError::Registry(error @ RegistryError::Seal(_)) => {
                 tracing::error!(%error, "a control change failed");
                 Code::Internal.into()

@@ -21,6 +21,8 @@ Examples:
   hookpool connector add issues --scheme github --id-field /issue/id
   hookpool connector add payments --scheme stripe --signing-key-file stripe.key
   hookpool connector add acme --scheme '{\"header\":\"X-Acme-Signature\",\"template\":\"{body}\"}'
+  hookpool connector add acme --scheme \
+    '{\"header\":\"X-Sig\",\"template\":\"{id}.{body}\",\"deliveryHeader\":\"X-Delivery\"}'    each delivery counts once
   hookpool connector add sales --output json | jq -r .ingestKey")]
     Add(ConnectorAddArgs),
     /// List all connectors
@@ -58,6 +60,14 @@ Examples:
   hookpool connector rotate-signing-key payments --signing-key-file stripe.key
   pass show slack | hookpool connector rotate-signing-key chat --signing-key-file -")]
     RotateSigningKey(RotateSigningKeyArgs),
+    /// Refuse what is signed with a signing key from now on; connector show has the ids
+    #[command(after_help = "\
+The last key that counts is not revoked: rotate it, or disable the connector.
+
+Example:
+  hookpool connector show sales                          signing key  5f8d4c2a91be, made 2026-01-31T10:00:00.000000Z
+  hookpool connector revoke-signing-key sales 5f8d4c2a91be")]
+    RevokeSigningKey(RevokeSigningKeyArgs),
     /// Make a new hook; the old ones expire
     #[command(after_help = "\
 Example:
@@ -185,6 +195,16 @@ pub(crate) struct RevokeHookArgs {
     /// Name of the connector
     pub(crate) name: String,
     /// Public part of the hook: the letters between hk_ and the next _
+    pub(crate) key_id: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RevokeSigningKeyArgs {
+    /// Name of the connector
+    pub(crate) name: String,
+    /// Id of the signing key
     pub(crate) key_id: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,

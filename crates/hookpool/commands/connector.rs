@@ -7,6 +7,7 @@ use hookpool_client::{
     Connector, ConnectorChange, ConnectorKey, ConnectorLimits, CreatedConnector, NewConnector,
     Replay, Secret,
 };
+use hookpool_engine::clock::Clock;
 use serde_json::json;
 
 use super::snippet;
@@ -68,6 +69,18 @@ pub(crate) async fn run(command: ConnectorCommand, globals: &Globals) -> anyhow:
         ConnectorCommand::RevokeHook(args) => {
             operator.revoke_hook(&args.name, &args.key_id).await?;
             print_revoked(&args)?;
+        }
+        ConnectorCommand::RevokeSigningKey(args) => {
+            operator
+                .revoke_signing_key(&args.name, &args.key_id)
+                .await?;
+            let left = operator.connector(&args.name).await?;
+            print(&left, &args.output)?;
+            if left.signing_keys.iter().all(|key| key.expires_at.is_some()) {
+                output::say(
+                    "note: every signing key that is left expires; make another one with rotate-signing-key",
+                );
+            }
         }
         ConnectorCommand::Set(args) => {
             let (name, output) = (args.name.clone(), args.output.clone());
@@ -193,6 +206,11 @@ fn print_created(created: &CreatedConnector, args: &OutputArgs) -> anyhow::Resul
     });
     output::facts(facts.into_iter().chain(of_scheme.into_iter().flatten()))?;
     shown_once();
+    if created.replay == Replay::Collapse && !created.scheme.knows_repetitions() {
+        output::say(
+            "note: a delivery that comes again counts again: the scheme has neither a timestamp nor a delivery id",
+        );
+    }
     output::line(&snippet::first_event(created))
 }
 
@@ -258,6 +276,9 @@ fn print(connector: &Connector, args: &OutputArgs) -> anyhow::Result<()> {
         return output::json(connector);
     }
     let replay = match connector.replay {
+        Replay::Collapse if !connector.scheme.knows_repetitions() => {
+            "each delivery counts: the scheme has neither a timestamp nor a delivery id"
+        }
         Replay::Collapse => "collapse",
         Replay::Allow => "allow",
     };
@@ -342,7 +363,11 @@ fn told(
         expires_at,
     }: &ConnectorKey,
 ) -> String {
+    let now = Clock::System.now().to_string();
     match expires_at {
+        Some(expires_at) if *expires_at <= now => {
+            format!("{key_id}, made {created_at}, expired {expires_at}")
+        }
         Some(expires_at) => format!("{key_id}, made {created_at}, expires {expires_at}"),
         None => format!("{key_id}, made {created_at}"),
     }

@@ -128,8 +128,8 @@ impl Piece {
     }
 }
 
-fn id_header(description: &Description) -> Option<&'static str> {
-    match description.delivery? {
+fn id_header(description: &Description) -> Option<&str> {
+    match description.delivery.as_ref()? {
         DeliveryAt::SignedHeader(name) | DeliveryAt::TrustedHeader { id: name, .. } => Some(name),
         DeliveryAt::Body(_) => None,
     }
@@ -159,32 +159,40 @@ fn signed_headers(description: &Description) -> Vec<(String, Vec<Piece>)> {
 fn body(connector: &CreatedConnector, language: &str) -> String {
     let mut body = Map::new();
     body.insert("hello".to_owned(), language.into());
-    if let Some(DeliveryAt::Body(name)) = connector.scheme.description().delivery {
-        body.insert(name.to_owned(), format!("evt_first_{language}").into());
+    if let Some(DeliveryAt::Body(place)) = &connector.scheme.description().delivery {
+        put(&mut body, place.as_str(), &format!("evt_first_{language}"));
     }
-    let path = connector.id_field.as_deref().unwrap_or("id");
-    match path.strip_prefix('/') {
-        None => {
-            body.entry(path).or_insert_with(|| "first".into());
-        }
-        Some(pointer) => put(&mut body, pointer),
-    }
+    put(
+        &mut body,
+        connector.id_field.as_deref().unwrap_or("id"),
+        "first",
+    );
     Value::Object(body).to_string()
 }
 
-fn put(body: &mut Map<String, Value>, pointer: &str) {
+/// Puts a value where a name of a property or a JSON Pointer is, unless something is there.
+fn put(body: &mut Map<String, Value>, path: &str, value: &str) {
+    match path.strip_prefix('/') {
+        None => {
+            body.entry(path).or_insert_with(|| value.into());
+        }
+        Some(pointer) => put_below(body, pointer, value),
+    }
+}
+
+fn put_below(body: &mut Map<String, Value>, pointer: &str, value: &str) {
     let (token, rest) = match pointer.split_once('/') {
         Some((token, rest)) => (token, Some(rest)),
         None => (pointer, None),
     };
     let name = token.replace("~1", "/").replace("~0", "~");
     let Some(rest) = rest else {
-        body.entry(name).or_insert_with(|| "first".into());
+        body.entry(name).or_insert_with(|| value.into());
         return;
     };
     let inner = body.entry(name).or_insert_with(|| Map::new().into());
     if let Some(inner) = inner.as_object_mut() {
-        put(inner, rest);
+        put_below(inner, rest, value);
     }
 }
 

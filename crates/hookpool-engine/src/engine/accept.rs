@@ -136,9 +136,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     /// [`VerifyError`]
     pub fn verify(&self, admitted: Admitted, body: Bytes) -> Result<Verified, VerifyError> {
         let now = self.clock.now();
-        if !admitted.still_stands(&self.control.registry(), now) {
-            return Err(VerifyError::Unauthorized);
-        }
+        let admitted = admitted.renewed(&self.control.registry(), now)?;
         admitted.verify(body, now)
     }
 

@@ -124,6 +124,9 @@ rows! {
     KEY = "/api/admin/connectors/{connector}/keys/{keyId}" {
         DELETE: [],
     }
+    SIGNING_KEY = "/api/admin/connectors/{connector}/signing-keys/{keyId}" {
+        DELETE: [],
+    }
     READERS = "/api/admin/readers" {
         GET: [],
         POST: [],
