@@ -19,7 +19,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{config::Settings, keys};
+use crate::{config::Settings, keys, threads::Followers};
 
 /// A data folder with its engine running.
 pub(crate) struct Node {
@@ -127,8 +127,10 @@ impl Node {
                 _ = status.ended() => {}
             }
         };
+        let followers = Followers::start()?;
         server::serve(
             listener,
+            followers.handle(),
             tls,
             hookpool_http::routes(engine, edge),
             limits,

@@ -28,7 +28,7 @@ use hookpool_http::{
 };
 use hookpool_store::faulty::{Faults, FaultyLog};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, task::JoinHandle};
 
 pub(crate) type Log = Arc<FjallLog>;
 /// To the engine the log may be slow.
@@ -156,7 +156,9 @@ async fn serve_until(listener: TcpListener, engine: Arc<Pipeline>, stop: oneshot
     let stop = async {
         let _gone = stop.await;
     };
-    serve(listener, None, routes(engine, settings), limits, stop).await;
+    let followers = Handle::current();
+    let routes = routes(engine, settings);
+    serve(listener, &followers, None, routes, limits, stop).await;
 }
 
 /// Delivery number `n`, which sets the fields of a body on an item.
