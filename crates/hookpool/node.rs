@@ -2,7 +2,7 @@
 
 use std::{
     fs::DirBuilder, future::Future, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path,
-    sync::Arc,
+    sync::Arc, time::Duration,
 };
 
 use anyhow::Context;
@@ -20,6 +20,9 @@ use tokio::{
 };
 
 use crate::{config::Settings, keys, threads::Followers};
+
+/// Longer than a reader that keeps up needs for a large snapshot.
+const VIEW_LIFETIME: Duration = Duration::from_secs(60);
 
 /// A data folder with its engine running.
 pub(crate) struct Node {
@@ -112,6 +115,7 @@ impl Node {
             cors_origins: settings.cors_origins.0.clone(),
             trusted_proxies: settings.trusted_proxies.0.clone(),
             failures_per_minute: settings.auth_failures,
+            view_lifetime: VIEW_LIFETIME,
         };
         let limits = Limits {
             connections: settings.connections,
