@@ -49,7 +49,10 @@ pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
     let wish = Wish::parse(request, &query)?;
     let place = Asked::parse(request, &query)?.one();
     let ask = Ask {
-        shared: wish.form == Form::Open(Framing::Sse),
+        shared: match wish.form {
+            Form::Open(framing) => Some(framing),
+            Form::Poll => None,
+        },
         ..wish.of(stream, Start::parse(place.clone()))
     };
     let outs = outs(Session::new(app, viewer, ask));
@@ -166,7 +169,7 @@ impl Wish {
             conflate: self.conflate.unwrap_or_default(),
             until: self.until,
             heartbeat: Some(self.heartbeat),
-            shared: false,
+            shared: None,
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::{
     },
     followers::Listed,
     metrics::FollowerGauge,
-    sse::{Frame, change_json},
+    sse::{Frame, Framing, change_as_line, change_json},
     viewer::Viewer,
 };
 
@@ -67,8 +67,8 @@ pub(super) struct Ask {
     pub(super) until: Option<Position>,
     /// How long it may be quiet; `None` says nothing however long it is.
     pub(super) heartbeat: Option<Duration>,
-    /// Whether the client takes frames that are shared.
-    pub(super) shared: bool,
+    /// How it takes frames that are shared; `None` if it does not.
+    pub(super) shared: Option<Framing>,
 }
 
 /// One followed stream of one connection.
@@ -234,8 +234,12 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
 
     fn live(&self, after: Position) -> Phase<L, P> {
         let whole = self.ask.wanted.is_of_events() && self.ask.wanted.item.is_none();
-        let shared = self.ask.shared && whole && self.ask.until.is_none();
-        let form = if shared { Form::Encoded } else { Form::Events };
+        let may_share = whole && self.ask.until.is_none();
+        let form = match self.ask.shared.filter(|_| may_share) {
+            Some(Framing::Sse) => Form::Encoded,
+            Some(Framing::Ndjson) => Form::Rewritten(change_as_line),
+            None => Form::Events,
+        };
         Phase::Live(Box::new(self.app.engine.follow(
             self.ask.stream.clone(),
             self.ruled.clone(),
