@@ -184,6 +184,15 @@ pub(crate) fn event(stream: &str, item: &str, n: u64, body: String) -> NewEvent 
     }
 }
 
+/// Delivery number `n`, which deletes an item.
+pub(crate) fn deletion(stream: &str, item: &str, n: u64) -> NewEvent {
+    NewEvent {
+        op: Op::Delete,
+        field_count: 0,
+        ..event(stream, item, n, String::new())
+    }
+}
+
 /// Reads with the first operator's key.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -192,19 +201,23 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// The body of an answer, frames of changes as lines. Over HTTP/1.0, where an answer ends with its connection.
+    /// The body of a good answer, frames of changes as lines.
     pub(crate) fn get(&self, target: &str) -> String {
-        self.get_as(target, "application/x-ndjson, application/json;q=0.5")
+        let (status, body) = self.answer(target);
+        assert_eq!(status, 200, "{body}");
+        body
     }
 
-    pub(crate) fn get_as(&self, target: &str, accept: &str) -> String {
+    /// The status and the body of an answer. Over HTTP/1.0, where an answer ends with its connection.
+    pub(crate) fn answer(&self, target: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.addr).unwrap();
+        let accept = "application/x-ndjson, application/json;q=0.5";
         self.send(&mut stream, target, accept);
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(" 200 "), "{answer}");
-        body.to_owned()
+        let status = head.split(' ').nth(1).unwrap();
+        (status.parse().unwrap(), body.to_owned())
     }
 
     /// Asks for frames of changes as lines, and leaves them to be read: not more than so many bytes come before.

@@ -1,7 +1,12 @@
 //! Deletions and dry runs as `docs/protocol.md` promises them, on the real binary.
 
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::common::eventually;
 use crate::common::http::{Request, Response};
 use crate::common::server::{Connector, Data, Server, percent, position, signed};
 use crate::common::shared::Stream;
@@ -200,6 +205,79 @@ fn a_signed_deletion_is_known_again_and_one_of_another_item_is_another() {
     server
         .call(&unsigned)
         .expect_problem(401, "SIGNATURE_INVALID");
+}
+
+#[test]
+fn a_deletion_with_a_key_is_one_and_its_key_is_that_of_one_deletion() {
+    let stream = Stream::new("deleted-keys");
+    let server = &stream.shared.server;
+    let keyed = |item: &str, key: &str| {
+        let request = stream.connector.deletion(item);
+        server.call(&request.header("Idempotency-Key", key))
+    };
+    stream.post(r#"{"id":"a"}"#);
+    let first = keyed("a", "k").expect(202);
+    assert_eq!(first.header("idempotency-replayed"), None);
+    // It would be another event, after one that brings the item back.
+    let back = stream.post(r#"{"id":"a"}"#);
+    let again = keyed("a", "k").expect(202);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_eq!(
+        (again.text(), position(&again)),
+        (first.text(), position(&first))
+    );
+    // Of another item, or as another call, it is another request.
+    keyed("b", "k").expect_problem(422, "IDEMPOTENCY_MISMATCH");
+    let delivery = stream.connector.delivery(br#"{"id":"a"}"#);
+    server
+        .call(&delivery.header("Idempotency-Key", "k"))
+        .expect_problem(422, "IDEMPOTENCY_MISMATCH");
+    keyed("a", "").expect_problem(400, "INVALID_PARAMETER");
+    applied(&stream, back);
+    get(&stream, "items/a").expect(200);
+    let other = keyed("a", "l").expect(202);
+    assert_eq!(other.header("idempotency-replayed"), None);
+    assert_eq!(server.log("deleted-keys").len(), 4);
+}
+
+/// Each deletion is sent by all at once: one of them waits for the disk, and the others are told so or get its answer.
+#[test]
+fn a_deletion_whose_key_is_in_flight_is_told_to_come_again() {
+    const CLIENTS: usize = 6;
+    let stream = Stream::new("deleted-at-once");
+    let server = &stream.shared.server;
+    let mut keys = 0;
+    eventually("one is in flight", Duration::from_secs(60), || {
+        keys += 1;
+        let request = stream.connector.deletion("a");
+        let request = request.header("Idempotency-Key", keys.to_string());
+        let start = Barrier::new(CLIENTS);
+        let answers = std::thread::scope(|scope| {
+            let send = || {
+                let mut connection = server.connect();
+                start.wait();
+                connection.call(&request).unwrap()
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(send)).collect();
+            clients
+                .into_iter()
+                .map(|client| client.join().unwrap())
+                .collect::<Vec<_>>()
+        });
+        let (told, early): (Vec<_>, Vec<_>) = answers.iter().partition(|it| it.status == 202);
+        let places: BTreeSet<_> = told.iter().map(|it| position(it)).collect();
+        assert_eq!(places.len(), 1, "{answers:?}");
+        for answer in &early {
+            answer.expect_problem(409, "IDEMPOTENCY_IN_PROGRESS");
+            assert_eq!(answer.header("retry-after"), Some("1"));
+        }
+        assert_eq!(
+            position(&server.call(&request).expect(202)),
+            *places.first().unwrap()
+        );
+        (!early.is_empty()).then_some(())
+    });
+    assert_eq!(server.log("deleted-at-once").len(), keys);
 }
 
 fn first_timestamp(request: &Request) -> String {

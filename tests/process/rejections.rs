@@ -159,6 +159,56 @@ fn a_refused_credential_is_told_to_operators_and_one_answer_to_senders() {
     }
 }
 
+/// Where it says which stream it is for differs, what is told does not.
+#[test]
+fn many_events_for_another_stream_are_told_as_one_is() {
+    let data = Data::new();
+    let server = data.serve();
+    let settings = json!({"stream": "sales", "keepRejected": true});
+    let sales = server.add_connector_with(&settings);
+    server.add_connector("other", false);
+    let one = |stream: &str| {
+        let target = format!("/api/webhook/{stream}");
+        Request::post(&target).bearer(&sales.ingest_key).body("{}")
+    };
+    let many = |query: &str, media_type: &str, body: &str| {
+        let target = format!("/api/ingest{query}");
+        let request = Request::post(&target).bearer(&sales.ingest_key);
+        request.header("Content-Type", media_type).body(body)
+    };
+    let lines = |stream: &str| many(&format!("?stream={stream}"), "application/x-ndjson", "{}");
+    let items = |stream: &str| {
+        let body = json!({"stream": stream, "items": [{"fields": {}}]});
+        many("", "application/json", &body.to_string())
+    };
+    let told = |request: &Request| {
+        let mut found = refused(&server, request, 401);
+        let members = found.as_object_mut().unwrap();
+        for own in ["id", "time", "way", "headers", "bodyBytes"] {
+            members.remove(own);
+        }
+        found
+    };
+    for stream in ["other", "nowhere"] {
+        let expected = told(&one(stream));
+        assert_eq!(expected["reason"], "other-stream");
+        assert_eq!(expected["connector"], "sales");
+        assert_eq!(expected["stream"].as_str().unwrap_or("nowhere"), stream);
+        assert_eq!(expected["kept"], false);
+        assert_eq!(told(&lines(stream)), expected);
+        assert_eq!(told(&items(stream)), expected);
+    }
+    let unnamed = told(&items("no name"));
+    assert_eq!(
+        (&unnamed["reason"], &unnamed["stream"]),
+        (&json!("other-stream"), &Value::Null)
+    );
+    let counted = r#"hookpool_rejections_total{reason="other-stream",connector="sales"} 7"#;
+    let metrics = server.get("/metrics").text().to_owned();
+    assert!(metrics.contains(counted), "{metrics}");
+    assert!(!metrics.contains(r#"reason="other","#), "{metrics}");
+}
+
 #[test]
 fn a_wrong_signature_is_diagnosed() {
     let data = Data::new();

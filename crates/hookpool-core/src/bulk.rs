@@ -7,7 +7,7 @@ use crate::{
     event::{NewEvent, Request, RequestId},
     idempotency::{Call, IdempotencyKey},
     json::{self, JsonError, Object, Value},
-    name::ItemId,
+    name::{ItemId, StreamName},
     registry::Connector,
     shape::{ShapeError, Stamp, event, given_id},
     source::Source,
@@ -69,9 +69,9 @@ pub enum PartError {
 /// Why a verified request can't become events.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BulkError {
-    /// It names a stream that the connector does not write to.
+    /// It names a stream that the connector does not write to; which, if that is a name at all.
     #[error("find a key that may write to the stream that is named")]
-    Stream,
+    Stream(Option<StreamName>),
     /// The whole is no strict JSON.
     #[error("read the request: {0}")]
     Payload(#[from] JsonError),
@@ -141,7 +141,7 @@ impl<'a> Maker<'a> {
         let stream = object.fields.get("stream").and_then(Value::as_string);
         let stream = stream.ok_or(BulkError::Form("stream is not a string"))?;
         if stream != self.connector.stream.as_str() {
-            return Err(BulkError::Stream);
+            return Err(BulkError::Stream(StreamName::new(&stream).ok()));
         }
         let items = object.fields.get("items").copied().and_then(json::elements);
         let items = items.ok_or(BulkError::Form("items is not an array"))?;
@@ -391,7 +391,10 @@ mod tests {
         }
         // Told before anything of its items.
         let foreign = r#"{"stream":"other","items":[1]}"#;
-        assert_eq!(of(&Form::Items, foreign), Err(BulkError::Stream));
+        assert_eq!(
+            of(&Form::Items, foreign),
+            Err(BulkError::Stream(StreamName::new("other").ok()))
+        );
     }
 
     #[test]

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use futures_util::Stream;
-use hookpool_core::{bulk::Form, verify::Header};
-use hookpool_engine::{BulkAsked, BulkReceipt};
+use hookpool_core::{
+    bulk::{BulkError, Form},
+    verify::Header,
+};
+use hookpool_engine::{AcceptError, BulkAsked, BulkReceipt};
 use hookpool_store::{EventLog, PoolStore};
 use warp::{
     http::{StatusCode, header},
@@ -49,7 +52,12 @@ pub(crate) async fn ingest<L: EventLog, P: PoolStore>(
     let engine = &app.engine;
     let bulk = engine
         .prepare_bulk(admitted, body, asked, request.id)
-        .await?;
+        .await
+        .inspect_err(|error| {
+            if let AcceptError::Bulk(BulkError::Stream(named)) = error {
+                request.seen.other_stream(named.clone());
+            }
+        })?;
     let pace = engine.pace(&bulk.connector, bulk.events().into())?;
     let recorded = engine.record_bulk(bulk).await;
     let answer = recorded.map(|receipt| accepted(&receipt));

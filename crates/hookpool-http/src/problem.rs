@@ -296,7 +296,7 @@ impl From<ShapeError> for Problem {
 impl From<BulkError> for Problem {
     fn from(error: BulkError) -> Self {
         match error {
-            BulkError::Stream => Code::Unauthorized.into(),
+            BulkError::Stream(_) => Code::Unauthorized.into(),
             BulkError::Payload(error) => ShapeError::Payload(error).into(),
             BulkError::Form(reason) => Self::with(Code::InvalidPayload, reason),
             BulkError::Part(place, error) => Self {

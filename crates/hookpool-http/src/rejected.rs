@@ -1,7 +1,7 @@
 //! What a problem with a delivery leaves behind: the budget of its address, a count, and what its operator will want to know. The sender is told
 //! none of it.
 
-use std::{net::IpAddr, sync::OnceLock};
+use std::{borrow::Cow, net::IpAddr, sync::OnceLock};
 
 use bytes::Bytes;
 use hookpool_core::{
@@ -36,6 +36,7 @@ const CREDENTIALS: [HeaderName; 3] = [
 pub(crate) struct Seen {
     begun: OnceLock<()>,
     body: OnceLock<Bytes>,
+    other_stream: OnceLock<Option<StreamName>>,
 }
 
 impl Seen {
@@ -47,6 +48,11 @@ impl Seen {
     /// Its body is this.
     pub(crate) fn body(&self, body: &Bytes) {
         self.body.get_or_init(|| body.clone());
+    }
+
+    /// It names a stream that its key does not write to; which, if that is a name at all.
+    pub(crate) fn other_stream(&self, named: Option<StreamName>) {
+        self.other_stream.get_or_init(|| named);
     }
 }
 
@@ -65,48 +71,84 @@ pub(crate) fn judge<L: EventLog, P: PoolStore>(
     route: Option<Route<'_>>,
     problem: Problem,
 ) -> (Problem, Option<Rejected>) {
-    let way = route.and_then(|route| way(route, &request.method));
+    let meant = route.and_then(|route| Meant::of(route, request));
     if problem.code() == Code::Unauthorized
         && let Err(wait) = app.spend(request)
     {
-        if way.is_some() {
+        if meant.is_some() {
             app.engine.rejections().count(Reason::AddressBudget, None);
         }
         return (Problem::wait(Code::TooManyFailures, wait.seconds), None);
     }
-    let rejected = way
-        .zip(problem.code().rejection())
-        .map(|((way, stream, hook), reason)| {
-            let credential = match hook {
-                Some(hook) => Credential::Hook(hook),
-                None => Credential::Authorization(request.header(header::AUTHORIZATION)),
-            };
-            let shown = app.engine.shown(credential, stream);
-            Rejected {
-                // What is wrong with a credential is the credential's to say.
-                reason: reason.or(shown.reason).unwrap_or(Reason::Other),
-                way,
-                stream: stream.map(ToOwned::to_owned),
-                shown,
-            }
-        });
+    let rejected =
+        meant
+            .zip(problem.code().rejection())
+            .map(|(Meant { way, stream, hook }, reason)| {
+                let credential = match hook {
+                    Some(hook) => Credential::Hook(hook),
+                    None => Credential::Authorization(request.header(header::AUTHORIZATION)),
+                };
+                let mut stream = stream.map(Cow::into_owned);
+                let mut shown = app.engine.shown(credential, stream.as_deref());
+                if let Some(named) = request.seen.other_stream.get() {
+                    shown.reason.get_or_insert(Reason::OtherStream);
+                    stream = Some(
+                        named
+                            .as_ref()
+                            .map(StreamName::to_string)
+                            .unwrap_or_default(),
+                    );
+                }
+                Rejected {
+                    // What is wrong with a credential is the credential's to say.
+                    reason: reason.or(shown.reason).unwrap_or(Reason::Other),
+                    way,
+                    stream,
+                    shown,
+                }
+            });
     (problem, rejected)
 }
 
-/// By which way a request delivers, to which stream, with which hook; `None` if it does not.
-fn way<'a>(route: Route<'a>, method: &Method) -> Option<(Way, Option<&'a str>, Option<&'a str>)> {
-    match route {
-        Route::Webhook { stream } => Some((Way::Webhook, Some(stream), None)),
-        Route::Hook { hook: Secret(hook) } if method == Method::POST => {
-            Some((Way::Hook, None, Some(hook)))
+/// What a request that delivers was meant for.
+struct Meant<'a> {
+    way: Way,
+    stream: Option<Cow<'a, str>>,
+    hook: Option<&'a str>,
+}
+
+impl<'a> Meant<'a> {
+    /// `None` if it does not deliver.
+    fn of(route: Route<'a>, request: &Request) -> Option<Self> {
+        let to = |way, stream: &'a str| Self {
+            way,
+            stream: Some(stream.into()),
+            hook: None,
+        };
+        match route {
+            Route::Webhook { stream } => Some(to(Way::Webhook, stream)),
+            Route::Hook { hook: Secret(hook) } if request.method == Method::POST => Some(Self {
+                way: Way::Hook,
+                stream: None,
+                hook: Some(hook),
+            }),
+            // What its body names instead is told when it was read.
+            Route::Ingest => Some(Self {
+                way: Way::Ingest,
+                stream: named(request).map(Cow::Owned),
+                hook: None,
+            }),
+            Route::Item { stream, .. } if request.method == Method::DELETE => {
+                Some(to(Way::Delete, stream))
+            }
+            _ => None,
         }
-        // Which stream it names is in the query or the body.
-        Route::Ingest => Some((Way::Ingest, None, None)),
-        Route::Item { stream, .. } if method == Method::DELETE => {
-            Some((Way::Delete, Some(stream), None))
-        }
-        _ => None,
     }
+}
+
+/// The stream that the query of a request of many events names.
+fn named(request: &Request) -> Option<String> {
+    Query::new(&request.query).text("stream").ok().flatten()
 }
 
 impl Rejected {

@@ -1,0 +1,138 @@
+//! Items as they were, and what made them so.
+
+use std::sync::Arc;
+
+use hookpool_core::{fold::Item, name::ItemId, position::Position};
+use hookpool_store::{EventLog, ItemPage, PoolSnapshot, PoolStore};
+
+use super::Engine;
+use crate::{
+    follow::{FollowError, blocking, follows_checkpoint},
+    past::{Past, Stretch, Touch, View},
+};
+
+impl<L: EventLog, P: PoolStore> Engine<L, P> {
+    /// An item as it was at a position, under the rules of a generation; `None` if it was not there.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn item_at(
+        &self,
+        view: View<P::Snapshot>,
+        id: ItemId,
+        at: Position,
+    ) -> Result<Option<Item>, FollowError> {
+        let (stream, mut past) = (view.stream.clone(), self.past(view));
+        let item = blocking(move || past.item_at(&id, at)).await;
+        self.must_reach(&stream, at)?;
+        item
+    }
+
+    /// Items as they were at a position, in byte order of their ids, after one of them; at most `limit`, and no further one once they have
+    /// `bytes_max` bytes of text.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn items_at(
+        &self,
+        view: View<P::Snapshot>,
+        at: Position,
+        mut after: Option<ItemId>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<ItemPage, FollowError> {
+        let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
+        let read = blocking(move || -> Result<_, FollowError> {
+            let (mut page, mut bytes) = (ItemPage::default(), 0);
+            let checkpoint = view.pool.checkpoint();
+            let is_now = checkpoint.is_none_or(|checkpoint| checkpoint.position <= at);
+            loop {
+                let now = match is_now {
+                    true => view.items(after.as_ref(), limit, bytes_max)?,
+                    false => view.touched_items(after.as_ref(), limit, bytes_max)?,
+                };
+                for (id, item) in now.items {
+                    if page.items.len() >= limit || bytes >= bytes_max {
+                        page.more = true;
+                        return Ok(page);
+                    }
+                    let then = match item.position <= at {
+                        true => Some(item).filter(Item::is_there),
+                        false => past.item_at(&id, at)?,
+                    };
+                    after = Some(id.clone());
+                    if let Some(then) = then {
+                        bytes += then.text_bytes();
+                        page.items.push((id, then));
+                    }
+                }
+                if !now.more {
+                    return Ok(page);
+                }
+            }
+        })
+        .await;
+        self.must_reach(&stream, at)?;
+        read
+    }
+
+    /// The events after a position that touched an item, oldest first, and what they did to it; and whether more follow. Without a position, from
+    /// the earliest one that is kept.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn history(
+        &self,
+        view: View<P::Snapshot>,
+        id: ItemId,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<(Vec<Touch>, bool), FollowError> {
+        let stream = view.stream.clone();
+        loop {
+            let (id, mut past) = (id.clone(), self.past(view.clone()));
+            let from = after.unwrap_or_else(|| self.earliest(&stream));
+            let touches = blocking(move || past.touches(&id, from, limit)).await;
+            match self.must_reach(&stream, from) {
+                Ok(()) => return touches,
+                // The floor rose meanwhile.
+                Err(FollowError::BeforeRetention(_)) if after.is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What the events after a position and up to another, which the view has, did to some items. `None` if the view does not have the
+    /// generation any more.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn touches(
+        &self,
+        view: View<P::Snapshot>,
+        mut stretches: Vec<Stretch>,
+        after: Position,
+        until: Position,
+    ) -> Result<Option<Vec<Stretch>>, FollowError> {
+        let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
+        let filled = blocking(move || {
+            if !follows_checkpoint(&*view.pool, &view.stream, view.ruled.generation)? {
+                return Ok(None);
+            }
+            past.fill(&mut stretches, after, until)?;
+            Ok(Some(stretches))
+        })
+        .await;
+        self.must_reach(&stream, after)?;
+        filled
+    }
+
+    fn past(&self, view: View<P::Snapshot>) -> Past<L, P> {
+        Past {
+            log: Arc::clone(&self.log),
+            pool: Arc::clone(&self.pool),
+            view,
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+}
