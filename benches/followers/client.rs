@@ -1,6 +1,7 @@
-//! Followers and publishers over raw sockets, all on one thread.
+//! Followers and publishers over raw sockets: all followers on one thread, all publishers on another.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -32,6 +33,8 @@ pub(crate) struct Figures {
     pub(crate) from_send: Millis,
     /// From when its answer is read; nothing where the frame is first.
     pub(crate) from_answer: Millis,
+    /// From before an event is sent to when its answer is read.
+    pub(crate) to_answer: Millis,
     pub(crate) follower_kib: f64,
 }
 
@@ -132,7 +135,7 @@ impl Counted {
     }
 }
 
-/// Runs on a thread of its own, which followers and publishers share.
+/// Runs all followers.
 pub(crate) fn on_one_thread<T>(run: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -179,7 +182,7 @@ pub(crate) async fn measure(server: &Server, plan: &Plan) -> Figures {
 
     counted.read.lock().unwrap().clear();
     let paced = plan.paced_per_second * plan.paced_seconds;
-    publish(server, &counted, paced, Some(plan.paced_per_second)).await;
+    let answered = publish(server, &counted, paced, Some(plan.paced_per_second)).await;
     let expected = expected + followers_count * paced as u64;
     wait("every follower has every paced frame", || {
         frames.load(Ordering::Relaxed) >= expected
@@ -191,6 +194,7 @@ pub(crate) async fn measure(server: &Server, plan: &Plan) -> Figures {
         frame_bytes,
         from_send,
         from_answer,
+        to_answer: Millis::of(answered),
         follower_kib,
     }
 }
@@ -252,19 +256,34 @@ pub(crate) async fn follow(
     }
 }
 
-/// Sends events, each publisher its next one when it has its answer, so many a second or as fast as it goes; microseconds to each answer.
+/// Sends events on a thread of its own, each publisher its next one when it has its answer, so many a second or as fast as it goes;
+/// microseconds to each answer.
 pub(crate) async fn publish(
     server: &Server,
     counted: &Arc<Counted>,
     events: usize,
     per_second: Option<usize>,
 ) -> Vec<u64> {
+    let (address, head, counted) = (server.address, server.publish.clone(), Arc::clone(counted));
+    let sent = tokio::task::spawn_blocking(move || {
+        on_one_thread(send(address, head, counted, events, per_second))
+    });
+    sent.await.unwrap()
+}
+
+async fn send(
+    address: SocketAddr,
+    head: String,
+    counted: Arc<Counted>,
+    events: usize,
+    per_second: Option<usize>,
+) -> Vec<u64> {
     let publishers = PUBLISHERS.min(events);
     let mut running = JoinSet::new();
     for n in 0..publishers {
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let (head, counted) = (server.publish.clone(), Arc::clone(counted));
+        let (head, counted) = (head.clone(), Arc::clone(&counted));
         let share = events / publishers + usize::from(n < events % publishers);
         running.spawn(async move {
             let (mut answer, mut delays) = (vec![0; 4_096], Vec::new());

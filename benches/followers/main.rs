@@ -3,7 +3,7 @@
 //! Every follower is a raw socket that counts the frames that it gets; publishers wait for each answer. Unpaced, the rate is that of all
 //! frames until the last; paced, the delay is from before an event is sent, and from its answer, to when its frame is read.
 //! `cargo bench --bench followers -- --rounds 3 --followers 1000`; `--nchan` and `--durable-streams PROGRAM` measure peers in the same rounds, and
-//! `--before PROGRAM` another build. `--troubled`: what it costs those who send that some followers stop reading or vanish.
+//! `--before PROGRAM` another build. `--ndjson` and `--select QUERY` follow in other ways. `--troubled`: what it costs those who send that some followers stop reading or vanish.
 
 #![expect(
     clippy::unwrap_used,
@@ -39,6 +39,8 @@ fn main() {
     };
     let mut targets = vec![Target::Hookpool];
     targets.extend(text("--before").map(Target::Before));
+    targets.extend(has("--ndjson").then_some(Target::Ndjson));
+    targets.extend(text("--select").map(Target::Selected));
     targets.extend(text("--durable-streams").map(Target::DurableStreams));
     targets.extend(has("--nchan").then_some(Target::Nchan));
     let rounds = number("--rounds", if smoke { 1 } else { 3 });
@@ -54,8 +56,14 @@ fn main() {
         plan.followers, plan.events, plan.paced_per_second, plan.paced_seconds
     );
     println!(
-        "{:<16} {:>11} {:>11} {:>17} {:>19} {:>12}",
-        "server", "frames/s", "bytes/frame", "send p50/p99", "answer p50/p99", "KiB/follower"
+        "{:<16} {:>11} {:>11} {:>18} {:>18} {:>18} {:>12}",
+        "server",
+        "frames/s",
+        "bytes/frame",
+        "send to answer",
+        "send to frame",
+        "answer to frame",
+        "KiB/follower"
     );
     let mut figures: Vec<Vec<Figures>> = targets.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
@@ -75,10 +83,11 @@ fn main() {
             format!("{p50:.2}/{p99:.2} ms")
         };
         println!(
-            "{:<16} {:>11.0} {:>11.0} {:>17} {:>19} {:>12.1}",
+            "{:<16} {:>11.0} {:>11.0} {:>18} {:>18} {:>18} {:>12.1}",
             target.name(),
             of(|figures| figures.rate),
             of(|figures| figures.frame_bytes),
+            delay(|figures| figures.to_answer),
             delay(|figures| figures.from_send),
             delay(|figures| figures.from_answer),
             of(|figures| figures.follower_kib),

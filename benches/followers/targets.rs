@@ -13,6 +13,10 @@ use hookpool_client::{NewConnector, Operator, Secret};
 /// What is measured.
 pub(crate) enum Target {
     Hookpool,
+    /// The same, followed as lines of JSON.
+    Ndjson,
+    /// The same, followed with this in the query.
+    Selected(String),
     /// Another build of it, by the path of its program.
     Before(String),
     /// The crate `durable-streams`, by the path of its server.
@@ -22,9 +26,11 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    pub(crate) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Hookpool => "hookpool",
+            Self::Ndjson => "hookpool NDJSON",
+            Self::Selected(query) => query,
             Self::Before(_) => "hookpool before",
             Self::DurableStreams(_) => "durable-streams",
             Self::Nchan => "nginx+nchan",
@@ -47,8 +53,10 @@ impl Server {
     pub(crate) fn start(target: &Target) -> Self {
         let folder = tempfile::tempdir().unwrap();
         match target {
-            Target::Hookpool => hookpool(env!("CARGO_BIN_EXE_hookpool"), folder),
-            Target::Before(program) => hookpool(program, folder),
+            Target::Hookpool => hookpool(OURS, folder, "", EVENTS),
+            Target::Ndjson => hookpool(OURS, folder, "", LINES),
+            Target::Selected(query) => hookpool(OURS, folder, &format!("&{query}"), EVENTS),
+            Target::Before(program) => hookpool(program, folder, "", EVENTS),
             Target::DurableStreams(program) => durable_streams(program, folder),
             Target::Nchan => nchan(folder),
         }
@@ -76,8 +84,10 @@ fn head(method: &str, target: &str, more: &str) -> String {
 
 const JSON: &str = "Content-Type: application/json\r\n";
 const EVENTS: &str = "Accept: text/event-stream\r\n\r\n";
+const LINES: &str = "Accept: application/x-ndjson\r\n\r\n";
+const OURS: &str = env!("CARGO_BIN_EXE_hookpool");
 
-fn hookpool(program: &str, folder: tempfile::TempDir) -> Server {
+fn hookpool(program: &str, folder: tempfile::TempDir, query: &str, accept: &str) -> Server {
     let data = folder.path().join("data");
     let mut serve = Command::new(program);
     serve
@@ -107,10 +117,11 @@ fn hookpool(program: &str, folder: tempfile::TempDir) -> Server {
     });
     let bearer = |key: &Secret| format!("Authorization: Bearer {}\r\n", key.expose());
     let (write, read) = (bearer(&connector.ingest_key), bearer(&reader.read_key));
-    let follow = format!("{read}{EVENTS}");
+    let target = format!("/api/streams/c/changes?after=now{query}");
+    let follow = head("GET", &target, &format!("{read}{accept}"));
     Server {
         address: url.strip_prefix("http://").unwrap().parse().unwrap(),
-        follow: head("GET", "/api/streams/c/changes?after=now", &follow).into_bytes(),
+        follow: follow.into_bytes(),
         publish: head("POST", "/api/webhook/c", &format!("{write}{JSON}")),
         child,
         _folder: folder,

@@ -17,6 +17,7 @@ mod progress;
 mod proof;
 mod restore;
 mod serve;
+mod threads;
 mod verify;
 
 use std::process::ExitCode;
@@ -30,15 +31,8 @@ use exit::Exit;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Threads that read pages for followers who are behind: more than the disk can use would only take the cores from ingest.
-const BLOCKING_THREADS: usize = 8;
-
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .enable_all()
-        .build();
-    let exit = match runtime {
+    let exit = match threads::start() {
         Ok(runtime) => runtime.block_on(Box::pin(run(Cli::parse()))),
         Err(error) => Err(error.into()),
     };

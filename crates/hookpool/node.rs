@@ -2,7 +2,7 @@
 
 use std::{
     fs::DirBuilder, future::Future, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path,
-    sync::Arc,
+    sync::Arc, time::Duration,
 };
 
 use anyhow::Context;
@@ -24,7 +24,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{config::Settings, keys};
+use crate::{config::Settings, keys, threads::Followers};
+
+/// Longer than a reader that keeps up needs for a large snapshot.
+const VIEW_LIFETIME: Duration = Duration::from_secs(60);
 
 /// A data folder with its engine running.
 pub(crate) struct Node {
@@ -128,6 +131,7 @@ impl Node {
             cors_origins: settings.cors_origins.0.clone(),
             trusted_proxies: settings.trusted_proxies.0.clone(),
             failures_per_minute: settings.auth_failures,
+            view_lifetime: VIEW_LIFETIME,
         };
         let limits = Limits {
             connections: settings.connections,
@@ -143,8 +147,10 @@ impl Node {
                 _ = status.ended() => {}
             }
         };
+        let followers = Followers::start()?;
         server::serve(
             listener,
+            followers.handle(),
             tls,
             hookpool_http::routes(engine, edge),
             limits,

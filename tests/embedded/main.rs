@@ -7,6 +7,7 @@
 
 mod catch_up;
 mod node;
+mod slow_reader;
 mod snapshots;
 
 fn number_from_env(name: &str) -> Option<u64> {

@@ -27,8 +27,9 @@ use hookpool_http::{
     server::{Limits, serve},
 };
 use hookpool_store::faulty::{Faults, FaultyLog};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, task::JoinHandle};
 
 pub(crate) type Log = Arc<FjallLog>;
 /// To the engine the log may be slow.
@@ -41,6 +42,9 @@ pub(crate) struct Shape {
     /// How long the engine may wait for a page of the log.
     pub(crate) page_delay_max: Duration,
 }
+
+/// How long a connection may hold a view of the pool.
+pub(crate) const VIEW_LIFETIME: Duration = Duration::from_millis(500);
 
 pub(crate) struct Node {
     pub(crate) log: Log,
@@ -145,6 +149,7 @@ async fn serve_until(listener: TcpListener, engine: Arc<Pipeline>, stop: oneshot
         cors_origins: Vec::new(),
         trusted_proxies: Vec::new(),
         failures_per_minute: 60,
+        view_lifetime: VIEW_LIFETIME,
     };
     let limits = Limits {
         connections: 64,
@@ -156,7 +161,9 @@ async fn serve_until(listener: TcpListener, engine: Arc<Pipeline>, stop: oneshot
     let stop = async {
         let _gone = stop.await;
     };
-    serve(listener, None, routes(engine, settings), limits, stop).await;
+    let followers = Handle::current();
+    let routes = routes(engine, settings);
+    serve(listener, &followers, None, routes, limits, stop).await;
 }
 
 /// Delivery number `n`, which sets the fields of a body on an item.
@@ -204,16 +211,30 @@ impl Client {
     /// The status and the body of an answer. Over HTTP/1.0, where an answer ends with its connection.
     pub(crate) fn answer(&self, target: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.addr).unwrap();
-        let key = &self.key;
         let accept = "application/x-ndjson, application/json;q=0.5";
-        let request = format!(
-            "GET {target} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nAccept: {accept}\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
+        self.send(&mut stream, target, accept);
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap();
         (status.parse().unwrap(), body.to_owned())
+    }
+
+    /// Asks for frames of changes as lines, and leaves them to be read: not more than so many bytes come before.
+    pub(crate) fn ask(&self, target: &str, buffer: usize) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(buffer).unwrap();
+        socket.connect(&self.addr.into()).unwrap();
+        let mut stream = socket.into();
+        self.send(&mut stream, target, "application/x-ndjson");
+        stream
+    }
+
+    fn send(&self, stream: &mut TcpStream, target: &str, accept: &str) {
+        let key = &self.key;
+        let request = format!(
+            "GET {target} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nAccept: {accept}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
     }
 }

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::common::eventually;
 use crate::common::http::Request;
 use crate::common::server::{Data, Server, position};
 
@@ -78,5 +79,51 @@ fn a_follower_that_reads_nothing_is_let_go() {
     };
     waits_for("1");
     waits_for("0");
+    server.stop();
+}
+
+/// What the kernel keeps of what a server sent and a peer has not acknowledged.
+#[cfg(target_os = "linux")]
+fn unacknowledged_bytes(server: u16, peer: u16) -> u64 {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+    let queue = sockets.lines().skip(1).find_map(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let [_, local, remote, _, queues, ..] = *columns else {
+            panic!("{line}");
+        };
+        let is_it = port(local) == Some(server) && port(remote) == Some(peer);
+        is_it.then(|| u64::from_str_radix(queues.split(':').next().unwrap(), 16).unwrap())
+    });
+    queue.expect("the connection is open")
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_kernel_holds_little_of_what_a_follower_does_not_take() {
+    let data = Data::new();
+    let server = data.serve();
+    let connector = server.add_connector("wide", false);
+    let mut follower = TcpStream::connect(server.addr).unwrap();
+    let follow = Request::get("/api/streams/wide/changes?after=now").bearer(&server.operator_key);
+    std::io::Write::write_all(&mut follower, &follow.encode()).unwrap();
+    let read = follower.read(&mut [0; 1_024]).unwrap();
+    assert!(read > 0, "the head, and nothing more");
+    let fill = "x".repeat(300_000);
+    let mut last = 0;
+    for n in 0..40 {
+        let body = format!(r#"{{"id":"{n}","fill":"{fill}"}}"#);
+        last = position(&server.post(&connector, body).expect(202));
+    }
+    server.items("wide", last);
+    let peer = follower.local_addr().unwrap().port();
+    let held = || unacknowledged_bytes(server.addr.port(), peer);
+    // Twelve megabytes wait for it; what it has not taken is more than its own buffer.
+    eventually("the connection is full", Duration::from_secs(20), || {
+        (held() > 0).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(held() < 512 << 10, "{} bytes", held());
+    drop(follower);
     server.stop();
 }

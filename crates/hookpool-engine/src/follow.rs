@@ -33,6 +33,9 @@ use crate::control::Control;
 /// Writes one change as it goes out to followers.
 pub type EncodeChange = fn(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, change: &Change<'_>);
 
+/// Writes an encoded change in another form. All who want another form want the same one.
+pub type Rewrite = fn(into: &mut Vec<u8>, frame: &[u8]);
+
 /// Why a follower can't go on.
 #[derive(Debug, Error)]
 pub enum FollowError {
@@ -243,10 +246,12 @@ pub enum Step {
 }
 
 /// How a follower wants its frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Form {
     /// As the encoder of the engine makes them, where there are some.
     Encoded,
+    /// The same, each rewritten.
+    Rewritten(Rewrite),
     /// Always as events.
     Events,
 }
@@ -327,9 +332,12 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
     }
 
     async fn ready(&mut self, retired: bool) -> Result<Option<Step>, FollowError> {
-        let recent = self.ring.next(self.position);
-        match (recent, self.form) {
-            (Ok(Some((bytes, through))), Form::Encoded) => {
+        let rewrite = match self.form {
+            Form::Rewritten(rewrite) => Some(rewrite),
+            Form::Encoded | Form::Events => None,
+        };
+        match (self.ring.next(self.position, rewrite), self.form) {
+            (Ok(Some((bytes, through))), Form::Encoded | Form::Rewritten(_)) => {
                 self.position = through;
                 Ok(Some(Step::Encoded(bytes)))
             }

@@ -43,6 +43,14 @@ impl<S> Clone for View<S> {
 }
 
 impl<S: PoolSnapshot> View<S> {
+    /// An item as it is now; `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`PoolError`]
+    pub fn item(&self, id: &ItemId) -> Result<Option<Item>, PoolError> {
+        self.pool.item(&self.stream, self.ruled.generation, id)
+    }
+
     /// Items that are there now, as [`PoolSnapshot::items`] gives them.
     ///
     /// # Errors

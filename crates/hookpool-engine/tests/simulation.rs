@@ -220,7 +220,8 @@ async fn simulate(seed: u64) -> Done {
             read_one_in: random.random_range(3..30),
         };
         let (engine, running) = start(&disk, faults, seed * LIVES + life).await;
-        let followers = [Form::Encoded, Form::Events]
+        let rewritten = Form::Rewritten(|into, frame| into.extend_from_slice(frame));
+        let followers = [Form::Encoded, rewritten, Form::Events]
             .map(|form| tokio::spawn(follow(Arc::clone(&engine), form, random.random())));
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
@@ -499,7 +500,7 @@ async fn follow(engine: Arc<Pipeline>, form: Form, seed: u64) -> Vec<String> {
 async fn finish(
     engine: Arc<Pipeline>,
     running: Running,
-    followers: [tokio::task::JoinHandle<Vec<String>>; 2],
+    followers: [tokio::task::JoinHandle<Vec<String>>; 3],
     disk: &Disk,
 ) -> usize {
     let head = engine.head();

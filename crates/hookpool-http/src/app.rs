@@ -54,6 +54,9 @@ pub struct Settings {
     pub trusted_proxies: Vec<Network>,
     /// How often in a minute an address may show what is no key.
     pub failures_per_minute: u32,
+    /// How long a connection may hold a view of the pool, which keeps in memory what was written since: who reads a snapshot for longer reads
+    /// the rest as it was, from newer views.
+    pub view_lifetime: Duration,
 }
 
 /// What every handler may use.

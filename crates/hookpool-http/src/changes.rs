@@ -50,7 +50,10 @@ pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
     let wish = Wish::parse(request, &query)?;
     let place = Asked::parse(request, &query)?.one();
     let ask = Ask {
-        shared: wish.form == Form::Open(Framing::Sse) && wish.wanted.nested == Nested::AsString,
+        shared: match wish.form {
+            Form::Open(framing) if wish.wanted.nested == Nested::AsString => Some(framing),
+            Form::Open(_) | Form::Poll => None,
+        },
         ..wish.of(stream, Start::parse(place.clone()))
     };
     let outs = outs(Session::new(app, viewer, ask));
@@ -168,7 +171,7 @@ impl Wish {
             conflate: self.conflate.unwrap_or_default(),
             until: self.until,
             heartbeat: Some(self.heartbeat),
-            shared: false,
+            shared: None,
         }
     }
 }

@@ -8,7 +8,7 @@ mod timed;
 use std::{future::poll_fn, io, path::Path, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use endless::Part;
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either, FutureExt as _};
 use gate::gated;
 use hyper::{
     body::{Body, Incoming},
@@ -24,6 +24,7 @@ use timed::{Answer, Handover, Patience, timed};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     sync::{Semaphore, watch},
 };
 pub use tokio_rustls::TlsAcceptor;
@@ -104,8 +105,11 @@ pub fn tls(certificates: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
 }
 
 /// Serves until `stop` is done, then lets open requests end, at most for the drain time. Change streams must end by themselves.
+///
+/// They run on `followers`: however many are woken at once, with threads of their own they take no more than their share from requests.
 pub async fn serve(
     listener: TcpListener,
+    followers: &Handle,
     tls: Option<TlsAcceptor>,
     routes: impl Filter<Extract = (Response,), Error = Rejection>
     + Clone
@@ -138,12 +142,21 @@ pub async fn serve(
             Ok((stream, peer, place)) => {
                 let (server, course, mut cut) =
                     (Arc::clone(&server), course.subscribe(), course.subscribe());
+                let followers = followers.clone();
                 tokio::spawn(async move {
-                    tokio::select! {
-                        () = server.connection(stream, peer, course) => {}
-                        _ = cut.wait_for(|course| *course == Course::Cutting) => {}
+                    let rest = tokio::select! {
+                        rest = server.connection(stream, peer, course) => rest,
+                        _ = cut.wait_for(|course| *course == Course::Cutting) => None,
+                    };
+                    if let Some(rest) = rest {
+                        followers.spawn(async move {
+                            tokio::select! {
+                                written = rest => said(written.map_err(Ended::Stream)),
+                                _ = cut.wait_for(|course| *course == Course::Cutting) => {}
+                            }
+                            drop(place);
+                        });
                     }
-                    drop(place);
                 });
             }
             Err(error) => {
@@ -229,7 +242,13 @@ impl<F> Server<F>
 where
     F: Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + Unpin + 'static,
 {
-    async fn connection(&self, stream: TcpStream, peer: Peer, course: watch::Receiver<Course>) {
+    /// Serves a connection; what is left of it, if it ends in an answer that goes on.
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        peer: Peer,
+        course: watch::Receiver<Course>,
+    ) -> Option<Rest> {
         let begun = async {
             end_if_vanished(&stream, self.patience.write)?;
             wait_for_slow(&stream)?;
@@ -244,17 +263,17 @@ where
             Ok(Ok(Either::Right(stream))) => self.http(stream, peer, course).await,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a connection could not begin");
-                return;
+                return None;
             }
             Err(_) => {
                 tracing::debug!("a connection did not begin in time");
-                return;
+                return None;
             }
         };
-        // Clients that leave, are slow or talk nonsense are everyday.
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended early");
-        }
+        ended.unwrap_or_else(|error| {
+            said(Err(error));
+            None
+        })
     }
 
     async fn http(
@@ -262,7 +281,7 @@ where
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: Peer,
         course: watch::Receiver<Course>,
-    ) -> Result<(), Ended> {
+    ) -> Result<Option<Rest>, Ended> {
         let service = TowerToHyperService::new(warp::service(self.routes.clone()));
         let service = WithPeer { service, peer };
         let (stream, service) = timed(stream, service, self.patience);
@@ -270,10 +289,18 @@ where
         let (stream, service) = gated(stream, service);
         // In a box, of which nothing is left when hyper is gone.
         let connection = Box::new(self.http.serve_connection(TokioIo::new(stream), service));
-        match until_handed_over(connection, handover, course).await? {
-            Some((gate, body)) => Ok(endless::write_rest(&mut gate.into_inner(), body).await?),
-            None => Ok(()),
-        }
+        let left = until_handed_over(connection, handover, course).await?;
+        Ok(left.map(|(gate, body)| endless::write_rest(gate.into_inner(), body).boxed()))
+    }
+}
+
+/// Writes what is left of an answer.
+type Rest = BoxFuture<'static, io::Result<()>>;
+
+/// Clients that leave, are slow or talk nonsense are everyday.
+fn said(ended: Result<(), Ended>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
     }
 }
 

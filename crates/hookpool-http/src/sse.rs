@@ -88,6 +88,26 @@ pub fn encode_change(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, change:
     Framing::Sse.push(into, "change", Some(cursor), &data);
 }
 
+/// Writes a change that was encoded for readers of server-sent events as a line, for those of NDJSON.
+pub(crate) fn change_as_line(into: &mut Vec<u8>, frame: &[u8]) {
+    let mut lines = frame.split(|byte| *byte == b'\n');
+    let mut value = |name: &[u8]| {
+        let value = lines.next().and_then(|line| line.strip_prefix(name));
+        value.unwrap_or_default()
+    };
+    let (event, data, id) = (value(b"event: "), value(b"data: "), value(b"id: "));
+    let parts: [&[u8]; 7] = [
+        br#"{"event":""#,
+        event,
+        br#"","id":""#,
+        id,
+        br#"","data":"#,
+        data,
+        b"}\n",
+    ];
+    into.extend_from_slice(&parts.concat());
+}
+
 /// The data of the frame of one event.
 pub(crate) fn change_json(
     Event { position, event }: &Event,
@@ -241,6 +261,9 @@ pub(crate) mod tests {
         let ndjson =
             format!("{{\"event\":\"change\",\"id\":\"0000000000000001.1.42\",\"data\":{DATA}}}\n");
         assert_eq!(framed(Framing::Ndjson, "North", body), ndjson);
+        let mut rewritten = Vec::new();
+        change_as_line(&mut rewritten, sse.as_bytes());
+        assert_eq!(rewritten, ndjson.as_bytes());
     }
 
     #[test]

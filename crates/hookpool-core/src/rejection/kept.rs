@@ -11,6 +11,7 @@ use crate::{
     json,
     registry::{Connector, Replay},
     scheme::DeliveryAt,
+    source::Source,
     verify::{Header, Headers},
 };
 
@@ -138,10 +139,10 @@ impl Kept {
         }
         let counts = connector.is_signed() && connector.replay == Replay::Collapse;
         let is_named = counts
-            && match connector.scheme.description().delivery {
+            && match &connector.scheme.description().delivery {
                 Some(DeliveryAt::SignedHeader(name)) => is_one(name),
                 Some(DeliveryAt::TrustedHeader { id, .. }) => is_one(id),
-                Some(DeliveryAt::Body(name)) => self.call == Call::Webhook && self.names(name),
+                Some(DeliveryAt::Body(place)) => self.call == Call::Webhook && self.names(place),
                 None => false,
             };
         if is_named {
@@ -151,15 +152,10 @@ impl Kept {
         }
     }
 
-    fn names(&self, property: &str) -> bool {
+    fn names(&self, place: &Source) -> bool {
         let object = json::object(&self.body).ok();
-        let id = object.and_then(|it| {
-            it.fields
-                .get(property)?
-                .as_string()
-                .map(|id| !id.is_empty())
-        });
-        id.unwrap_or_default()
+        let id = object.and_then(|it| place.find(&it.fields)?.name_text());
+        id.is_some()
     }
 }
 

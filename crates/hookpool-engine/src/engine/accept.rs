@@ -19,7 +19,10 @@ use hookpool_core::{
 use hookpool_store::{AppendError, Appended, EventLog, PageRequest, PoolStore, ReadError};
 use thiserror::Error;
 
-use super::{Engine, unfit};
+use super::{
+    Engine,
+    unfit::{self, Unfit},
+};
 use crate::{
     appender::QueueError,
     pace::{Pace, TooFast},
@@ -169,8 +172,10 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         asked: Asked<'_>,
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
-        let event = self.event(verified, asked, request_id)?;
-        self.append_once(event).await
+        match self.event(verified, asked, request_id) {
+            Ok(event) => self.append_once(event).await,
+            Err(unfit) => self.unfit(unfit).await,
+        }
     }
 
     pub(crate) fn event(
@@ -178,13 +183,11 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         verified: Verified,
         Asked { id_field, key }: Asked<'_>,
         request_id: RequestId,
-    ) -> Result<NewEvent, ShapeError> {
+    ) -> Result<NewEvent, Unfit> {
         let identity = key.map(|key| verified.identity(key, Call::Webhook, id_field));
         let known_by = unfit::known_by(identity, &verified);
-        let mut event = match shape(verified, id_field, self.stamp(request_id)) {
-            Ok(event) => event,
-            Err(error) => return self.unfit(known_by, error).await,
-        };
+        let shaped = shape(verified, id_field, self.stamp(request_id));
+        let mut event = shaped.map_err(|error| Unfit { known_by, error })?;
         // What the sender says itself comes before what its scheme names the delivery by.
         event.idempotency = identity.or(event.idempotency);
         Ok(event)
@@ -204,7 +207,10 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         let identity = key.map(|key| verified.deletion_identity(key, &item_id));
         let mut event = match deletion(verified, item_id, self.stamp(request_id)) {
             Ok(event) => event,
-            Err(error) => return self.unfit(identity, error).await,
+            Err(error) => {
+                let known_by = identity;
+                return self.unfit(Unfit { known_by, error }).await;
+            }
         };
         event.idempotency = identity.or(event.idempotency);
         self.append_once(event).await

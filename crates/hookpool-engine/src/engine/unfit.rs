@@ -8,6 +8,13 @@ use hookpool_store::{EventLog, PoolStore, ReadError};
 use super::{AcceptError, Engine, Receipt};
 use crate::follow::blocking;
 
+/// Why a delivery is no event, and what it is known by.
+#[derive(Debug)]
+pub(crate) struct Unfit {
+    pub(super) known_by: Option<Idempotency>,
+    pub(crate) error: ShapeError,
+}
+
 /// What a delivery is known by that need not be read: the key that its sender chose, or the id in the headers of its scheme.
 pub(super) fn known_by(chosen: Option<Idempotency>, verified: &Verified) -> Option<Idempotency> {
     let named = || {
@@ -25,8 +32,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     /// Why it is refused, or the first answer.
     pub(super) async fn unfit(
         &self,
-        known_by: Option<Idempotency>,
-        error: ShapeError,
+        Unfit { known_by, error }: Unfit,
     ) -> Result<Receipt, AcceptError> {
         let Some(Idempotency { key, .. }) = known_by else {
             return Err(error.into());

@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -13,12 +13,15 @@ use bytes::Bytes;
 use hookpool_core::position::Position;
 use tokio::{sync::watch, time::Instant};
 
-use super::locked;
+use super::{Rewrite, locked};
 
-/// Bytes of encoded frames that a ring keeps.
-const RING_BYTES: usize = 1 << 20;
+/// Bytes of encoded frames that a ring keeps, for each who follows: whoever falls behind it reads the log alone, and if many do at once there
+/// is no time left to write.
+const BYTES_EACH: usize = 8 << 10;
+const BYTES_MIN: usize = 1 << 20;
+const BYTES_MAX: usize = 64 << 20;
 /// Bytes of frames that are shown although the pause has not ended.
-const WAITING_BYTES: usize = RING_BYTES / 4;
+const WAITING_BYTES: usize = BYTES_MIN / 4;
 /// Pause after frames were shown, for each of them and each who waits.
 const PAUSE_EACH: Duration = Duration::from_micros(2);
 /// As many frames make the longest pause.
@@ -91,9 +94,13 @@ impl Ring {
         self.retired.send_replace(true);
     }
 
-    /// The next frames after a position: `None` if nothing is, or an error if the ring does not go back that far.
-    pub(super) fn next(&self, after: Position) -> Result<Option<(Bytes, Position)>, Behind> {
-        locked(&self.recent).next(after)
+    /// The next frames after a position, as they are or rewritten: `None` if nothing is, or an error if the ring does not go back that far.
+    pub(super) fn next(
+        &self,
+        after: Position,
+        rewrite: Option<Rewrite>,
+    ) -> Result<Option<(Bytes, Position)>, Behind> {
+        locked(&self.recent).next(after, rewrite)
     }
 }
 
@@ -131,24 +138,27 @@ impl Recent {
             return;
         }
         self.pause_ends = Instant::now() + pause(waiting.ends.len(), followers);
-        self.push(Chunk {
-            bytes: waiting.bytes.into(),
-            ends: waiting.ends,
-        });
+        let chunk = Chunk::new(waiting);
+        let bytes_max = followers.saturating_mul(BYTES_EACH);
+        self.push(chunk, bytes_max.clamp(BYTES_MIN, BYTES_MAX));
     }
 
-    fn push(&mut self, chunk: Chunk) {
-        self.bytes += chunk.bytes.len();
+    fn push(&mut self, chunk: Chunk, bytes_max: usize) {
+        self.bytes += chunk.frames.bytes.len();
         self.chunks.push_back(chunk);
-        while self.bytes > RING_BYTES && self.chunks.len() > 1 {
+        while self.bytes > bytes_max && self.chunks.len() > 1 {
             if let Some(old) = self.chunks.pop_front() {
-                self.bytes -= old.bytes.len();
+                self.bytes -= old.frames.bytes.len();
                 self.from = old.last();
             }
         }
     }
 
-    fn next(&self, after: Position) -> Result<Option<(Bytes, Position)>, Behind> {
+    fn next(
+        &self,
+        after: Position,
+        rewrite: Option<Rewrite>,
+    ) -> Result<Option<(Bytes, Position)>, Behind> {
         if after < self.from {
             return Err(Behind);
         }
@@ -156,7 +166,7 @@ impl Recent {
         Ok(self
             .chunks
             .get(next)
-            .map(|chunk| (chunk.after(after), chunk.last())))
+            .map(|chunk| (chunk.after(after, rewrite), chunk.last())))
     }
 }
 
@@ -186,6 +196,13 @@ impl Fresh {
         self.ends.push((position, self.bytes.len()));
     }
 
+    fn shown(self) -> Shown {
+        Shown {
+            bytes: self.bytes.into(),
+            ends: self.ends,
+        }
+    }
+
     fn append(&mut self, more: Self) {
         if self.ends.is_empty() {
             *self = more;
@@ -201,19 +218,44 @@ impl Fresh {
 /// Frames that are shown at once.
 #[derive(Debug)]
 struct Chunk {
+    frames: Shown,
+    /// The same rewritten, once somebody wants it; for who comes next it is there. Not counted as bytes that the ring keeps: it is as much again.
+    rewritten: OnceLock<Shown>,
+}
+
+#[derive(Debug)]
+struct Shown {
     bytes: Bytes,
     /// Position and end of each frame.
     ends: Vec<(Position, usize)>,
 }
 
 impl Chunk {
+    fn new(fresh: Fresh) -> Self {
+        Self {
+            frames: fresh.shown(),
+            rewritten: OnceLock::new(),
+        }
+    }
+
     fn last(&self) -> Position {
-        self.ends
-            .last()
-            .map_or(Position::ZERO, |(position, _)| *position)
+        let last = self.frames.ends.last();
+        last.map_or(Position::ZERO, |(position, _)| *position)
     }
 
     /// The frames after a position.
+    fn after(&self, after: Position, rewrite: Option<Rewrite>) -> Bytes {
+        match rewrite {
+            Some(rewrite) => {
+                let rewritten = self.rewritten.get_or_init(|| self.frames.each(rewrite));
+                rewritten.after(after)
+            }
+            None => self.frames.after(after),
+        }
+    }
+}
+
+impl Shown {
     fn after(&self, after: Position) -> Bytes {
         let seen = self
             .ends
@@ -223,6 +265,16 @@ impl Chunk {
             .and_then(|seen| self.ends.get(seen))
             .map_or(0, |(_, end)| *end);
         self.bytes.slice(start..)
+    }
+
+    fn each(&self, rewrite: Rewrite) -> Self {
+        let (mut fresh, mut start) = (Fresh::default(), 0);
+        for (position, end) in &self.ends {
+            let frame = self.bytes.slice(start..*end);
+            fresh.push(*position, |into| rewrite(into, &frame));
+            start = *end;
+        }
+        fresh.shown()
     }
 }
 
@@ -249,7 +301,7 @@ mod tests {
     }
 
     fn next(ring: &Ring, after: u64) -> Option<String> {
-        let (bytes, _) = ring.next(Position(after)).ok().flatten()?;
+        let (bytes, _) = ring.next(Position(after), None).ok().flatten()?;
         Some(String::from_utf8(bytes.to_vec()).unwrap())
     }
 
@@ -280,6 +332,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_wants_frames_in_another_form_shares_them_with_who_does_too() {
+        let (ring, _followers) = followed_by(2);
+        ring.push(frames(1..=3));
+        let doubled: Rewrite = |into, frame| into.extend_from_slice(&frame.repeat(2));
+        let next = |after| ring.next(Position(after), Some(doubled)).ok().flatten();
+        let (all, through) = next(0).unwrap();
+        assert_eq!((&*all, through), (&b"1 1 2 2 3 3 "[..], Position(3)));
+        let (again, _) = next(1).unwrap();
+        assert_eq!(again, "2 2 3 3 ");
+        assert_eq!(again.as_ptr(), all.slice(4..).as_ptr());
+        assert!(next(3).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn single_frames_wait_for_nothing() {
         let (ring, _followers) = followed_by(1_000);
         for position in 1..=3 {
@@ -303,12 +369,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_ring_keeps_more_where_more_share_it() {
+        for (followers, kept) in [(1, BYTES_MIN), (1_000, 1_000 * BYTES_EACH)] {
+            let (ring, _followers) = followed_by(followers);
+            for position in 1..=100 {
+                let mut frame = Fresh::default();
+                frame.push(Position(position), |into| into.resize(256 << 10, b'x'));
+                ring.push(frame);
+            }
+            let frames = kept as u64 / (256 << 10);
+            assert!(ring.next(Position(100 - frames), None).is_ok());
+            assert!(ring.next(Position(99 - frames), None).is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_was_left_out_is_read_elsewhere() {
         let (ring, _followers) = followed_by(1_000);
         ring.push(frames(1..=10));
         ring.push(frames([11]));
         ring.skip(Position(12));
-        assert!(ring.next(Position(11)).is_err());
+        assert!(ring.next(Position(11), None).is_err());
         assert_eq!(next(&ring, 12), None);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(next(&ring, 12), None);

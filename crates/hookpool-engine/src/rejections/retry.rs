@@ -317,7 +317,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
                 let event = self.event(verified, asked, rejection.id);
                 return event
                     .map(Ready::One)
-                    .map_err(|error| RetryError::Refused(error.into(), Vec::new()));
+                    .map_err(|unfit| RetryError::Refused(unfit.error.into(), Vec::new()));
             }
             Call::Delete => return Err(RetryError::NotKept(Unkept::NoDelivery)),
             Call::Items => Form::Items,

@@ -1,5 +1,6 @@
 //! One followed stream: where it starts, what it hands out next, and why it ends.
 
+mod lease;
 mod passage;
 mod rows;
 
@@ -22,7 +23,7 @@ use hookpool_engine::{
 use hookpool_store::{EventLog, PoolError, PoolSnapshot, PoolStore};
 use tokio::{sync::watch, time::Instant};
 
-use rows::snapshot;
+use lease::Lease;
 
 use crate::{
     app::App,
@@ -32,7 +33,7 @@ use crate::{
     },
     followers::Listed,
     metrics::FollowerGauge,
-    sse::{Frame, change_json},
+    sse::{Frame, Framing, change_as_line, change_json},
     viewer::Viewer,
 };
 
@@ -66,8 +67,8 @@ pub(super) struct Ask {
     pub(super) until: Option<Position>,
     /// How long it may be quiet; `None` says nothing however long it is.
     pub(super) heartbeat: Option<Duration>,
-    /// Whether the client takes frames that are shared.
-    pub(super) shared: bool,
+    /// How it takes frames that are shared; `None` if it does not.
+    pub(super) shared: Option<Framing>,
 }
 
 /// One followed stream of one connection.
@@ -98,21 +99,23 @@ pub(super) struct Session<L, P: PoolStore> {
 
 enum Phase<L, P: PoolStore> {
     Start(Start),
+    /// The items as they were at a position.
     Snapshot {
-        pool: Arc<P::Snapshot>,
+        pool: Lease<Arc<P::Snapshot>>,
+        at: Position,
         after: Option<ItemId>,
         rows: u64,
     },
     Live(Box<Follower<L, P>>),
     /// Another generation is served: what is left of the one before, as of a view that has both.
     Leaving {
-        pool: Arc<P::Snapshot>,
+        pool: Lease<Arc<P::Snapshot>>,
         to: Ruled,
         after: Position,
     },
     /// The difference between the two, in the same view.
     Crossing {
-        comparison: Box<Comparison<P::Snapshot>>,
+        comparison: Lease<Box<Comparison<P::Snapshot>>>,
         to: Ruled,
         at: Position,
     },
@@ -168,7 +171,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let pool = self.app.engine.pool();
         self.ruled = self.served(&pool).await?;
         self.phase = match start {
-            Start::Snapshot => snapshot(pool),
+            Start::Snapshot => self.snapshot(pool),
             Start::Earliest => self.live(self.earliest()),
             Start::Now => {
                 self.bookmark(self.opened_at);
@@ -231,8 +234,12 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
 
     fn live(&self, after: Position) -> Phase<L, P> {
         let whole = self.ask.wanted.is_of_events() && self.ask.wanted.item.is_none();
-        let shared = self.ask.shared && whole && self.ask.until.is_none();
-        let form = if shared { Form::Encoded } else { Form::Events };
+        let may_share = whole && self.ask.until.is_none();
+        let form = match self.ask.shared.filter(|_| may_share) {
+            Some(Framing::Sse) => Form::Encoded,
+            Some(Framing::Ndjson) => Form::Rewritten(change_as_line),
+            None => Form::Events,
+        };
         Phase::Live(Box::new(self.app.engine.follow(
             self.ask.stream.clone(),
             self.ruled.clone(),
@@ -254,9 +261,9 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 Phase::Ended => return None,
                 Phase::Live(_) => self.live_step().await,
                 Phase::Start(_) => self.begin().await,
-                Phase::Snapshot { .. } => self.snapshot_rows().await.map_err(FollowError::from),
+                Phase::Snapshot { .. } => self.snapshot_rows().await,
                 Phase::Leaving { .. } => self.leave().await,
-                Phase::Crossing { .. } => self.cross().await.map_err(FollowError::from),
+                Phase::Crossing { .. } => self.cross().await,
             };
             let outcome = match outcome {
                 Err(FollowError::BeforeRetention(_)) => self.overtaken().await,
@@ -508,7 +515,12 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.known = Known::default();
         self.listed.is_nowhere();
         self.push("reset", None, data.to_string());
-        snapshot(pool)
+        self.snapshot(pool)
+    }
+
+    /// Holds a view, or what reads one, for as long as a connection may.
+    fn lease<T: Send + 'static>(&self, held: T) -> Lease<T> {
+        Lease::new(held, self.app.settings.view_lifetime)
     }
 
     fn goodbye(&mut self, reason: &'static str) {

@@ -15,7 +15,7 @@ use crate::sse::{Frame, Framing, RETRY};
 /// What comes next of one stream.
 #[derive(Debug)]
 pub(super) enum Out {
-    /// Frames as server-sent events with ids of this one stream, shared with others who follow it.
+    /// Frames in the framing of the connection with ids of this one stream, shared with others who follow it.
     Shared(Bytes),
     /// Frames for this connection.
     Frames(Vec<Frame>),
@@ -173,8 +173,8 @@ impl Wire {
     /// The bytes of what a stream hands out; none where there is nothing to say.
     pub(super) fn write(&mut self, stream: &StreamName, out: Out) -> Bytes {
         match out {
-            Out::Shared(bytes) if self.greeted => bytes,
-            Out::Shared(bytes) => self.greet(bytes.into()).into(),
+            Out::Shared(bytes) if self.must_greet() => self.greet(bytes.into()).into(),
+            Out::Shared(bytes) => bytes,
             Out::Quiet => Bytes::from_static(self.framing.heartbeat()),
             Out::Frames(frames) => self.frames(stream, &frames),
             Out::Goodbye(reason) => self.frames(
@@ -206,11 +206,15 @@ impl Wire {
 
     /// The first frame with data carries the retry time; alone it would be an empty event to some clients.
     fn greet(&mut self, bytes: Vec<u8>) -> Vec<u8> {
-        if self.greeted || self.framing == Framing::Ndjson {
+        if !self.must_greet() {
             return bytes;
         }
         self.greeted = true;
         [RETRY, &bytes].concat()
+    }
+
+    fn must_greet(&self) -> bool {
+        self.framing == Framing::Sse && !self.greeted
     }
 }
 

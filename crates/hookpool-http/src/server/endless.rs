@@ -125,7 +125,7 @@ impl<B: Body + Unpin> Body for Part<B> {
 
 /// Writes a body in chunks until it ends or the peer leaves.
 pub(super) async fn write_rest<B>(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut body: B,
 ) -> io::Result<()>
 where
@@ -136,10 +136,10 @@ where
         let mut chunk = Chunk::default();
         ended = tokio::select! {
             biased;
-            left = leaves(stream) => return left,
+            left = leaves(&mut stream) => return left,
             ended = poll_fn(|context| chunk.gather(&mut body, context)) => ended,
         };
-        chunk.write(stream).await?;
+        chunk.write(&mut stream).await?;
     }
     // Without a last chunk the peer knows that it has not all.
     if ended == Some(End::Whole) {
@@ -261,7 +261,7 @@ mod tests {
 
     /// What a peer gets of a body, and how many bytes at a time the connection takes.
     async fn sent(parts: Vec<Option<&'static str>>, at_a_time: usize) -> String {
-        let (mut peer, mut ours) = duplex(at_a_time);
+        let (mut peer, ours) = duplex(at_a_time);
         // `None` is a moment in which nothing is ready.
         let frames = stream::iter(parts).filter_map(|part| async move {
             if part.is_none() {
@@ -271,7 +271,7 @@ mod tests {
             Some(Ok::<_, Infallible>(frame))
         });
         let body = Box::pin(StreamBody::new(frames));
-        let written = tokio::spawn(async move { write_rest(&mut ours, body).await });
+        let written = tokio::spawn(write_rest(ours, body));
         let mut got = String::new();
         peer.read_to_string(&mut got).await.unwrap();
         written.await.unwrap().unwrap();
@@ -298,9 +298,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_leaves_ends_a_body_that_has_nothing_to_say() {
-        let (peer, mut ours) = duplex(8);
+        let (peer, ours) = duplex(8);
         let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
-        let written = tokio::spawn(async move { write_rest(&mut ours, body).await });
+        let written = tokio::spawn(write_rest(ours, body));
         drop(peer);
         written.await.unwrap().unwrap();
     }

@@ -7,7 +7,7 @@ use hookpool_engine::{
     compare::{Comparison, Pair},
     follow::{FollowError, Told, blocking},
 };
-use hookpool_store::{EventLog, PoolError, PoolStore};
+use hookpool_store::{EventLog, PoolStore};
 
 use super::{Phase, Session, checkpoint};
 use crate::{
@@ -33,8 +33,18 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.phase = if to.generation == self.ruled.generation {
             self.live(after)
         } else {
+            let pool = self.lease(pool);
             Phase::Leaving { pool, to, after }
         };
+        Ok(())
+    }
+
+    /// Begins with a snapshot of what is served, where there is no way on from a position in the generation that was followed.
+    pub(super) async fn start_over(&mut self, after: Position) -> Result<(), FollowError> {
+        let cursor = self.app.engine.cursor(self.ruled.generation, after);
+        let pool = self.app.engine.pool();
+        self.ruled = self.served(&pool).await?;
+        self.phase = self.reset("other-generation", &cursor.to_string(), pool);
         Ok(())
     }
 
@@ -46,7 +56,11 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let Phase::Leaving { pool, to, after } = &self.phase else {
             return Ok(());
         };
-        let (pool, to, after) = (Arc::clone(pool), to.clone(), *after);
+        let (to, after) = (to.clone(), *after);
+        let Some(pool) = pool.take() else {
+            // The view was let go: another one, which may serve yet another generation.
+            return self.go_over_after(after).await;
+        };
         self.told = after;
         let (stream, generation) = (self.ask.stream.clone(), self.ruled.generation);
         let page = self
@@ -67,24 +81,25 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             return Ok(());
         };
         let at = checkpoint(&*pool);
-        self.phase = if through < at {
-            Phase::Leaving {
-                pool,
-                to,
-                after: through,
+        if through < at {
+            if let Phase::Leaving {
+                pool: lease, after, ..
+            } = &mut self.phase
+            {
+                lease.put_back(pool);
+                *after = through;
             }
-        } else {
-            let (number, version) = (to.generation, to.projection.version);
-            let data =
-                format!(r#"{{"generation":{number},"projection":{version},"position":{at}}}"#);
-            self.push("generation", Some(at), data);
-            let stream = self.ask.stream.clone();
-            let comparison = Comparison::new(pool, stream, generation, number);
-            Phase::Crossing {
-                comparison: Box::new(comparison),
-                to,
-                at,
-            }
+            return Ok(());
+        }
+        let (number, version) = (to.generation, to.projection.version);
+        let data = format!(r#"{{"generation":{number},"projection":{version},"position":{at}}}"#);
+        self.push("generation", Some(at), data);
+        let stream = self.ask.stream.clone();
+        let comparison = Comparison::new(pool, stream, generation, number);
+        self.phase = Phase::Crossing {
+            comparison: self.lease(Box::new(comparison)),
+            to,
+            at,
         };
         Ok(())
     }
@@ -107,24 +122,27 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     }
 
     /// Some of the difference, or its end.
-    pub(super) async fn cross(&mut self) -> Result<(), PoolError> {
-        let Phase::Crossing {
-            mut comparison,
-            to,
-            at,
-        } = std::mem::replace(&mut self.phase, Phase::Ended)
-        else {
+    pub(super) async fn cross(&mut self) -> Result<(), FollowError> {
+        let Phase::Crossing { comparison, at, .. } = &self.phase else {
             return Ok(());
         };
-        let read = move || comparison.pairs().map(|pairs| (pairs, comparison));
-        let (pairs, comparison) = blocking(read).await?;
+        let at = *at;
+        let Some(mut reading) = comparison.take() else {
+            // The view was let go, and no other shows the same difference.
+            return self.start_over(at).await;
+        };
+        let read = move || reading.pairs().map(|pairs| (pairs, reading));
+        let (pairs, reading) = blocking(read).await?;
+        let Phase::Crossing { comparison, to, .. } = &self.phase else {
+            return Ok(());
+        };
         match pairs {
             Some(pairs) => {
+                comparison.put_back(reading);
                 self.push_differences(&pairs, at);
-                self.phase = Phase::Crossing { comparison, to, at };
             }
             None => {
-                self.ruled = to;
+                self.ruled = to.clone();
                 self.known = Known::default();
                 self.bookmark(at);
                 self.go_live(at);

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use hookpool_core::{
-    name::{ItemId, StreamName},
-    position::Generation,
+use hookpool_core::{name::ItemId, position::Position};
+use hookpool_engine::{
+    follow::{FollowError, blocking, follows_checkpoint},
+    past::View,
 };
-use hookpool_engine::follow::blocking;
-use hookpool_store::{EventLog, ItemPage, PoolError, PoolSnapshot, PoolStore};
+use hookpool_store::{EventLog, ItemPage, PoolStore};
 
 use super::{Phase, Session, checkpoint};
 use crate::{changes::wire::Out, render::push_some_of_item, sse::Frame};
@@ -18,25 +18,86 @@ const ROWS: usize = 256;
 const ROWS_BYTES: usize = 256 << 10;
 
 impl<L: EventLog, P: PoolStore> Session<L, P> {
+    /// A snapshot of a view.
+    pub(super) fn snapshot(&self, pool: Arc<P::Snapshot>) -> Phase<L, P> {
+        Phase::Snapshot {
+            at: checkpoint(&*pool),
+            pool: self.lease(pool),
+            after: None,
+            rows: 0,
+        }
+    }
+
     /// Some rows of the snapshot, or its end.
-    pub(super) async fn snapshot_rows(&mut self) -> Result<(), PoolError> {
-        let Phase::Snapshot { pool, after, .. } = &self.phase else {
+    pub(super) async fn snapshot_rows(&mut self) -> Result<(), FollowError> {
+        let Phase::Snapshot {
+            pool, at, after, ..
+        } = &self.phase
+        else {
             return Ok(());
         };
-        let rows = rows_after(
-            Arc::clone(pool),
-            self.ask.stream.clone(),
-            self.ruled.generation,
-            self.ask.wanted.item.clone(),
-            after.clone(),
-        );
-        let page = blocking(rows).await?;
+        let (at, after) = (*at, after.clone());
+        let Some(view) = pool.take() else {
+            return self.renew_view(at).await;
+        };
+        let page = self.rows_after(Arc::clone(&view), at, after).await?;
+        if let Phase::Snapshot { pool, .. } = &self.phase {
+            pool.put_back(view);
+        }
         self.push_rows(&page);
         Ok(())
     }
 
+    /// Goes on in the newest view, where the view of a slow reader was let go: the pool says what items were, as long as it has the generation.
+    async fn renew_view(&mut self, at: Position) -> Result<(), FollowError> {
+        let view = self.app.engine.pool();
+        let (pool, stream) = (Arc::clone(&view), self.ask.stream.clone());
+        let generation = self.ruled.generation;
+        if blocking(move || follows_checkpoint(&*pool, &stream, generation)).await? {
+            let lease = self.lease(view);
+            if let Phase::Snapshot { pool, .. } = &mut self.phase {
+                *pool = lease;
+            }
+            return Ok(());
+        }
+        self.start_over(at).await
+    }
+
+    /// The next rows of the snapshot, all of them or those of one item.
+    async fn rows_after(
+        &self,
+        pool: Arc<P::Snapshot>,
+        at: Position,
+        after: Option<ItemId>,
+    ) -> Result<ItemPage, FollowError> {
+        let view = View {
+            pool,
+            stream: self.ask.stream.clone(),
+            ruled: self.ruled.clone(),
+        };
+        let (engine, item) = (&self.app.engine, self.ask.wanted.item.clone());
+        let is_now = checkpoint(&*view.pool) == at;
+        let item = match item {
+            Some(id) if is_now => blocking(move || view.item(&id).map(|item| (id, item))).await?,
+            Some(id) => (id.clone(), engine.item_at(view, id, at).await?),
+            None if is_now => {
+                let rows = move || view.items(after.as_ref(), ROWS, ROWS_BYTES);
+                return Ok(blocking(rows).await?);
+            }
+            None => return engine.items_at(view, at, after, ROWS, ROWS_BYTES).await,
+        };
+        let (id, item) = item;
+        Ok(ItemPage {
+            items: item.map(|item| (id, item)).into_iter().collect(),
+            more: false,
+        })
+    }
+
     fn push_rows(&mut self, page: &ItemPage) {
-        let Phase::Snapshot { pool, after, rows } = &mut self.phase else {
+        let Phase::Snapshot {
+            at, after, rows, ..
+        } = &mut self.phase
+        else {
             return;
         };
         let (stream, wanted) = (&self.ask.stream, &self.ask.wanted);
@@ -64,37 +125,9 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             *after = page.items.last().map(|(id, _)| id.clone());
             return;
         }
-        let position = checkpoint(&**pool);
+        let position = *at;
         let data = format!(r#"{{"position":{position},"items":{rows}}}"#);
         self.push("snapshot-end", Some(position), data);
         self.go_live(position);
-    }
-}
-
-pub(super) fn snapshot<L, P: PoolStore>(pool: Arc<P::Snapshot>) -> Phase<L, P> {
-    Phase::Snapshot {
-        pool,
-        after: None,
-        rows: 0,
-    }
-}
-
-/// The next rows of a snapshot, all of them or those of one item.
-fn rows_after<S: PoolSnapshot>(
-    pool: Arc<S>,
-    stream: StreamName,
-    generation: Generation,
-    item: Option<ItemId>,
-    after: Option<ItemId>,
-) -> impl FnOnce() -> Result<ItemPage, PoolError> {
-    move || match item {
-        Some(id) => {
-            let item = pool.item(&stream, generation, &id)?;
-            Ok(ItemPage {
-                items: item.map(|item| (id, item)).into_iter().collect(),
-                more: false,
-            })
-        }
-        None => pool.items(&stream, generation, after.as_ref(), ROWS, ROWS_BYTES),
     }
 }

@@ -1,0 +1,116 @@
+//! A reader that stops in the middle of a snapshot holds no view of the pool for long, and what it reads when it goes on is the snapshot that
+//! it began with, whatever was written meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use hookpool_core::event::{NewEvent, Op, Request};
+use hookpool_store::EventLog;
+use serde_json::Value;
+
+use crate::node::{Node, Shape, event};
+
+const STREAM: &str = "wide";
+/// Of two kilobytes each: more than the buffers between the two sides hold.
+const ITEMS: u64 = 4_000;
+const SHAPE: Shape = Shape {
+    memtable_bytes: 1 << 20,
+    page_delay_max: Duration::ZERO,
+};
+
+#[test]
+fn a_reader_that_stops_in_a_snapshot_pins_no_view_and_reads_on_in_what_it_began() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let node = Node::start(SHAPE, &[STREAM]).await;
+        append(&node, (0..ITEMS).map(|n| item(n, 0))).await;
+        let (at, view) = (node.log.head(), Arc::downgrade(&node.engine.pool()));
+        let client = node.client.clone();
+        let target = format!("/api/streams/{STREAM}/changes?until=0");
+        let begun = tokio::task::spawn_blocking(move || {
+            let mut stream = client.ask(&target, 16 << 10);
+            let mut begin = vec![0; 64 << 10];
+            stream.read_exact(&mut begin).unwrap();
+            (stream, begin)
+        });
+        let (mut stream, mut answer) = begun.await.unwrap();
+        // Items are changed, are deleted, and are new, before and behind where the reader is.
+        append(&node, (0..ITEMS).map(|n| item(n, 1))).await;
+        append(&node, (0..ITEMS).step_by(7).map(deletion)).await;
+        append(&node, (0..100).map(|n| item(n * 40 + ITEMS * 10, 1))).await;
+        is_let_go(&view).await;
+        let rest = tokio::task::spawn_blocking(move || {
+            stream.read_to_end(&mut answer).unwrap();
+            String::from_utf8(answer).unwrap()
+        });
+        let answer = rest.await.unwrap();
+        let (head, frames) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 200 "), "{head}");
+        let (mut seen, mut end) = (BTreeMap::new(), None);
+        for line in frames.lines().filter(|line| !line.is_empty()) {
+            let frame: Value = serde_json::from_str(line).unwrap();
+            let data = &frame["data"];
+            match frame["event"].as_str().unwrap() {
+                "item" => {
+                    let id = data["itemId"].as_str().unwrap().to_owned();
+                    let twice = seen.insert(id, data["fields"]["n"].as_u64().unwrap());
+                    assert_eq!(twice, None, "{line}");
+                }
+                "snapshot-end" => end = data["position"].as_u64(),
+                "goodbye" => {}
+                other => panic!("{other}: {line}"),
+            }
+        }
+        let expected: BTreeMap<_, _> = (0..ITEMS).map(|n| (id(n), 0)).collect();
+        assert_eq!(seen, expected);
+        assert_eq!(end, Some(at.0));
+        node.stop().await;
+    });
+}
+
+/// Appends events, and waits until they are in the pool.
+async fn append(node: &Node, events: impl Iterator<Item = NewEvent>) {
+    let events: Vec<_> = events.collect();
+    for some in events.chunks(500) {
+        let appended = node.log.append(Request::each(some.to_vec())).await;
+        assert_eq!(appended.unwrap().len(), some.len());
+    }
+    let limit = Duration::from_secs(60);
+    assert!(node.engine.wait_applied(node.log.head(), limit).await);
+}
+
+fn id(n: u64) -> String {
+    format!("item-{n:06}")
+}
+
+fn item(n: u64, value: u64) -> NewEvent {
+    let (id, padding) = (id(n), "x".repeat(2_000));
+    let body = format!(r#"{{"id":"{id}","n":{value},"padding":"{padding}"}}"#);
+    event(STREAM, &id, n, body)
+}
+
+fn deletion(n: u64) -> NewEvent {
+    NewEvent {
+        op: Op::Delete,
+        field_count: 0,
+        body: Bytes::new(),
+        ..event(STREAM, &id(n), n, String::new())
+    }
+}
+
+async fn is_let_go<T>(view: &Weak<T>) {
+    let begun = Instant::now();
+    while view.strong_count() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is held");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
