@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod core_dumps;
 mod demo;
 mod exit;
 mod files;

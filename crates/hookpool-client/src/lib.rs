@@ -70,7 +70,7 @@ pub use operator::{
 pub use problem::Problem;
 pub use producer::{Accepted, Deleted, Ingested, Producer, Rehearsal, RehearsedChanges, Retries};
 pub use rejections::{
-    HeaderShape, Outcome, Rejection, RejectionPage, RejectionQuery, Retried, RetriedAll,
+    HeaderShape, NotKept, Outcome, Rejection, RejectionPage, RejectionQuery, Retried, RetriedAll,
 };
 pub use retention::{Expiring, Floor, Limits, Retention};
 pub use server::{Ready, Server};

@@ -387,6 +387,12 @@ impl Operator {
         self.delete(&["connectors", name, "hooks", key_id]).await
     }
 
+    /// Refuses what is signed with a signing key from now on; `CONFLICT` is the last one that counts.
+    pub async fn revoke_signing_key(&self, name: &str, key_id: &str) -> Result<(), Error> {
+        self.delete(&["connectors", name, "signing-keys", key_id])
+            .await
+    }
+
     /// Changes what a connector does with its deliveries.
     pub async fn change_connector(
         &self,

@@ -46,6 +46,11 @@ pub enum RegistryError {
     /// The signing key is none of its connector's scheme.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Without it nothing that the connector's sender signs would count.
+    #[error(
+        "revoke {0}: it is the last signing key that counts; rotate it, which ends it as soon as there is another one, or disable the connector"
+    )]
+    LastSigningKey(KeyId),
     /// There is no such place for an item id.
     #[error("take the id field: {0}")]
     IdField(#[from] SourceError),

@@ -14,6 +14,7 @@ use hookpool_core::{
     registry::{Registry, RegistryError, Replay},
     scheme::Scheme,
     seal::MasterKey,
+    time::Timestamp,
 };
 use hookpool_store::{EventLog, PageRequest, ReadError};
 use thiserror::Error;
@@ -376,7 +377,8 @@ impl<L: EventLog> Control<L> {
             .as_ref()
             .clone()
             .apply(change.clone(), now, &self.master)?;
-        let event = self.event(author, subject, &change)?;
+        // At the very time as of which it fits.
+        let event = self.event(author, subject, &change, now)?;
         self.appender.append(event.into()).await?;
         self.catch_up().await.map_err(|error| {
             tracing::error!(%error, "a recorded change is not in force here");
@@ -390,8 +392,8 @@ impl<L: EventLog> Control<L> {
         author: &KeyId,
         subject: &str,
         change: &ControlChange,
+        now: Timestamp,
     ) -> Result<NewEvent, ControlError> {
-        let now = self.clock.now();
         let misnamed = |_: NameError| RegistryError::Unknown(subject.to_owned());
         let body =
             serde_json::to_vec(change).map_err(|_| RegistryError::Unknown(subject.to_owned()))?;
@@ -443,6 +445,7 @@ impl<L: EventLog> Control<L> {
                 error @ (RegistryError::Taken(_)
                 | RegistryError::Unknown(_)
                 | RegistryError::LastOperator(_)
+                | RegistryError::LastSigningKey(_)
                 | RegistryError::Plan(_)),
             ) => {
                 tracing::warn!(%position, %error, "a control event is void");

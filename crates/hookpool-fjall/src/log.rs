@@ -324,6 +324,11 @@ impl EventLog for FjallLog {
             })
     }
 
+    async fn find(&self, key: DedupeKey, time: Timestamp) -> Result<Option<Position>, ReadError> {
+        let found = self.published.load().view.request(&key, time);
+        found.map_err(|what| ReadError::Backend(Arc::new(Damage(what))))
+    }
+
     async fn drop_events(&self, positions: Vec<Position>) -> Result<Dropped, AppendError> {
         self.thin(&positions.into_iter().collect())
     }

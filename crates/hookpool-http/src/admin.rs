@@ -124,6 +124,10 @@ pub(crate) async fn operator<L: EventLog, P: PoolStore>(
     let Access::Operator(author) = app.access(request)? else {
         return Err(Code::Unauthorized.into());
     };
+    // Whoever reads sends nothing; what comes along all the same is no part of what is asked, and no reason to refuse.
+    if matches!(request.method, Method::GET | Method::HEAD) {
+        return Ok((author, Bytes::new()));
+    }
     body::must_fit(request, BODY_BYTES_MAX)?;
     let body = body::capped(body, BODY_BYTES_MAX, BODY_PATIENCE).await?;
     // A key that was revoked while the body came does nothing any more.
@@ -166,6 +170,9 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         }
         AdminRoute::Key { name, key_id } => admin.revoke_key(named(name)?, key_id).await,
         AdminRoute::Hook { name, key_id } => admin.revoke_hook(named(name)?, key_id).await,
+        AdminRoute::SigningKey { name, key_id } => {
+            admin.revoke_signing_key(named(name)?, key_id).await
+        }
         AdminRoute::Enable { name, enabled } => admin.enable(named(name)?, enabled).await,
         AdminRoute::Followers => followers::answer(app),
         AdminRoute::Readers if post => admin.add_reader(parse(&body)?).await,
@@ -176,7 +183,7 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         AdminRoute::Operator { key_id } => admin.revoke_operator(KeyId::from(key_id)).await,
         AdminRoute::Rejections => rejections::list(app, &query),
         AdminRoute::Rejection { id } => rejections::one(app, id),
-        AdminRoute::RetryRejection { id } => rejections::retry(app, id).await,
+        AdminRoute::RetryRejection { id } => rejections::retry(app, id, &query).await,
         AdminRoute::RetryRejections => rejections::retry_all(app, &query).await,
         AdminRoute::Head => history::head(app),
         AdminRoute::Export => history::export(app, &query).await,
@@ -333,6 +340,18 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
         let subject = connector.to_string();
         self.change(&subject, ControlChange::HookRevoked { connector, key_id })
             .await?;
+        Ok(no_content())
+    }
+
+    async fn revoke_signing_key(
+        &self,
+        connector: ConnectorName,
+        key_id: &str,
+    ) -> Result<Response, Problem> {
+        let key_id = KeyId::from(key_id);
+        let subject = connector.to_string();
+        let change = ControlChange::SigningKeyRevoked { connector, key_id };
+        self.change(&subject, change).await?;
         Ok(no_content())
     }
 

@@ -27,6 +27,7 @@ use crate::{
     app::{App, Request, set},
     problem::{Code, Problem},
     query::Query,
+    render::Nested,
     server::Endless,
     sse::Framing,
 };
@@ -49,7 +50,7 @@ pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
     let wish = Wish::parse(request, &query)?;
     let place = Asked::parse(request, &query)?.one();
     let ask = Ask {
-        shared: wish.form == Form::Open(Framing::Sse),
+        shared: wish.form == Form::Open(Framing::Sse) && wish.wanted.nested == Nested::AsString,
         ..wish.of(stream, Start::parse(place.clone()))
     };
     let outs = outs(Session::new(app, viewer, ask));
@@ -151,6 +152,7 @@ impl Wish {
                 item: item.transpose()?,
                 selection: query.selection()?,
                 merged: conflate.is_some(),
+                nested: query.nested()?,
             },
             conflate,
             until: query.number("until", 0..=u64::MAX)?.map(Position),

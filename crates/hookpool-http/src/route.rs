@@ -60,6 +60,7 @@ pub(crate) enum Route<'a> {
         stream: &'a str,
         route: GenerationsRoute<'a>,
     },
+    Console,
     OpenApi,
     Healthz,
     Readyz,
@@ -86,6 +87,7 @@ pub(crate) enum AdminRoute<'a> {
     RotateHook { name: &'a str },
     Key { name: &'a str, key_id: &'a str },
     Hook { name: &'a str, key_id: &'a str },
+    SigningKey { name: &'a str, key_id: &'a str },
     Enable { name: &'a str, enabled: bool },
     Followers,
     Readers,
@@ -128,6 +130,7 @@ impl<'a> Route<'a> {
     pub(crate) fn parse(path: &'a str) -> Option<Self> {
         let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         Some(match segments.as_slice() {
+            [""] => Self::Console,
             ["healthz"] => Self::Healthz,
             ["readyz"] => Self::Readyz,
             ["metrics"] => Self::Metrics,
@@ -183,6 +186,7 @@ impl<'a> Route<'a> {
             Self::Tickets => table::TICKETS,
             Self::Admin(route) => route.row(),
             Self::Generations { route, .. } => route.row(),
+            Self::Console => table::CONSOLE,
             Self::OpenApi => table::OPENAPI,
             Self::Healthz => table::HEALTHZ,
             Self::Readyz => table::READYZ,
@@ -206,6 +210,10 @@ impl<'a> AdminRoute<'a> {
                 key_id,
             },
             ["connectors", one, "hooks", key_id] => Self::Hook {
+                name: name(one)?,
+                key_id,
+            },
+            ["connectors", one, "signing-keys", key_id] => Self::SigningKey {
                 name: name(one)?,
                 key_id,
             },
@@ -260,6 +268,7 @@ impl<'a> AdminRoute<'a> {
             Self::RotateHook { .. } => table::ROTATE_HOOK,
             Self::Key { .. } => table::KEY,
             Self::Hook { .. } => table::REVOKE_HOOK,
+            Self::SigningKey { .. } => table::SIGNING_KEY,
             Self::Enable { enabled: true, .. } => table::ENABLE,
             Self::Enable { enabled: false, .. } => table::DISABLE,
             Self::Followers => table::FOLLOWERS,

@@ -16,7 +16,7 @@ pub(crate) async fn run(command: ProjectionCommand, globals: &Globals) -> anyhow
     match command {
         ProjectionCommand::Show(args) => show(&args, globals).await?,
         ProjectionCommand::Set(args) => set(&args, globals).await?,
-        ProjectionCommand::Schema => output::raw(projection::SCHEMA.as_bytes())?,
+        ProjectionCommand::Schema(_) => output::raw(projection::SCHEMA.as_bytes())?,
     }
     Ok(Exit::Ok)
 }

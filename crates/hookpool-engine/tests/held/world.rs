@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hookpool_core::{
     codec::Block,
     cursor::Cursor,
-    event::{Event, Request},
+    event::{DedupeKey, Event, Request},
     idempotency::IdempotencyKey,
     key::KeyId,
     name::{ConnectorName, StreamName},
@@ -21,6 +21,7 @@ use hookpool_core::{
     registry::Replay,
     retention::Retention,
     seal::MasterKey,
+    time::Timestamp,
     verify::{Header, Proof},
 };
 use hookpool_engine::{
@@ -97,6 +98,10 @@ impl EventLog for Held {
 
     async fn blocks(&self, after: Position, bytes_max: usize) -> Result<Vec<Block>, ReadError> {
         self.log.blocks(after, bytes_max).await
+    }
+
+    async fn find(&self, key: DedupeKey, time: Timestamp) -> Result<Option<Position>, ReadError> {
+        self.log.find(key, time).await
     }
 
     async fn drop_events(&self, positions: Vec<Position>) -> Result<Dropped, AppendError> {
