@@ -136,16 +136,14 @@ fn what_a_revoked_operator_key_had_begun_ends() {
     halfway.send(begin).unwrap();
 
     revoke(&server, &first, &second.key_id).expect(204);
+    halfway.send(end).unwrap();
+    let refused = halfway.response().unwrap();
+    refused.expect_problem(401, "UNAUTHORIZED");
     let mut rest = Vec::new();
     changes.read_to_end(&mut rest).unwrap();
     let frames = Parser::default().push(&rest);
     assert_eq!(frames.last().unwrap().json()["reason"], "revoked");
     progress.read_to_end(&mut Vec::new()).unwrap();
-    halfway.send(end).unwrap();
-    halfway
-        .response()
-        .unwrap()
-        .expect_problem(401, "UNAUTHORIZED");
     assert_eq!(listed(&server, &first).len(), 1);
 }
 
