@@ -772,7 +772,6 @@ fn why_a_delivery_can_not_be_tried_again_is_said() {
         (off.delivery(b"[]"), 400, "off"),
         (dry, 400, "no-delivery"),
         (deletion, 400, "no-delivery"),
-        (many(&sales, "", "text/plain", "{}"), 415, "form"),
         (many(&sales, "?x=1", LINES, "{}"), 400, "form"),
         (unread, 413, "partial"),
         (of_lines(&sales, 10_001), 400, "too-large"),

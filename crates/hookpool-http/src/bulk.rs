@@ -65,21 +65,16 @@ pub(crate) async fn ingest<L: EventLog, P: PoolStore>(
     pace::told(pace, answer.map_err(Problem::from))
 }
 
-/// What the media type says. There is no default: the two forms would be taken for one another.
+/// Lines where the media type says so; else JSON, as at the webhook, which no number of lines could be taken for.
 pub(crate) fn form(request: &Request) -> Result<Form, Problem> {
     let query = Query::of(request)?;
     let id_field = query.source("idField")?;
-    let unsupported = Code::UnsupportedMediaType;
-    let Header::One(value) = request.header(header::CONTENT_TYPE) else {
-        return Err(unsupported.into());
-    };
-    let media = value.split(|byte| *byte == b';').next();
-    let media = media.unwrap_or_default().trim_ascii();
-    if media.eq_ignore_ascii_case(b"application/x-ndjson") {
-        return Ok(Form::Lines { id_field });
-    }
-    if !media.eq_ignore_ascii_case(b"application/json") {
-        return Err(unsupported.into());
+    if let Header::One(value) = request.header(header::CONTENT_TYPE) {
+        let media = value.split(|byte| *byte == b';').next();
+        let media = media.unwrap_or_default().trim_ascii();
+        if media.eq_ignore_ascii_case(b"application/x-ndjson") {
+            return Ok(Form::Lines { id_field });
+        }
     }
     if id_field.is_some() || query.text("stream")?.is_some() {
         return Err(Problem::with(

@@ -68,7 +68,6 @@ codes! {
     PreconditionRequired = PRECONDITION_REQUIRED, "PRECONDITION_REQUIRED", "This call needs If-Match.";
     PayloadTooLarge = PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The body is over the limit.";
     UriTooLong = URI_TOO_LONG, "URI_TOO_LONG", "The target is over the limit.";
-    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "This path reads application/json and application/x-ndjson.";
     UnsupportedEncoding = UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_ENCODING", "Compressed bodies are not read.";
     ExpectationFailed = EXPECTATION_FAILED, "EXPECTATION_FAILED", "The expectation can't be met.";
     HeadTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "HEAD_TOO_LARGE", "The head of the request is over the limit.";
@@ -98,8 +97,7 @@ impl Code {
             Self::Conflict
             | Self::IdempotencyMismatch
             | Self::PreconditionFailed
-            | Self::PreconditionRequired
-            | Self::UnsupportedMediaType => Some(Some(Reason::Other)),
+            | Self::PreconditionRequired => Some(Some(Reason::Other)),
             // No delivery, or nothing that its sender did.
             Self::TooManyFailures
             | Self::IdempotencyInProgress
