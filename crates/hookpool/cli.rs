@@ -7,7 +7,7 @@ mod producers;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(crate) use consumers::*;
@@ -85,7 +85,7 @@ pub(crate) enum Command {
     /// Say who may read: read keys
     #[command(subcommand)]
     Reader(ReaderCommand),
-    /// Make an operator key where the last one was lost
+    /// Say who may operate: operator keys
     #[command(subcommand)]
     Operator(OperatorCommand),
     /// See why deliveries were refused, and try them again
@@ -154,6 +154,12 @@ pub(crate) struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Everything is in a scratch folder, which Ctrl-C removes. What to try is printed.
+
+Examples:
+  hookpool demo
+  hookpool demo --listen 127.0.0.1:0     at any free port")]
 pub(crate) struct DemoArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
@@ -161,7 +167,11 @@ pub(crate) struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exits 0 if it is ready, 1 if it is not, 7 if nothing answers.")]
+#[command(after_help = "\
+Exits 0 if it is ready, 1 if it is not, 7 if nothing answers.
+
+Example:
+  until hookpool health; do sleep 1; done")]
 pub(crate) struct HealthArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -170,8 +180,15 @@ pub(crate) struct HealthArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Show the settings in force
+    #[command(after_help = "\
+Examples:
+  hookpool config show --origin
+  hookpool config show --config hookpool.toml --output json")]
     Show(ConfigShowArgs),
     /// Say what is wrong with the settings, and exit 1 if something is
+    #[command(after_help = "\
+Example:
+  hookpool config check --config hookpool.toml")]
     Check(ConfigCheckArgs),
 }
 
@@ -208,6 +225,20 @@ pub(crate) struct OutputArgs {
     /// How facts are printed
     #[arg(long, value_name = "FORMAT", default_value = "pretty")]
     pub(crate) output: Output,
+}
+
+/// Of commands that print JSON and nothing else, so that every command takes `--output json`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct JsonArgs {
+    /// How facts are printed
+    #[arg(long, value_name = "FORMAT", default_value = "json")]
+    pub(crate) output: Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Json {
+    #[value(alias = "ndjson")]
+    Json,
 }
 
 impl OutputArgs {
@@ -267,6 +298,7 @@ mod tests {
             "hookpool rejections show i",
             "hookpool rejections retry i",
             "hookpool rejections retry --connector sales",
+            "hookpool rejections retry i --force",
             "hookpool connector enable n",
             "hookpool reader add n --stream a --stream b",
             "hookpool reader add n --stream a b --output json",
@@ -283,15 +315,18 @@ mod tests {
             "hookpool items list sales --at 2026-04-09T10:30:00Z",
             "hookpool items history sales x --after 3 --limit 2",
             "hookpool items diff sales --from 1 --to 2",
+            "hookpool items diff sales --from 1 --to 2 --output json",
             "hookpool log list sales --after 1 --limit 2 --body",
             "hookpool log show sales 7 --raw",
             "hookpool projection show sales --version 2",
             "hookpool projection set sales f.toml --check-history",
-            "hookpool projection schema",
+            "hookpool projection schema --output json",
+            "hookpool connector revoke-hook n 0123456789ab --output json",
+            "hookpool reader add n --stream *",
             "hookpool rebuild start sales --from-file f.toml --events-per-second 5 --wait",
             "hookpool rebuild start --all",
             "hookpool rebuild status sales --output json",
-            "hookpool rebuild diff sales --limit 3",
+            "hookpool rebuild diff sales --limit 3 --output ndjson",
             "hookpool rebuild promote sales --digest d",
             "hookpool rebuild promote sales --any",
             "hookpool rebuild rollback sales",
@@ -315,6 +350,21 @@ mod tests {
                 panic!("{line}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn every_command_that_does_something_shows_an_example() {
+        fn look(command: &clap::Command) {
+            let inner: Vec<_> = command.get_subcommands().collect();
+            let help = command.get_after_help().map(ToString::to_string);
+            let name = command.get_name();
+            assert!(
+                !inner.is_empty() || help.is_some_and(|help| help.contains("Example")),
+                "{name}"
+            );
+            inner.into_iter().for_each(look);
+        }
+        look(&Cli::command());
     }
 
     #[test]
@@ -357,6 +407,11 @@ mod tests {
             "hookpool verify --public-key 7c2ba2c409bf3708bc8cd6047baebd59a471fe13c5c993dcad1578f0a44cc259",
             "hookpool export --format xml",
             "hookpool reader add n",
+            "hookpool reader add n --stream a/b",
+            "hookpool reader add .n --stream a",
+            "hookpool connector add a_b/c",
+            "hookpool connector add s --name -n",
+            "hookpool items diff s --from 1 --to 2 --output pretty",
             "hookpool rebuild start",
             "hookpool rebuild promote sales",
             "hookpool tail",

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use hookpool_client::{Consumer, Operator, Secret, Server};
+use hookpool_core::key::{KeyKind, PresentedKey};
 
 use crate::{
     cli::Globals,
@@ -35,6 +36,18 @@ impl Display for NoKey {
 
 impl std::error::Error for NoKey {}
 
+/// What stands in the place of a key is none of its kind. It is not sent: it may be another secret.
+#[derive(Debug)]
+pub(crate) struct WrongKey(pub(crate) &'static str);
+
+impl Display for WrongKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it does not hold {}", self.0)
+    }
+}
+
+impl std::error::Error for WrongKey {}
+
 impl Globals {
     pub(crate) fn settings(&self, flags: &Flags) -> anyhow::Result<Settings> {
         Ok(self.layers(flags)?.settings()?)
@@ -54,7 +67,7 @@ impl Globals {
 
     pub(crate) fn operator(&self) -> anyhow::Result<Operator> {
         let key = match &self.operator_key_file {
-            Some(file) => key_in(file)?,
+            Some(file) => key_in(file, &[KeyKind::Operator])?,
             None => self.operator_key()?,
         };
         Ok(Operator::new(self.server()?, key))
@@ -63,8 +76,8 @@ impl Globals {
     /// With a read key where there is one, else with the operator key. Flags come before the environment.
     pub(crate) fn consumer(&self) -> anyhow::Result<Consumer> {
         let key = match (&self.read_key_file, &self.operator_key_file) {
-            (Some(file), _) | (None, Some(file)) => key_in(file)?,
-            (None, None) => match variable("HOOKPOOL_READ_KEY") {
+            (Some(file), _) | (None, Some(file)) => key_in(file, &READS)?,
+            (None, None) => match variable("HOOKPOOL_READ_KEY", &READS)? {
                 Some(key) => key,
                 None => self.operator_key()?,
             },
@@ -74,7 +87,7 @@ impl Globals {
 
     /// From the environment, else from the data folder of a server on this machine.
     fn operator_key(&self) -> anyhow::Result<Secret> {
-        if let Some(key) = variable("HOOKPOOL_OPERATOR_KEY") {
+        if let Some(key) = variable("HOOKPOOL_OPERATOR_KEY", &[KeyKind::Operator])? {
             return Ok(key);
         }
         let file = self
@@ -92,8 +105,26 @@ impl Globals {
     }
 }
 
-fn key_in(file: &Path) -> anyhow::Result<Secret> {
-    read(file).with_context(|| format!("reading the key in {}", file.display()))
+/// The kinds of key that read.
+const READS: [KeyKind; 2] = [KeyKind::Read, KeyKind::Operator];
+
+fn key_in(file: &Path, kinds: &[KeyKind]) -> anyhow::Result<Secret> {
+    let key = read(file).map_err(anyhow::Error::from);
+    key.and_then(|key| of_kind(key, kinds))
+        .with_context(|| format!("reading the key in {}", file.display()))
+}
+
+/// A key of one of these kinds, by its looks; whether it is known the server says.
+fn of_kind(key: Secret, kinds: &[KeyKind]) -> anyhow::Result<Secret> {
+    let presented = PresentedKey::parse(key.expose());
+    if presented.is_some_and(|key| kinds.contains(&key.kind)) {
+        return Ok(key);
+    }
+    Err(WrongKey(match kinds {
+        [KeyKind::Operator] => "an operator key, which begins with ok_",
+        _ => "a read key, which begins with rk_, or an operator key, which begins with ok_",
+    })
+    .into())
 }
 
 fn read(file: &Path) -> std::io::Result<Secret> {
@@ -101,9 +132,9 @@ fn read(file: &Path) -> std::io::Result<Secret> {
 }
 
 /// An empty variable is as good as none.
-fn variable(name: &str) -> Option<Secret> {
-    env::var(name)
-        .ok()
-        .filter(|key| !key.is_empty())
-        .map(Secret::new)
+fn variable(name: &str, kinds: &[KeyKind]) -> anyhow::Result<Option<Secret>> {
+    let key = env::var(name).ok().filter(|key| !key.is_empty());
+    let key = key.map(|key| of_kind(Secret::new(key), kinds));
+    key.transpose()
+        .with_context(|| format!("reading the key in {name}"))
 }

@@ -9,6 +9,7 @@ pub(crate) mod health;
 pub(crate) mod ingest;
 pub(crate) mod items;
 pub(crate) mod log;
+pub(crate) mod operator;
 pub(crate) mod projection;
 pub(crate) mod quarantine;
 pub(crate) mod reader;

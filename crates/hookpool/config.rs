@@ -10,7 +10,7 @@ mod setting;
 use std::{collections::BTreeMap, env, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub(crate) use flags::Flags;
-pub(crate) use setting::LogFormat;
+pub(crate) use setting::{CoreDumps, LogFormat};
 use setting::{Networks, Origins, PublicUrl, Setting};
 
 /// What is known about a setting without its value.
@@ -84,6 +84,8 @@ settings! {
     trusted_proxies: Networks = "trusted-proxies";
     /// How the server logs to stderr.
     log_format: LogFormat = "log-format" or "text", flag "log-format";
+    /// Whether a crash may write the memory of the server, its signing keys included, to a core dump.
+    core_dumps: CoreDumps = "core-dumps" or "off", flag "core-dumps";
     /// Largest body of a delivery, in bytes.
     body_bytes: usize = "limits.body-bytes" or "1048576";
     /// Largest request of many events, in bytes; each of its events is a delivery.
@@ -105,7 +107,7 @@ settings! {
     /// How long requests may take to end after SIGTERM.
     drain: Duration = "limits.drain-seconds" or "10";
     /// How often in a minute an address may show what is no key; more is answered with 429, but never a good key.
-    auth_failures: u32 = "limits.auth-failures-per-minute" or "60";
+    auth_failures: u32 = "limits.auth-failures-per-minute" or "600";
     /// Refused deliveries that are kept.
     rejections: usize = "limits.rejections" or "10000";
     /// Bytes of refused deliveries that are kept.
@@ -322,6 +324,7 @@ mod tests {
         );
         assert_eq!(settings.header_timeout, Duration::from_secs(5));
         assert_eq!(settings.log_format, LogFormat::Text);
+        assert_eq!(settings.core_dumps, CoreDumps::Off);
         assert!(settings.public_url.is_none() && settings.tls_cert.is_none());
     }
 

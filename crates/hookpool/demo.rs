@@ -16,6 +16,7 @@ use crate::{
     cli::DemoArgs,
     commands::items::one_line,
     config::{self, Settings, Sources},
+    core_dumps,
     exit::{self, Exit},
     node::{self, Node},
     output,
@@ -27,6 +28,8 @@ const ORDERS: &str = "orders";
 const BUILDS: &str = "builds";
 
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
+    let defaults = defaults()?;
+    core_dumps::limit(defaults.core_dumps)?;
     let stopped = node::interrupted()?;
     let listener = node::bind(args.listen).await?;
     let address = listener.local_addr()?;
@@ -37,7 +40,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let settings = Settings {
         data_dir: scratch.path().join("data"),
         listen: address,
-        ..defaults()?
+        ..defaults
     };
     let node = Node::open(&settings).await?;
     let operator_key = node

@@ -5,16 +5,17 @@ use std::process::ExitCode;
 use hookpool_client::{Error, Problem};
 
 use crate::{
-    client::NoKey,
+    client::{NoKey, WrongKey},
     output::{self, StdoutClosed},
 };
 
-/// The exit codes that scripts rely on. 2, wrong usage, is clap's.
+/// The exit codes that scripts rely on. 2 is clap's too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
     Ok = 0,
     Failure = 1,
+    Usage = 2,
     NotFound = 3,
     Unauthorized = 4,
     Conflict = 5,
@@ -44,10 +45,11 @@ pub(crate) fn explain(error: &anyhow::Error) -> Exit {
 }
 
 fn code(error: &anyhow::Error) -> Exit {
-    if error.is::<NoKey>() {
+    if error.is::<NoKey>() || error.is::<WrongKey>() {
         return Exit::Unauthorized;
     }
     match error.downcast_ref::<Error>() {
+        Some(Error::Invalid(_)) => Exit::Usage,
         Some(Error::Unreachable { .. }) => Exit::Unreachable,
         Some(Error::Problem(problem)) => match problem.status {
             401 | 403 => Exit::Unauthorized,
@@ -84,8 +86,14 @@ fn hint_of(problem: &Problem) -> Option<&'static str> {
             "this connector is signed: pass its signing key, whsk_ included, in HOOKPOOL_SIGNING_KEY"
         }
         "TIMESTAMP_OUT_OF_RANGE" => "compare this machine's clock with the server's",
+        // Only of an item that was deleted is there more to say.
+        "NOT_FOUND" if problem.detail.is_some() => {
+            "`hookpool items history` shows what it was before"
+        }
         "NOT_FOUND" => "names are case-sensitive; `hookpool connector list` shows what there is",
-        "CONFLICT" => "choose another name, or look at the one that is there with `list`",
+        "CONFLICT" if problem.detail.as_deref() == Some("the name is taken") => {
+            "choose another name, or look at the one that is there with `list`"
+        }
         "IDEMPOTENCY_MISMATCH" => "a key names one request: choose another for this one",
         "INVALID_PAYLOAD" => "a body is exactly one JSON object in UTF-8",
         "BEFORE_RETENTION" => {
@@ -125,6 +133,7 @@ mod tests {
             looked_for: "x".into(),
             why: "gone".to_owned(),
         };
+        let wrong_key = WrongKey("an operator key");
         for (error, expected) in [
             (anyhow::anyhow!("anything"), 1),
             (problem(400), 1),
@@ -132,6 +141,8 @@ mod tests {
             (problem(401), 4),
             (problem(403), 4),
             (anyhow::Error::new(no_key), 4),
+            (anyhow::Error::new(wrong_key).context("reading"), 4),
+            (anyhow::Error::new(Error::Invalid(String::new())), 2),
             (problem(409), 5),
             (problem(412), 5),
             (problem(503), 1),

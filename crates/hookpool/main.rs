@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod core_dumps;
 mod demo;
 mod exit;
 mod files;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command, OperatorCommand};
+use cli::{Cli, Command};
 use exit::Exit;
 
 /// Requests allocate and free small things on one thread and another; measured against the system's allocator in `docs/benchmarks.md`.
@@ -44,9 +45,7 @@ async fn run(Cli { globals, command }: Cli) -> anyhow::Result<Exit> {
         Command::Demo(args) => demo::run(args).await,
         Command::Connector(command) => commands::connector::run(command, &globals).await,
         Command::Reader(command) => commands::reader::run(command, &globals).await,
-        Command::Operator(OperatorCommand::Add) => {
-            operator::add(globals.settings(&config::Flags::default())?).await
-        }
+        Command::Operator(command) => commands::operator::run(command, &globals).await,
         Command::Send(args) => commands::send::run(args, &globals).await,
         Command::Ingest(args) => commands::ingest::run(args, &globals).await,
         Command::Delete(args) => commands::send::delete(args, &globals).await,

@@ -6,7 +6,12 @@ use std::{
 };
 
 use anyhow::Context;
-use hookpool_core::{key::Secret, position::Epoch};
+use hookpool_core::{
+    control::ControlChange,
+    key::{KeyId, Secret},
+    position::Epoch,
+    registry::Operator,
+};
 use hookpool_engine::{
     Engine, appender, clock::Clock, engine::Running, entropy::Entropy, rejections::Keeping,
     status::Status,
@@ -82,9 +87,20 @@ impl Node {
         })
     }
 
-    /// Makes another operator key; the ones before it work on.
-    pub(crate) async fn add_operator(&self, dir: &Path) -> anyhow::Result<()> {
-        add_operator(&self.engine, dir).await.map(drop)
+    /// Makes another operator key; the ones before it work on, or are revoked.
+    pub(crate) async fn add_operator(&self, dir: &Path, revoke_others: bool) -> anyhow::Result<()> {
+        let (key_id, _) = add_operator(&self.engine, dir).await?;
+        let control = self.engine.control();
+        let ids = |all: Vec<&Arc<Operator>>| -> Vec<KeyId> {
+            all.iter().map(|one| one.key.key_id.clone()).collect()
+        };
+        let all = ids(control.registry().operators());
+        for other in all.into_iter().filter(|id| revoke_others && *id != key_id) {
+            let subject = other.to_string();
+            let change = ControlChange::OperatorRevoked { key_id: other };
+            control.change(&key_id, &subject, change).await?;
+        }
+        Ok(())
     }
 
     /// Ends in order without having served.
@@ -212,13 +228,17 @@ async fn first_operator(
     engine: &Engine<FjallLog, FjallPool>,
     dir: &Path,
 ) -> anyhow::Result<Option<Secret>> {
-    if engine.control().registry().has_operator() {
+    if !engine.control().registry().operators().is_empty() {
         return Ok(None);
     }
-    add_operator(engine, dir).await.map(Some)
+    let (_, key) = add_operator(engine, dir).await?;
+    Ok(Some(key))
 }
 
-async fn add_operator(engine: &Engine<FjallLog, FjallPool>, dir: &Path) -> anyhow::Result<Secret> {
+async fn add_operator(
+    engine: &Engine<FjallLog, FjallPool>,
+    dir: &Path,
+) -> anyhow::Result<(KeyId, Secret)> {
     let (key, change) = engine.control().draw_operator();
     // IMPORTANT: the file first. A crash in between leaves a key that does not work yet, and another is made next time.
     keys::write_operator_key(dir, &key.secret)?;
@@ -226,5 +246,5 @@ async fn add_operator(engine: &Engine<FjallLog, FjallPool>, dir: &Path) -> anyho
         .control()
         .change(&key.key_id, "operator", change)
         .await?;
-    Ok(key.secret)
+    Ok((key.key_id, key.secret))
 }

@@ -1,11 +1,14 @@
-//! `hookpool operator`: the second way in, for who may write to the data folder.
+//! `hookpool operator recover`: the second way in, for who may write to the data folder.
 
 use anyhow::{Context, ensure};
 
-use crate::{config::Settings, exit::Exit, keys, node::Node, output};
+use crate::{cli::OperatorRecoverArgs, config::Settings, exit::Exit, keys, node::Node, output};
 
 /// Makes another operator key on a folder that nobody serves.
-pub(crate) async fn add(settings: Settings) -> anyhow::Result<Exit> {
+pub(crate) async fn recover(
+    args: &OperatorRecoverArgs,
+    settings: Settings,
+) -> anyhow::Result<Exit> {
     let dir = &settings.data_dir;
     ensure!(
         dir.join("control").exists(),
@@ -22,11 +25,15 @@ pub(crate) async fn add(settings: Settings) -> anyhow::Result<Exit> {
         file.display()
     );
     let node = Node::open(&settings).await?;
-    let made = node.add_operator(dir).await;
+    let made = node.add_operator(dir, args.revoke_others).await;
     node.close().await?;
     made?;
+    let others = match args.revoke_others {
+        true => "all others are revoked",
+        false => "the keys before it work on",
+    };
     output::say(&format!(
-        "made an operator key: {} (keep a copy elsewhere; the keys before it work on)",
+        "made an operator key: {} (keep a copy elsewhere; {others})",
         file.display()
     ));
     Ok(Exit::Ok)

@@ -19,6 +19,9 @@ pub(crate) enum Output {
     Json,
 }
 
+/// Columns of the narrowest terminal that tables are fitted into.
+const WIDTH_MIN: u16 = 20;
+
 /// Whoever read our output has seen enough.
 #[derive(Debug)]
 pub(crate) struct StdoutClosed;
@@ -80,6 +83,10 @@ fn plain() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
+    // A terminal that does not say how wide it is gets lines as long as they are.
+    if table.width().is_some_and(|width| width < WIDTH_MIN) {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
     table
 }
 

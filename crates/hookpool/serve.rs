@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{LogFormat, Settings},
+    core_dumps,
     exit::Exit,
     node::{self, Node},
     output,
@@ -15,6 +16,8 @@ use crate::{
 
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
     start_logging(settings.log_format);
+    // IMPORTANT: before there is a secret in memory.
+    core_dumps::limit(settings.core_dumps)?;
     let interrupted = node::interrupted()?;
     let tls = node::tls(&settings)?;
     let listener = node::bind(settings.listen).await?;

@@ -5,8 +5,11 @@ mod export;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use hookpool_core::{codec::Digest, position::Position};
-use hookpool_fjall::Report;
+use hookpool_core::{
+    codec::Digest,
+    position::{Epoch, Position},
+};
+use hookpool_fjall::{OpenError, Problem, Report};
 use serde::Serialize;
 
 use crate::{
@@ -20,6 +23,7 @@ use crate::{
 
 /// The logs of a data folder; the pool is derived from them.
 const LOGS: [&str; 2] = ["log", "control"];
+
 pub(crate) async fn run(args: VerifyArgs, settings: Settings) -> anyhow::Result<Exit> {
     let kept = args.head.as_deref();
     let kept = kept.map(|file| Kept::read(file, args.public_key));
@@ -35,8 +39,7 @@ pub(crate) async fn run(args: VerifyArgs, settings: Settings) -> anyhow::Result<
 }
 
 fn folder(dir: &Path, kept: Option<&Kept>, output: Output) -> anyhow::Result<Exit> {
-    let reports = read(dir, kept)?;
-    let [log, control] = &reports;
+    let (log, control) = read(dir, kept)?;
     let problem = kept.and_then(|kept| {
         kept.problem(History {
             epoch: log.report.epoch,
@@ -46,16 +49,17 @@ fn folder(dir: &Path, kept: Option<&Kept>, output: Output) -> anyhow::Result<Exi
     });
     match output {
         Output::Pretty => {
-            print(&reports)?;
+            print([Some(&log), control.as_ref()])?;
             kept.map_or(Ok(()), |kept| kept.explain(problem.as_deref()))?;
         }
         Output::Json => output::json(&Verified {
-            log: log.into(),
-            control: control.into(),
+            log: (&log).into(),
+            control: control.as_ref().map(Into::into),
             head: kept.map(|kept| Verdict::new(kept, problem.clone())),
         })?,
     }
-    let whole = reports.iter().all(|log| log.report.problem.is_none());
+    let mut logs = [Some(&log), control.as_ref()].into_iter().flatten();
+    let whole = logs.all(|log| log.report.problem.is_none());
     Ok(if whole && problem.is_none() {
         Exit::Ok
     } else {
@@ -72,29 +76,72 @@ struct Log {
     at_head: Option<Digest>,
 }
 
-fn read(dir: &Path, kept: Option<&Kept>) -> anyhow::Result<[Log; 2]> {
-    let head = kept.map(|kept| kept.head.position);
-    let [log, control] = LOGS.map(|name| {
-        let dir = dir.join(name);
-        let mut progress = Progress::new(name);
-        let mut at_head = (head == Some(Position::ZERO)).then(Digest::default);
-        let report = hookpool_fjall::verify(&dir, |at| {
-            if head == Some(at.position) {
-                at_head = Some(at.digest);
-            }
-            progress.at(at.position.0, at.head.0);
-        })?;
-        anyhow::Ok(Log {
-            name,
-            dir,
-            report,
-            at_head,
-        })
-    });
-    Ok([log?, control?])
+/// The log, and the control log if there is one or should be.
+fn read(dir: &Path, kept: Option<&Kept>) -> anyhow::Result<(Log, Option<Log>)> {
+    let [log, control] = LOGS.map(|name| read_log(dir, name, kept));
+    match (log, control) {
+        (Ok(log), Ok(control)) => Ok((log, Some(control))),
+        (Ok(log), Err(OpenError::Missing { .. })) => {
+            // An import makes no control log, and the first start does; only that makes a pool.
+            let served = dir.join("pool").exists();
+            let lost = "there is no control log here any more, so connectors, keys and rules are missing; restore both logs from a backup taken together";
+            Ok((log, served.then(|| missing(dir, LOGS[1], lost))))
+        }
+        (Err(OpenError::Missing { .. }), Ok(control)) => {
+            let lost = "there is no log here, but a control log that belongs to one; restore both from a backup taken together";
+            Ok((missing(dir, LOGS[0], lost), Some(control)))
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error.into()),
+    }
 }
 
-fn print(logs: &[Log]) -> anyhow::Result<()> {
+fn read_log(dir: &Path, name: &'static str, kept: Option<&Kept>) -> Result<Log, OpenError> {
+    let dir = dir.join(name);
+    let head = kept.map(|kept| kept.head.position);
+    let mut progress = Progress::new(name);
+    let mut at_head = (head == Some(Position::ZERO)).then(Digest::default);
+    let report = hookpool_fjall::verify(&dir, |at| {
+        if head == Some(at.position) {
+            at_head = Some(at.digest);
+        }
+        progress.at(at.position.0, at.head.0);
+    })?;
+    Ok(Log {
+        name,
+        dir,
+        report,
+        at_head,
+    })
+}
+
+/// A log of which nothing is left.
+fn missing(dir: &Path, name: &'static str, what: &str) -> Log {
+    let dir = dir.join(name);
+    let what = format!("open {}: {what}", dir.display());
+    let problem = Some(Problem {
+        after: Position::ZERO,
+        what,
+    });
+    Log {
+        name,
+        dir,
+        report: Report {
+            events: 0,
+            blocks: 0,
+            thinned: 0,
+            dropped: 0,
+            bytes: 0,
+            head: Position::ZERO,
+            epoch: Epoch(0),
+            digest: Digest::default(),
+            problem,
+            accept: None,
+        },
+        at_head: None,
+    }
+}
+
+fn print(logs: [Option<&Log>; 2]) -> anyhow::Result<()> {
     let header = [
         "LOG", "EVENTS", "DROPPED", "BLOCKS", "THINNED", "BYTES", "HEAD", "EPOCH", "DIGEST",
         "RESULT",
@@ -120,8 +167,11 @@ fn print(logs: &[Log]) -> anyhow::Result<()> {
             result.to_owned(),
         ]
     };
-    output::table(header, logs.iter().map(row))?;
-    logs.iter().try_for_each(explain)
+    output::table(header, logs.into_iter().flatten().map(row))?;
+    if logs.iter().any(Option::is_none) {
+        output::say("there is no control log, as after an import: the first start makes one");
+    }
+    logs.into_iter().flatten().try_for_each(explain)
 }
 
 /// What is wrong, and the way out.
@@ -146,7 +196,8 @@ fn explain(log: &Log) -> anyhow::Result<()> {
 #[derive(Serialize)]
 struct Verified<'a> {
     log: VerifiedLog<'a>,
-    control: VerifiedLog<'a>,
+    /// `null` after an import.
+    control: Option<VerifiedLog<'a>>,
     head: Option<Verdict>,
 }
 

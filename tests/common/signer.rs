@@ -11,8 +11,8 @@ use super::http::Request;
 /// Header names and values.
 pub(crate) type Headers = Vec<(&'static str, String)>;
 
-/// The schemes that have a name, and one of an operator's.
-pub(crate) const SCHEMES: [&str; 7] = [
+/// The schemes that have a name, and some of an operator's: without a delivery id, and with one in each place where it can be.
+pub(crate) const SCHEMES: [&str; 10] = [
     "hookpool",
     "standard-webhooks",
     "github",
@@ -20,6 +20,9 @@ pub(crate) const SCHEMES: [&str; 7] = [
     "slack",
     "shopify",
     "custom",
+    "custom-signed",
+    "custom-trusted",
+    "custom-field",
 ];
 
 /// A scheme as the API takes it.
@@ -32,6 +35,28 @@ pub(crate) fn written(scheme: &str) -> Value {
             "template": "acme/{body}/{timestamp}",
             "timestampHeader": "X-Acme-Time",
             "tolerance": 120,
+        }),
+        "custom-signed" => json!({
+            "header": "X-Acme-Signature",
+            "prefix": "",
+            "encoding": "hex",
+            "template": "{id}.{timestamp}.{body}",
+            "timestampHeader": "X-Acme-Time",
+            "deliveryHeader": "X-Acme-Delivery",
+        }),
+        "custom-trusted" => json!({
+            "header": "X-Acme-Signature",
+            "prefix": "sha256=",
+            "encoding": "hex",
+            "template": "{body}",
+            "deliveryHeader": "X-Acme-Id",
+        }),
+        "custom-field" => json!({
+            "header": "X-Acme-Signature",
+            "prefix": "sha256=",
+            "encoding": "hex",
+            "template": "{body}",
+            "deliveryField": "/meta/delivery",
         }),
         name => name.into(),
     }
@@ -106,6 +131,25 @@ pub(crate) fn headers(scheme: &str, key: &str, id: &str, at: u64, body: &[u8]) -
                     format!("v9:{}", BASE64_STANDARD.encode(mac)),
                 ),
             ]
+        }
+        "custom-signed" => {
+            let mac = mac(text, &[id.as_bytes(), b".", at, b".", body]);
+            vec![
+                ("X-Acme-Delivery", id.to_owned()),
+                ("X-Acme-Time", time),
+                ("X-Acme-Signature", hex(&mac)),
+            ]
+        }
+        "custom-trusted" => vec![
+            ("X-Acme-Id", id.to_owned()),
+            (
+                "X-Acme-Signature",
+                format!("sha256={}", hex(&mac(text, &[body]))),
+            ),
+        ],
+        "custom-field" => {
+            let mac = hex(&mac(text, &[body]));
+            vec![("X-Acme-Signature", format!("sha256={mac}"))]
         }
         other => panic!("no scheme {other}"),
     }

@@ -1,4 +1,4 @@
-//! Deletions and dry runs as `docs/protocol.md` promises them, on the real binary.
+//! Deletions and dry runs as `docs/protocol.md` promises them, and how they look at the command line, on the real binary.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -10,6 +10,7 @@ use crate::common::eventually;
 use crate::common::http::{Request, Response};
 use crate::common::server::{Connector, Data, Server, percent, position, signed};
 use crate::common::shared::Stream;
+use crate::common::terminal::Terminal;
 
 fn get(stream: &Stream, target: &str) -> Response {
     let target = format!("/api/streams/{}/{target}", stream.connector.stream);
@@ -141,6 +142,133 @@ fn every_kind_of_follower_is_told_of_a_deletion() {
     let target = format!("changes?after={seen}&until={gone}&conflate=100");
     let text = get(&stream, &target).expect(200).text().to_owned();
     assert_eq!(text.matches(r#""op":"delete""#).count(), 1, "{text}");
+}
+
+#[test]
+fn merged_changes_are_of_the_events_that_changed_something() {
+    let stream = Stream::new("deleted-merged");
+    let made = stream.post(r#"{"id":"a","n":1}"#);
+    let gone = delete(&stream, "a");
+    delete(&stream, "a");
+    delete(&stream, "b");
+    let there = stream.post(r#"{"id":"b","n":1}"#);
+    applied(&stream, there);
+    let time: Value = get(&stream, &format!("log/{made}")).expect(200).json();
+    let after = time["time"].as_str().unwrap();
+    let target =
+        format!("/api/streams/deleted-merged/changes?after={after}&until={there}&conflate=100");
+    let server = &stream.shared.server;
+    let request = Request::get(&target).bearer(&server.operator_key);
+    let told = server.call(&request.header("Accept", "application/x-ndjson"));
+    let frames = rows(told.expect(200).text());
+    let changes = frames.iter().filter(|frame| frame["event"] == "change");
+    let facts = ["op", "itemId", "position", "merged"];
+    let changes: Vec<_> = changes
+        .map(|change| facts.map(|fact| change["data"][fact].clone()))
+        .collect();
+    let expected = [
+        [json!("delete"), json!("a"), json!(gone), json!(1)],
+        [json!("upsert"), json!("b"), json!(there), json!(1)],
+    ];
+    assert_eq!(changes, expected, "{frames:?}");
+}
+
+#[test]
+fn somebody_at_a_terminal_sees_that_an_item_was_deleted() {
+    let stream = Stream::new("deleted-shown");
+    let server = &stream.shared.server;
+    let terminal = Terminal::at(server);
+    stream.post(r#"{"id":"North","n":1}"#);
+    let gone = delete(&stream, "North");
+    let nothing = delete(&stream, "North");
+    let back = stream.post(r#"{"id":"North","n":5}"#);
+    stream.post(r#"{"id":"South","n":1}"#);
+    let last = delete(&stream, "North");
+    applied(&stream, last);
+    let line = |table: &str, position: u64| {
+        let start = format!("{position} ");
+        let mut lines = table.lines();
+        lines
+            .find(|line| line.trim_start().starts_with(&start))
+            .map(str::to_owned)
+    };
+
+    let tail = format!("hookpool tail deleted-shown --from earliest --until {last}");
+    let (told, _) = terminal.expect(&tail, 0);
+    for deletion in [gone, last] {
+        let told = line(&told, deletion).unwrap();
+        assert!(told.contains("  delete  North  gone  20"), "{told}");
+    }
+    assert_eq!(line(&told, nothing), None, "{told}");
+
+    let (history, _) = terminal.expect("hookpool items history deleted-shown North", 0);
+    let deletion = line(&history, gone).unwrap();
+    assert!(deletion.contains("  delete  deleted-shown  "), "{history}");
+    assert!(deletion.ends_with(r#"  id="North"-> n=1->"#), "{history}");
+    let nothing = line(&history, nothing).unwrap();
+    assert!(nothing.contains("  delete  "), "{history}");
+    assert!(nothing.ends_with("  was not there"), "{history}");
+    assert!(line(&history, back).unwrap().contains("  upsert  "));
+
+    let get = "hookpool items get deleted-shown North";
+    for (at, deleted) in [(String::new(), last), (format!("--at {gone}"), gone)] {
+        for output in ["pretty", "json"] {
+            let (shown, said) = terminal.expect(&format!("{get} {at} --output {output}"), 3);
+            assert_eq!(shown, "");
+            let deleted = format!("the item was deleted at position {deleted} (404 NOT_FOUND");
+            assert!(said.contains(&deleted), "{said}");
+            assert!(said.contains("`hookpool items history`"), "{said}");
+        }
+    }
+    let (then, _) = terminal.expect(&format!("{get} --at {back}"), 0);
+    assert!(then.lines().any(|line| line == "n      5"), "{then}");
+    let (_, never) = terminal.expect(&format!("{get}west"), 3);
+    assert!(!never.contains("deleted"), "{never}");
+
+    let (top, _) = terminal.expect("hookpool top --interval 50ms --output json", 0);
+    let top: Value = serde_json::from_str(&top).unwrap();
+    let streams = top["streams"].as_array().unwrap();
+    let row = streams.iter().find(|row| row["stream"] == "deleted-shown");
+    assert_eq!([&row.unwrap()["events"], &row.unwrap()["items"]], [6, 1]);
+}
+
+#[test]
+fn the_command_line_gives_frames_and_histories_of_deletions_as_they_are() {
+    let stream = Stream::new("deleted-given");
+    let server = &stream.shared.server;
+    let terminal = Terminal::at(server);
+    for n in 0..3 {
+        stream.post(&format!(r#"{{"id":"a","n":{n}.0,"m":{{"x": 1}}}}"#));
+        stream.post(r#"{"id":"b","n":1}"#);
+        delete(&stream, "a");
+        delete(&stream, "nobody");
+    }
+    let last = stream.post(r#"{"id":"a","n":9}"#);
+    applied(&stream, last);
+    for (query, options) in [
+        ("", ""),
+        ("&item=a", "--item a"),
+        ("&where=n%3E%3D1", "--where 'n>=1'"),
+        ("&fields=n", "--fields n"),
+        ("&conflate=100", "--conflate 100ms"),
+    ] {
+        let target =
+            format!("/api/streams/deleted-given/changes?after=earliest&until={last}{query}");
+        let request = Request::get(&target).bearer(&server.operator_key);
+        let frames = server.call(&request.header("Accept", "application/x-ndjson"));
+        let frames = frames.expect(200).text().to_owned();
+        let tail = "hookpool tail deleted-given --from earliest --output ndjson";
+        let (told, _) = terminal.expect(&format!("{tail} --until {last} {options}"), 0);
+        let lines = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.is_empty());
+            lines.map(str::to_owned).collect()
+        };
+        assert_eq!(lines(&told), lines(&frames), "{options}");
+    }
+    let history = "hookpool items history deleted-given a --output json";
+    let (history, _) = terminal.expect(history, 0);
+    let served = get(&stream, "items/a/history").expect(200);
+    assert_eq!(history.trim_end(), served.text());
 }
 
 #[test]

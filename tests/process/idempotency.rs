@@ -58,6 +58,12 @@ fn a_key_is_that_of_one_request_of_one_connector() {
     let asked = Request::post(&target).bearer(&connector.ingest_key);
     let asked = asked.header("Idempotency-Key", "k").body(r#"{"a":1}"#);
     call(&asked).expect_problem(422, "IDEMPOTENCY_MISMATCH");
+    // The key counts before the body is read.
+    for body in ["", "nonsense", r#"{"id":"\n"}"#] {
+        call(&with_key(&connector, "k", body)).expect_problem(422, "IDEMPOTENCY_MISMATCH");
+    }
+    let deletion = connector.deletion("a").header("Idempotency-Key", "k");
+    call(&deletion.body("{}")).expect_problem(422, "IDEMPOTENCY_MISMATCH");
     // What is refused has not used its key.
     call(&with_key(&connector, "l", "[]")).expect_problem(400, "INVALID_PAYLOAD");
     assert!(!replayed(

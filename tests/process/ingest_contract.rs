@@ -234,6 +234,43 @@ fn expand_gives_nested_values_back_as_json() {
 }
 
 #[test]
+fn expanded_values_stay_on_one_line_wherever_they_are_told() {
+    let stream = Stream::new("expand-lines");
+    stream
+        .post("{\"id\":\"a\",\"object\":{\"n\":[1,\r\n2.0]}}")
+        .expect(202);
+    let (position, _) = stream.server().items("expand-lines", 0);
+    let get = |target: &str, accept: &str| {
+        let target = format!("/api/streams/expand-lines/{target}expand=json");
+        let request = Request::get(&target).bearer(&stream.server().operator_key);
+        stream.server().call(&request.header("Accept", accept))
+    };
+    let expanded = r#"{"n":[1,  2.0]}"#;
+    for target in ["items?", "items/a?", "items/a/history?", "diff?from=0&to="] {
+        let target = match target.strip_suffix("to=") {
+            Some(_) => format!("{target}{position}&"),
+            None => target.to_owned(),
+        };
+        let answer = get(&target, "*/*").expect(200);
+        assert!(
+            answer.text().contains(expanded),
+            "{target}: {}",
+            answer.text()
+        );
+    }
+    for start in ["snapshot", "earliest"] {
+        for more in ["", "&fields=object", "&conflate=1"] {
+            let target = format!("changes?after={start}&until={position}{more}&");
+            for accept in ["text/event-stream", "application/x-ndjson"] {
+                let answer = get(&target, accept).expect(200);
+                let line = answer.text().lines().find(|line| line.contains(expanded));
+                assert!(line.is_some(), "{accept} {target}: {}", answer.text());
+            }
+        }
+    }
+}
+
+#[test]
 fn numbers_come_back_as_they_were_sent() {
     let stream = Stream::new("numbers");
     let numbers = [

@@ -243,6 +243,48 @@ fn what_is_not_there_and_what_may_not_be_seen_look_alike() {
 }
 
 #[test]
+fn a_row_of_a_stream_has_its_name() {
+    let stream = filled("named-rows", 1);
+    let row: Value = stream
+        .shared
+        .server
+        .get("/api/streams/named-rows")
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&row["name"], &row["stream"]),
+        (&json!("named-rows"), &json!("named-rows"))
+    );
+}
+
+#[test]
+fn every_read_waits_for_the_position_that_it_names() {
+    let stream = filled("waiting-reads", 1);
+    let log_event = format!("/log/{}", stream.last);
+    for path in [
+        "",
+        "/items",
+        "/items/a000",
+        "/items/a000/history",
+        "/log",
+        &log_event,
+    ] {
+        let target = format!("/api/streams/waiting-reads{path}");
+        waits(&stream, &target);
+    }
+    waits(&stream, "/api/streams");
+}
+
+fn waits(stream: &Filled, target: &str) {
+    let server = &stream.shared.server;
+    let far = server.get(&format!("{target}?minPosition={}", u64::MAX));
+    far.expect_problem(503, "NOT_YET_APPLIED");
+    server
+        .get(&format!("{target}?minPosition={}", stream.last))
+        .expect(200);
+}
+
+#[test]
 fn reading_needs_a_read_key() {
     let stream = filled("read-keys", 1);
     let server = &stream.shared.server;
@@ -300,9 +342,35 @@ fn the_log_as_ndjson_is_one_event_a_line() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
+    assert_eq!(answer.header("Link"), None, "there is no more");
     let page = stream.json("log?body=true");
     assert_eq!(Value::Array(lines), page["events"]);
     assert_eq!(page["events"][2]["body"], r#"{"id":"a002","n":2.50}"#);
+}
+
+#[test]
+fn a_page_of_the_log_leads_to_the_next_in_either_form() {
+    let stream = filled("linked-log", 5);
+    for accept in ["application/json", "application/x-ndjson"] {
+        let (mut target, mut pages) = ("log?limit=2&after=0".to_owned(), 1);
+        loop {
+            let answer = stream.get(&target, &[("Accept", accept)]).expect(200);
+            let Some(link) = answer.header("Link") else {
+                assert!(
+                    answer.text().contains("a004"),
+                    "{accept}: {}",
+                    answer.text()
+                );
+                break;
+            };
+            let next = link.strip_suffix(">; rel=\"next\"").unwrap();
+            let path = "</api/streams/linked-log/";
+            next.strip_prefix(path).unwrap().clone_into(&mut target);
+            assert!(target.starts_with("log?limit=2&after="), "{target}");
+            pages += 1;
+        }
+        assert_eq!(pages, 3, "{accept}");
+    }
 }
 
 #[test]

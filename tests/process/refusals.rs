@@ -132,26 +132,34 @@ fn only_the_owner_may_read_the_operator_key() {
 }
 
 #[test]
-fn an_operator_key_is_added_to_a_stopped_folder_without_one_and_nowhere_else() {
-    let add = |folder: &Path| {
+fn an_operator_key_is_recovered_in_a_stopped_folder_without_one_and_nowhere_else() {
+    let recover = |folder: &Path| {
         let mut command = hookpool();
-        command.args(["operator", "add", "--data-dir"]).arg(folder);
+        command
+            .args(["operator", "recover", "--data-dir"])
+            .arg(folder);
         command
     };
     let data = Data::new();
-    refused(&mut add(&data.path().join("nothing")), &["no data folder"]);
+    refused(
+        &mut recover(&data.path().join("nothing")),
+        &["no data folder"],
+    );
     assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
     let server = data.serve();
     let connector = server.add_connector("sales", false);
     let file = data.path().join("operator.key");
-    refused(&mut add(data.path()), &["operator.key is there already"]);
+    refused(
+        &mut recover(data.path()),
+        &["operator.key is there already"],
+    );
     fs::remove_file(&file).unwrap();
-    refused(&mut add(data.path()), &["another process has it open"]);
+    refused(&mut recover(data.path()), &["another process has it open"]);
     assert!(!file.exists());
     let old = server.operator_key.clone();
     server.stop();
 
-    let output = output_within(Duration::from_secs(20), &mut add(data.path()));
+    let output = output_within(Duration::from_secs(20), &mut recover(data.path()));
     assert!(output.status.success(), "{}", both(&output));
     let mode = fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

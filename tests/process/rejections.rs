@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 use std::time::Duration;
 
+use rand::Rng;
 use serde_json::{Value, json};
 
 use crate::common::http::Request;
+use crate::common::program::{both, hookpool, output_within};
 use crate::common::server::{Connector, Data, Server, signed};
-use crate::common::{eventually, now_s, sign};
+use crate::common::{eventually, now_s, seeded, sign};
 
 const BODY: &[u8] = br#"{"region": "North","sales": 1}"#;
 
@@ -450,6 +453,367 @@ fn what_was_read_in_part_is_not_kept_and_what_was_not_kept_can_not_be_tried_agai
         (&unkept["reason"], &unkept["kept"]),
         (&json!("invalid-payload"), &json!(false))
     );
+}
+
+fn many(connector: &Connector, query: &str, media_type: &str, body: &str) -> Request {
+    let target = format!("/api/ingest{query}");
+    let request = connector.delivery_to(&target, body.as_bytes());
+    request.header("Content-Type", media_type)
+}
+
+const LINES: &str = "application/x-ndjson";
+
+fn retry(server: &Server, id: &str) -> Value {
+    let answer = server.admin("POST", &format!("rejections/{id}:retry"), &json!({}));
+    answer.expect(200).json()
+}
+
+#[test]
+fn many_events_that_were_refused_are_taken_whole_or_not_at_all_by_another_try() {
+    let data = Data::new();
+    let server = data.serve();
+    let (sales, theirs) = mistaken(&server);
+    let lines = "{\"n\":1}\n\n{\"n\":2,\"x\":1.0}\r\n{\"n\":3}";
+    let lines = many(&theirs, "?idField=n", LINES, lines);
+    let items = json!({"stream": "sales", "items": [{"id": "i", "fields": {}}, {"fields": {"a": 1, "b": 2}}]});
+    let items = items.to_string();
+    let items = many(&theirs, "", "application/json", &items);
+    let ids: Vec<String> = [&lines, &items]
+        .map(|request| {
+            let found = refused(&server, request, 401);
+            assert_eq!(
+                (&found["way"], &found["kept"]),
+                (&json!("ingest"), &json!(true))
+            );
+            assert_eq!(
+                (&found["reason"], &found["notKept"]),
+                (&json!("signature"), &Value::Null)
+            );
+            found["id"].as_str().unwrap().to_owned()
+        })
+        .to_vec();
+    let server = server.restart();
+    assert_eq!(retry(&server, &ids[0])["code"], "SIGNATURE_INVALID");
+    let key = json!({"signingKey": theirs.signing_key});
+    server
+        .admin("POST", "connectors/sales/signing-keys:rotate", &key)
+        .expect(200);
+    // One that is refused refuses all, as when it came.
+    let limit =
+        |fields: Value| server.admin("PATCH", "connectors/sales", &json!({"limits": fields}));
+    limit(json!({"fields": 1})).expect(200);
+    let refused = retry(&server, &ids[0]);
+    assert_eq!(
+        (&refused["code"], &refused["line"]),
+        (&json!("TOO_MANY_FIELDS"), &json!(3))
+    );
+    assert_eq!(retry(&server, &ids[1])["item"], 1);
+    assert!(server.log("sales").is_empty());
+    limit(json!({})).expect(200);
+    let first = retry(&server, &ids[0]);
+    assert_eq!(
+        (&first["outcome"], &first["events"], &first["itemId"]),
+        (&json!("accepted"), &json!(3), &Value::Null)
+    );
+    assert_eq!(
+        (&first["position"], &first["replayed"]),
+        (&json!(3), &json!(false))
+    );
+    let second = retry(&server, &ids[1]);
+    assert_eq!(
+        (&second["position"], &second["events"]),
+        (&json!(5), &json!(2))
+    );
+    let log = server.log("sales");
+    let found: Vec<_> = log.iter().map(|it| (&*it.item_id, &*it.body)).collect();
+    assert_eq!(
+        found[..4],
+        [
+            ("1", r#"{"n":1}"#),
+            ("2", r#"{"n":2,"x":1.0}"#),
+            ("3", r#"{"n":3}"#),
+            ("i", "{}"),
+        ]
+    );
+    // Again, after a restart too, and by its sender, whose request it is.
+    let server = server.restart();
+    let again = retry(&server, &ids[0]);
+    assert_eq!(
+        (&again["position"], &again["events"], &again["replayed"]),
+        (&first["position"], &json!(3), &json!(true))
+    );
+    let sent = server.call(&items).expect(202);
+    assert_eq!(sent.header("Idempotency-Replayed"), Some("true"));
+    assert_eq!(sent.header("DataPool-Position"), Some("5"));
+    let taken = rejection(&server, &ids[1]);
+    assert_eq!(taken["retried"]["events"], 2);
+    assert_eq!(taken["notKept"]["reason"], "taken");
+    assert_eq!(server.log("sales").len(), 5);
+    assert_eq!(sales.stream, "sales");
+}
+
+#[test]
+fn many_events_under_a_name_of_their_own_are_not_doubled_by_another_try() {
+    let data = Data::new();
+    let server = data.serve();
+    let settings = json!({"stream": "sales", "keepRejected": true, "limits": {"bodyBytes": 10}});
+    let sales = server.add_connector_with(&settings);
+    let named = many(&sales, "", LINES, "{\"a\":1}\n{\"text\":\"long\"}");
+    let named = named.header("Idempotency-Key", "one");
+    let found = refused(&server, &named, 413);
+    let id = found["id"].as_str().unwrap();
+    let refused = retry(&server, id);
+    assert_eq!(
+        (&refused["code"], &refused["line"]),
+        (&json!("PAYLOAD_TOO_LARGE"), &json!(2))
+    );
+    server
+        .admin("PATCH", "connectors/sales", &json!({"limits": {}}))
+        .expect(200);
+    let sent = server.call(&named).expect(202);
+    let taken = retry(&server, id);
+    assert_eq!(
+        (&taken["replayed"], &taken["events"]),
+        (&json!(true), &json!(2))
+    );
+    assert_eq!(
+        taken["position"].to_string(),
+        sent.header("DataPool-Position").unwrap()
+    );
+    assert_eq!(server.log("sales").len(), 2);
+}
+
+/// Tries all of the connector again.
+fn retry_all(server: &Server, force: &str) -> [u64; 3] {
+    let target = format!("rejections:retry?connector=sales{force}");
+    let all: Value = server.admin("POST", &target, &json!({})).expect(200).json();
+    ["accepted", "refused", "doubtful"].map(|count| all[count].as_u64().unwrap())
+}
+
+/// Runs the program as its operator.
+fn run(server: &Server, args: &[&str]) -> Output {
+    let mut command = hookpool();
+    command
+        .env("HOOKPOOL_SERVER", server.url())
+        .env("HOOKPOOL_OPERATOR_KEY", &server.operator_key)
+        .args(args);
+    output_within(Duration::from_secs(60), &mut command)
+}
+
+#[test]
+fn what_has_no_name_and_came_again_is_taken_only_by_force() {
+    for is_signed in [false, true] {
+        let data = Data::new();
+        let server = data.serve();
+        let settings = json!({"stream": "sales", "signed": is_signed, "keepRejected": true, "limits": {"fields": 1}});
+        let sales = server.add_connector_with(&settings);
+        let body = "{\"a\":1}\n{\"b\":1,\"c\":2}";
+        let one = refused(&server, &sales.delivery(BODY), 422);
+        let all = refused(&server, &many(&sales, "", LINES, body), 422);
+        let other = refused(&server, &sales.delivery(br#"{"other":1,"n":2}"#), 422);
+        let [one, all, other] = [one, all, other].map(|found| {
+            assert_eq!(found["knownBy"], "content");
+            found["id"].as_str().unwrap().to_owned()
+        });
+        server
+            .admin("PATCH", "connectors/sales", &json!({"limits": {}}))
+            .expect(200);
+        // The sender comes again by itself, and signs anew.
+        std::thread::sleep(Duration::from_millis(1_100));
+        server.post(&sales, BODY).expect(202);
+        server.call(&many(&sales, "", LINES, body)).expect(202);
+        assert_eq!(retry_all(&server, ""), [1, 0, 2]);
+        assert_eq!(rejection(&server, &other)["retried"]["position"], 4);
+        for (id, position) in [(&one, 1), (&all, 2)] {
+            let doubtful = retry(&server, id);
+            assert_eq!(
+                (&doubtful["outcome"], &doubtful["position"]),
+                (&json!("doubtful"), &json!(position))
+            );
+        }
+        let shown = run(&server, &["rejections", "show", &one]);
+        assert!(both(&shown).contains("--force"), "{}", both(&shown));
+        let retried = run(&server, &["rejections", "retry", &one]);
+        assert_eq!(retried.status.code(), Some(1), "{}", both(&retried));
+        assert!(both(&retried).contains("--force"), "{}", both(&retried));
+        assert_eq!(server.log("sales").len(), 4);
+        let forced = run(&server, &["rejections", "retry", &one, "--force"]);
+        assert_eq!(forced.status.code(), Some(0), "{}", both(&forced));
+        assert_eq!(retry_all(&server, "&force=true"), [1, 0, 0]);
+        let bodies: Vec<_> = server.log("sales").into_iter().map(|it| it.body).collect();
+        assert_eq!(bodies[..3], bodies[4..], "whole, in order, once more");
+        // Nothing is taken twice, by force either.
+        for id in [&one, &all] {
+            let target = format!("rejections/{id}:retry?force=true");
+            let again: Value = server.admin("POST", &target, &json!({})).expect(200).json();
+            assert_eq!(again["replayed"], true, "{again:#}");
+        }
+        assert_eq!(server.log("sales").len(), 7);
+    }
+}
+
+#[test]
+fn of_those_that_are_alike_one_is_taken_until_more_is_said() {
+    let data = Data::new();
+    let server = data.serve();
+    let settings = json!({"stream": "sales", "keepRejected": true, "limits": {"fields": 1}});
+    let sales = server.add_connector_with(&settings);
+    for _ in 0..3 {
+        refused(&server, &sales.delivery(BODY), 422);
+    }
+    for key in ["a", "b"] {
+        let named = sales.delivery(BODY).header("Idempotency-Key", key);
+        assert_eq!(refused(&server, &named, 422)["knownBy"], "idempotency-key");
+    }
+    server
+        .admin("PATCH", "connectors/sales", &json!({"limits": {}}))
+        .expect(200);
+    assert_eq!(
+        retry_all(&server, ""),
+        [3, 0, 2],
+        "those with names are two"
+    );
+    assert_eq!(retry_all(&server, ""), [0, 0, 2]);
+    assert_eq!(retry_all(&server, "&force=true"), [2, 0, 0]);
+    assert_eq!(server.log("sales").len(), 5);
+}
+
+/// As if the server had been killed between the event and the note that it is there, and with kills wherever they fall.
+#[test]
+fn a_rejection_is_one_event_however_often_it_is_tried_and_whenever_the_server_is_killed() {
+    let mut rng = seeded("a_rejection_is_one_event_however_often_it_is_tried");
+    let data = Data::new();
+    let mut server = data.serve();
+    let settings = json!({"stream": "sales", "keepRejected": true, "limits": {"fields": 1}});
+    let sales = server.add_connector_with(&settings);
+    let body = |n: u64, nth: u64| format!("{{\"n\":{n},\"nth\":{nth}}}");
+    let ids: Vec<String> = (0..12)
+        .map(|n| {
+            let request = match n % 3 {
+                0 => many(
+                    &sales,
+                    "",
+                    LINES,
+                    &format!("{}\n{}", body(n, 0), body(n, 1)),
+                ),
+                1 => sales.delivery(body(n, 0).as_bytes()),
+                _ => sales
+                    .delivery(body(n, 0).as_bytes())
+                    .header("Idempotency-Key", n.to_string()),
+            };
+            let found = refused(&server, &request, 422);
+            found["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    server
+        .admin("PATCH", "connectors/sales", &json!({"limits": {}}))
+        .expect(200);
+    for _ in 0..4 {
+        let mut connection = server.connect();
+        let all = Request::post("/api/admin/rejections:retry?connector=sales");
+        let all = all.bearer(&server.operator_key);
+        // What it is answered, if anything, is not known to whoever comes after the kill.
+        let trying = std::thread::spawn(move || connection.call(&all).is_ok());
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..60)));
+        server.kill9();
+        trying.join().unwrap();
+        server = data.serve();
+    }
+    let folder = data.path().join("rejections");
+    for id in &ids {
+        let file = folder.join(format!("{id}.json"));
+        let waiting = fs::read(&file).unwrap();
+        let first = retry(&server, id);
+        assert_eq!(first["outcome"], "accepted", "{first:#}");
+        server.kill9();
+        fs::write(&file, waiting).unwrap();
+        server = data.serve();
+        for _ in 0..2 {
+            let again = retry(&server, id);
+            assert_eq!(
+                (&again["outcome"], &again["replayed"], &again["position"]),
+                (&json!("accepted"), &json!(true), &first["position"]),
+                "{again:#}"
+            );
+        }
+    }
+    let mut bodies: Vec<_> = server.log("sales").into_iter().map(|it| it.body).collect();
+    let mut expected: Vec<_> = (0..12)
+        .flat_map(|n| (0..if n % 3 == 0 { 2 } else { 1 }).map(move |nth| (n, nth)))
+        .map(|(n, nth)| body(n, nth))
+        .collect();
+    bodies.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(bodies, expected);
+}
+
+#[test]
+fn why_a_delivery_can_not_be_tried_again_is_said() {
+    let data = Data::new();
+    let room = ("HOOKPOOL_LIMITS_REJECTION_BYTES", "20000");
+    let server = Server::try_start_with(data.path(), &[room]).unwrap();
+    let settings = json!({"stream": "sales", "keepRejected": true, "limits": {"bodyBytes": 4_000}});
+    let sales = server.add_connector_with(&settings);
+    let off = server.add_connector("off", false);
+    let of_lines = |connector: &Connector, bytes: usize| {
+        many(
+            connector,
+            "",
+            LINES,
+            &format!("{{}}{}[", "\n".repeat(bytes)),
+        )
+    };
+    let unread = webhook(&sales.ingest_key).chunked(&[b' '; 5_000], 700);
+    let dry = sales.delivery_to("/api/webhook/sales?dryRun=true", b"[]");
+    let deletion = sales.deletion("a").body("{}");
+    let cases = [
+        (webhook("ik_000000000000_x").body("{}"), 401, "credential"),
+        (of_lines(&off, 10), 400, "off"),
+        (off.delivery(b"[]"), 400, "off"),
+        (dry, 400, "no-delivery"),
+        (deletion, 400, "no-delivery"),
+        (many(&sales, "", "text/plain", "{}"), 415, "form"),
+        (many(&sales, "?x=1", LINES, "{}"), 400, "form"),
+        (unread, 413, "partial"),
+        (of_lines(&sales, 10_001), 400, "too-large"),
+    ];
+    for (request, status, reason) in &cases {
+        let found = refused(&server, request, *status);
+        assert_eq!(found["notKept"]["reason"], *reason, "{found:#}");
+        assert_eq!(found["kept"], false);
+        let target = format!("rejections/{}:retry", found["id"].as_str().unwrap());
+        let answer = server.admin("POST", &target, &json!({}));
+        answer.expect_problem(409, "CONFLICT");
+        let problem: Value = answer.json();
+        assert_eq!(problem["detail"], found["notKept"]["detail"], "{reason}");
+    }
+    // Each takes the room of the one before it.
+    let ids = [9_000, 9_000, 9_000].map(|bytes| {
+        let found = refused(&server, &of_lines(&sales, bytes), 400);
+        assert_eq!(
+            (&found["kept"], &found["notKept"]),
+            (&json!(true), &Value::Null)
+        );
+        found["id"].as_str().unwrap().to_owned()
+    });
+    let gone = eventually("the first gave room", Duration::from_secs(10), || {
+        let gone = rejection(&server, &ids[0]);
+        (gone["kept"] == false).then_some(gone)
+    });
+    assert_eq!(gone["notKept"]["reason"], "room");
+    // The program says the same.
+    let why = gone["notKept"]["detail"].as_str().unwrap();
+    let shown = run(&server, &["rejections", "show", &ids[0]]);
+    assert!(
+        shown.status.success() && both(&shown).contains(why),
+        "{}",
+        both(&shown)
+    );
+    let retried = run(&server, &["rejections", "retry", &ids[0]]);
+    assert_eq!(retried.status.code(), Some(5), "{}", both(&retried));
+    assert!(both(&retried).contains(why), "{}", both(&retried));
+    let all = run(&server, &["rejections", "list", "--connector", "sales"]);
+    assert!(both(&all).contains("too-large"), "{}", both(&all));
 }
 
 #[test]

@@ -57,6 +57,8 @@ fn sigterm_says_goodbye_to_open_streams_and_ends_with_0() {
     let data = Data::new();
     let server = data.serve();
     let last = fill(&server, "sales");
+    // A snapshot is of what is applied, and may come before that.
+    server.items("sales", last);
     let reader = server.add_reader("dashboard", &["sales"]);
     let mut connection = server.connect();
     let request = Request::get("/api/streams/sales/changes?after=snapshot").bearer(&reader);

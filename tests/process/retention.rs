@@ -1,5 +1,6 @@
 //! Retention over HTTP and the command line, on the real binary: what expired is gone for readers, and for nothing else.
 
+mod check;
 mod operating;
 mod readers;
 

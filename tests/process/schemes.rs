@@ -3,12 +3,14 @@
 mod forgeries;
 mod others;
 mod refused;
+mod revoked;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::common::http::{Request, Response};
 use crate::common::now_s;
+use crate::common::program::{both, hookpool};
 use crate::common::server::{Data, Server, percent, position};
 use crate::common::signer::{Headers, SCHEMES, headers, with, written};
 
@@ -346,7 +348,14 @@ fn a_connector_is_changed_in_place() {
 fn a_signed_request_that_comes_again_is_one_event_in_every_scheme_with_a_timestamp() {
     let data = Data::new();
     let server = data.serve();
-    for scheme in ["hookpool", "standard-webhooks", "stripe", "slack", "custom"] {
+    for scheme in [
+        "hookpool",
+        "standard-webhooks",
+        "stripe",
+        "slack",
+        "custom",
+        "custom-signed",
+    ] {
         let made = of_scheme(&server, scheme);
         let request = delivery(&made, scheme, "d1", r#"{"n":1}"#);
         let first = server.call(&request).expect(202);
@@ -383,10 +392,21 @@ fn a_signed_request_that_comes_again_is_one_event_in_every_scheme_with_a_timesta
 fn a_delivery_that_its_sender_tries_again_is_one_event() {
     let data = Data::new();
     let mut server = data.serve();
-    let named = ["standard-webhooks", "github", "stripe", "slack", "shopify"];
+    let named = [
+        "standard-webhooks",
+        "github",
+        "stripe",
+        "slack",
+        "shopify",
+        "custom-signed",
+        "custom-trusted",
+        "custom-field",
+    ];
     let made = named.map(|scheme| of_scheme(&server, scheme));
     let send = |server: &Server, made: &Made, scheme: &str, n: u32, attempt: u64| {
-        let body = format!(r#"{{"id":"evt_{n}","event_id":"Ev{n}","attempt":{attempt}}}"#);
+        let body = format!(
+            r#"{{"id":"evt_{n}","event_id":"Ev{n}","meta":{{"delivery":{n}}},"attempt":{attempt}}}"#
+        );
         let at = now_s() - 20 + attempt;
         let signed = headers(scheme, made.key(), &format!("d{n}"), at, body.as_bytes());
         server.call(&to_hook(made, &signed, &body)).expect(202)
@@ -411,10 +431,92 @@ fn a_delivery_that_its_sender_tries_again_is_one_event() {
         assert_eq!(log.len(), 2, "{scheme}");
         assert!(log[0].body.contains(r#""attempt":1"#));
     }
+    // An id in a header counts before the body is read.
+    let (mangled, github) = ("mangled on its way", &made[1]);
+    let again = server
+        .call(&delivery(github, "github", "d1", mangled))
+        .expect(202);
+    assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
+    server
+        .call(&delivery(github, "github", "d9", mangled))
+        .expect(400);
     // One event that Shopify tells under two topics is two deliveries.
     let body = r#"{"id":7}"#;
     let mut told = headers("shopify", made[4].key(), "d3", now_s(), body.as_bytes());
     let first = position(&server.call(&to_hook(&made[4], &told, body)).expect(202));
     told[0].1 = "orders/paid".to_owned();
     assert!(position(&server.call(&to_hook(&made[4], &told, body)).expect(202)) > first);
+}
+
+#[test]
+fn an_operator_is_told_of_a_scheme_that_knows_no_repetition() {
+    let data = Data::new();
+    let server = data.serve();
+    let told = |args: &[&str]| {
+        let mut command = hookpool();
+        command.arg("connector").args(args);
+        command.args(["--server", &server.url(), "--operator-key-file"]);
+        let output = command
+            .arg(data.path().join("operator.key"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", both(&output));
+        both(&output).contains("neither a timestamp nor a delivery id")
+    };
+    let bare = r#"{"header":"X-Sig","template":"{body}"}"#;
+    let named = r#"{"header":"X-Sig","template":"{body}","deliveryField":"id"}"#;
+    for (stream, scheme, expected) in [
+        ("bare", bare, true),
+        ("named", named, false),
+        ("gh", "github", false),
+        ("own", "hookpool", false),
+    ] {
+        let added = told(&["add", stream, "--scheme", scheme]);
+        assert_eq!(
+            (added, told(&["show", stream])),
+            (expected, expected),
+            "{stream}"
+        );
+    }
+    assert!(!told(&["set", "bare", "--replay", "allow"]));
+}
+
+/// Where the id is not signed it is trusted, and a delivery without one counts each time.
+#[test]
+fn a_custom_scheme_may_name_deliveries_or_not() {
+    let data = Data::new();
+    let server = data.serve();
+    let trusted = of_scheme(&server, "custom-trusted");
+    let body = r#"{"n":1}"#;
+    let send = |made: &Made, headers: &Headers, body: &str| {
+        let answer = server.call(&to_hook(made, headers, body)).expect(202);
+        answer.header("Idempotency-Replayed").is_some()
+    };
+    let mut signed = headers("custom-trusted", trusted.key(), "d1", 0, body.as_bytes());
+    assert!(!send(&trusted, &signed, body) && send(&trusted, &signed, body));
+    signed[0].1 = "d2".to_owned();
+    assert!(!send(&trusted, &signed, body) && send(&trusted, &signed, body));
+    signed.remove(0);
+    assert!(!send(&trusted, &signed, body) && !send(&trusted, &signed, body));
+    let field = of_scheme(&server, "custom-field");
+    let unnamed = headers("custom-field", field.key(), "", 0, body.as_bytes());
+    assert!(!send(&field, &unnamed, body) && !send(&field, &unnamed, body));
+    for scheme in [
+        json!({"header": "X-Sig", "template": "{id}.{body}"}),
+        json!({"header": "X-Sig", "template": "{id}{body}", "deliveryHeader": "X-Id"}),
+        json!({"header": "X-Sig", "template": "{body}", "deliveryHeader": "X-Sig"}),
+        json!({"header": "X-Sig", "template": "{body}", "deliveryField": "/~"}),
+        json!({"header": "X-Sig", "template": "{body}", "deliveryHeader": "X-Id", "deliveryField": "id"}),
+    ] {
+        let refused = server.admin(
+            "POST",
+            "connectors",
+            &json!({"stream": "new", "scheme": scheme}),
+        );
+        refused.expect_problem(400, "INVALID_PAYLOAD");
+        assert!(
+            refused.text().contains("delivery") || refused.text().contains("{id}"),
+            "{refused:?}"
+        );
+    }
 }

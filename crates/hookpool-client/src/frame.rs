@@ -66,8 +66,8 @@ pub struct Change {
     pub stream: String,
     /// The item.
     pub item_id: String,
-    /// The fields that changed.
-    #[serde(default, skip_serializing_if = "Fields::is_empty")]
+    /// The fields that changed; none where the item is gone.
+    #[serde(default)]
     pub set: Fields,
     /// The fields that went away.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -274,6 +274,11 @@ mod tests {
                 "change",
                 None,
                 r#"{"op":"upsert","stream":"s","itemId":"a","set":{"y":1},"unset":["x"],"position":2,"time":"t","merged":4}"#,
+            ),
+            (
+                "change",
+                Some("e.1.2"),
+                r#"{"op":"delete","stream":"s","itemId":"a","set":{},"position":2,"time":"t"}"#,
             ),
             ("bookmark", Some("e.1.3"), r#"{"position":3}"#),
             (

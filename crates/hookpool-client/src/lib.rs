@@ -63,13 +63,14 @@ pub use generations::{
 pub use history::{Download, ExportQuery};
 pub use hookpool_core::{key::Secret, limits::Limits as ConnectorLimits, scheme::Scheme};
 pub use operator::{
-    Connector, ConnectorChange, ConnectorKey, CreatedConnector, CreatedReader, Following,
-    NewConnector, Operator, Reader, Replay, RotatedHook, RotatedKey, RotatedSigningKey,
+    Connector, ConnectorChange, ConnectorKey, CreatedConnector, CreatedOperator, CreatedReader,
+    Following, NewConnector, Operator, OperatorKey, Reader, Replay, RotatedHook, RotatedKey,
+    RotatedSigningKey,
 };
 pub use problem::Problem;
 pub use producer::{Accepted, Deleted, Ingested, Producer, Rehearsal, RehearsedChanges, Retries};
 pub use rejections::{
-    HeaderShape, Outcome, Rejection, RejectionPage, RejectionQuery, Retried, RetriedAll,
+    HeaderShape, NotKept, Outcome, Rejection, RejectionPage, RejectionQuery, Retried, RetriedAll,
 };
 pub use retention::{Expiring, Floor, Limits, Retention};
 pub use server::{Ready, Server};

@@ -245,6 +245,33 @@ pub struct Reader {
     pub created_at: String,
 }
 
+/// An operator key just made. Serializing it shows the key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedOperator {
+    /// Its name.
+    pub name: String,
+    /// The public part of the key.
+    pub key_id: String,
+    /// The key.
+    #[serde(with = "secret::required")]
+    pub operator_key: Secret,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
+/// An operator key without its secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperatorKey {
+    /// Its name; `None` where it was made in the data folder.
+    pub name: Option<String>,
+    /// The public part of the key.
+    pub key_id: String,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
 #[derive(Deserialize)]
 struct Connectors {
     connectors: Vec<Connector>,
@@ -258,6 +285,11 @@ struct Followers {
 #[derive(Deserialize)]
 struct Readers {
     readers: Vec<Reader>,
+}
+
+#[derive(Deserialize)]
+struct Operators {
+    operators: Vec<OperatorKey>,
 }
 
 #[derive(Serialize)]
@@ -278,6 +310,11 @@ struct NewSigningKey<'a> {
 struct NewReader<'a> {
     name: &'a str,
     streams: &'a [String],
+}
+
+#[derive(Serialize)]
+struct NewOperator<'a> {
+    name: &'a str,
 }
 
 /// Every call fails as [`Error`] says; `CONFLICT` is a name that is taken, 404 one that is not there.
@@ -350,6 +387,12 @@ impl Operator {
         self.delete(&["connectors", name, "hooks", key_id]).await
     }
 
+    /// Refuses what is signed with a signing key from now on; `CONFLICT` is the last one that counts.
+    pub async fn revoke_signing_key(&self, name: &str, key_id: &str) -> Result<(), Error> {
+        self.delete(&["connectors", name, "signing-keys", key_id])
+            .await
+    }
+
     /// Changes what a connector does with its deliveries.
     pub async fn change_connector(
         &self,
@@ -389,6 +432,21 @@ impl Operator {
     /// Refuses a read key from now on; its change streams end.
     pub async fn revoke_reader(&self, name: &str) -> Result<(), Error> {
         self.delete(&["readers", name]).await
+    }
+
+    /// Makes another operator key.
+    pub async fn add_operator(&self, name: &str) -> Result<CreatedOperator, Error> {
+        self.post(&["operators"], &NewOperator { name }).await
+    }
+
+    /// All operator keys, oldest first.
+    pub async fn operators(&self) -> Result<Vec<OperatorKey>, Error> {
+        Ok(self.get::<Operators>(&["operators"]).await?.operators)
+    }
+
+    /// Refuses an operator key from now on; `CONFLICT` is the last one, which stays.
+    pub async fn revoke_operator(&self, key_id: &str) -> Result<(), Error> {
+        self.delete(&["operators", key_id]).await
     }
 
     pub(crate) fn server(&self) -> &Server {

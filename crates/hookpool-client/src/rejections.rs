@@ -41,8 +41,21 @@ pub struct Rejection {
     pub headers: Vec<HeaderShape>,
     /// Whether it is kept whole and can be tried again.
     pub kept: bool,
+    /// Why it is not.
+    pub not_kept: Option<NotKept>,
+    /// By what it is known when its sender sends it again, if it is kept: `idempotency-key`, `delivery-id` or `content`.
+    pub known_by: Option<String>,
     /// What became of it, once it was tried again and taken.
     pub retried: Option<Retried>,
+}
+
+/// Why a rejection can't be tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotKept {
+    /// One of the words of the documentation.
+    pub reason: String,
+    /// For people, with what can be done.
+    pub detail: String,
 }
 
 /// A header without its value.
@@ -59,8 +72,10 @@ pub struct HeaderShape {
 pub struct Retried {
     /// RFC 3339.
     pub time: String,
-    /// Where its event is.
+    /// Where its event is; the last one of many.
     pub position: u64,
+    /// How many they are.
+    pub events: u64,
 }
 
 /// Some rejections, the newest first.
@@ -95,12 +110,15 @@ pub struct RejectionQuery {
 pub struct Outcome {
     /// Which.
     pub id: String,
-    /// `accepted` or `refused`.
+    /// `accepted`, `refused`, or `doubtful`: it may be there already.
     pub outcome: String,
-    /// Where its event is.
+    /// Where its event is, the last one of many; of a doubtful one where something with the same content begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
-    /// The item it touched.
+    /// How many they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// The item it touched, if it was a delivery of one event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item_id: Option<String>,
     /// Whether the event was there already.
@@ -115,6 +133,12 @@ pub struct Outcome {
     /// The same for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Vec<Value>>,
+    /// Which line of many events is refused, from 1 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// Which item of them is, from 0 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u64>,
 }
 
 /// What became of all of a connector.
@@ -124,6 +148,8 @@ pub struct RetriedAll {
     pub accepted: u64,
     /// How many are still refused.
     pub refused: u64,
+    /// How many may be there already.
+    pub doubtful: u64,
     /// Whether there are more than one call tries.
     pub more: bool,
     /// Each of them.
@@ -143,16 +169,25 @@ impl Operator {
         self.get(&["rejections", id]).await
     }
 
-    /// Tries one again, with its connector as it is now.
-    pub async fn retry_rejection(&self, id: &str) -> Result<Outcome, Error> {
-        self.act(&["rejections", &format!("{id}:retry")]).await
+    /// Tries one again, with its connector as it is now; `force` also takes what may be there already.
+    pub async fn retry_rejection(&self, id: &str, force: bool) -> Result<Outcome, Error> {
+        let action = format!("{id}:retry");
+        let path = admin(&["rejections", &action]);
+        let request = self.server.request(Method::POST, &path, Some(&self.key))?;
+        let request = request.query(&[("force", force)]);
+        self.server.json_without_limit(request).await
     }
 
     /// Tries all of a connector again that wait for it, the oldest first.
-    pub async fn retry_rejections(&self, connector: &str) -> Result<RetriedAll, Error> {
+    pub async fn retry_rejections(
+        &self,
+        connector: &str,
+        force: bool,
+    ) -> Result<RetriedAll, Error> {
         let path = admin(&["rejections:retry"]);
         let request = self.server.request(Method::POST, &path, Some(&self.key))?;
         let request = request.query(&[("connector", connector)]);
+        let request = request.query(&[("force", force)]);
         self.server.json_without_limit(request).await
     }
 }

@@ -180,7 +180,8 @@ impl Server {
 }
 
 fn parse(url: &str) -> Result<Url, String> {
-    let base = Url::parse(url).map_err(|error| format!("is malformed: {error}"))?;
+    let base = Url::parse(url)
+        .map_err(|error| format!("is malformed: {error}; write it like http://127.0.0.1:8080"))?;
     if !matches!(base.scheme(), "http" | "https") {
         return Err("must start with http:// or https://".to_owned());
     }

@@ -112,6 +112,13 @@ pub enum ControlChange {
         /// When the keys before it stop working.
         others_expire_at: Timestamp,
     },
+    /// A signing key that must not count any more.
+    SigningKeyRevoked {
+        /// Of which connector.
+        connector: ConnectorName,
+        /// Which.
+        key_id: KeyId,
+    },
     /// A connector switched on or off.
     ConnectorEnabled {
         /// Which connector.
@@ -137,6 +144,14 @@ pub enum ControlChange {
     OperatorAdded {
         /// The key.
         key: KeyRecord,
+        /// What it is called, if somebody said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        operator: Option<ConnectorName>,
+    },
+    /// An operator key that must not work any more.
+    OperatorRevoked {
+        /// Which key.
+        key_id: KeyId,
     },
     /// Another version of a stream's projection; nothing follows it until a rebuild with it is promoted.
     ProjectionSet {
@@ -281,6 +296,12 @@ mod tests {
             format!(
                 r#"{{"change":"connector-added","connector":"c","stream":"c","idField":null,"replay":"allow","key":{key},"signingKey":null,"scheme":{{"header":"X-Sig","prefix":"v1=","encoding":"base64","template":"{{timestamp}}.{{body}}","timestampHeader":"X-Time","tolerance":60}},"hook":{key}}}"#
             ),
+            format!(
+                r#"{{"change":"connector-added","connector":"c","stream":"c","idField":null,"replay":"allow","key":{key},"signingKey":null,"scheme":{{"header":"X-Sig","prefix":"","encoding":"hex","template":"{{id}}.{{body}}","deliveryHeader":"X-Id"}},"hook":{key}}}"#
+            ),
+            format!(
+                r#"{{"change":"connector-added","connector":"c","stream":"c","idField":null,"replay":"allow","key":{key},"signingKey":null,"scheme":{{"header":"X-Sig","prefix":"","encoding":"hex","template":"{{body}}","deliveryField":"/event/id"}},"hook":{key}}}"#
+            ),
             r#"{"change":"connector-changed","connector":"c","idField":"","replay":"allow"}"#
                 .to_owned(),
             r#"{"change":"connector-changed","connector":"c"}"#.to_owned(),
@@ -288,6 +309,20 @@ mod tests {
                 r#"{{"change":"hook-added","connector":"c","key":{key},"othersExpireAt":1700000000123456}}"#
             ),
             r#"{"change":"hook-revoked","connector":"c","keyId":"5f8d4c2a91be"}"#.to_owned(),
+            r#"{"change":"signing-key-revoked","connector":"c","keyId":"5f8d4c2a91be"}"#.to_owned(),
+        ] {
+            let change: ControlChange = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&change).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn golden_texts_of_operators_still_read() {
+        let key = r#"{"keyId":"5f8d4c2a91be","secretSha256":"0000000000000000000000000000000000000000000000000000000000000001"}"#;
+        for text in [
+            format!(r#"{{"change":"operator-added","key":{key}}}"#),
+            format!(r#"{{"change":"operator-added","key":{key},"operator":"alice"}}"#),
+            r#"{"change":"operator-revoked","keyId":"5f8d4c2a91be"}"#.to_owned(),
         ] {
             let change: ControlChange = serde_json::from_str(&text).unwrap();
             assert_eq!(serde_json::to_string(&change).unwrap(), text);

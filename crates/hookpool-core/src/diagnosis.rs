@@ -280,7 +280,7 @@ fn timestamp<'a>(
 }
 
 fn id<'a>(scheme: &Description, headers: &'a dyn Headers) -> &'a [u8] {
-    match scheme.delivery {
+    match &scheme.delivery {
         Some(DeliveryAt::SignedHeader(name)) => match headers.header(name) {
             Header::One(id) => id,
             Header::Absent | Header::Repeated => &[],

@@ -2,14 +2,17 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
-    event::{DedupeKey, Idempotency},
+    event::{DedupeKey, Idempotency, RequestId},
     name::ConnectorName,
 };
 
+/// The header, in lower case.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Longest key in characters.
 pub const KEY_CHARS_MAX: usize = 255;
 
@@ -79,7 +82,8 @@ fn unquoted(inner: &str) -> Result<String, KeyError> {
 }
 
 /// Which call it is; the same bytes ask for something else in another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Call {
     /// One body is one event.
@@ -105,7 +109,22 @@ pub fn fingerprint(call: Call, id_field: Option<&str>, body: &[u8]) -> [u8; 16] 
     first_half(digest)
 }
 
-fn first_half(digest: Sha256) -> [u8; 16] {
+/// The identity of the one more try of a refused request, whose sender named it by nothing: it is one, however often it is tried.
+#[must_use]
+pub fn of_rejection(connector: &ConnectorName, id: RequestId, events: u32) -> Idempotency {
+    let digest = Sha256::new()
+        .chain_update(b"rejection\0")
+        .chain_update(connector.as_str())
+        .chain_update([0])
+        .chain_update(id.0);
+    Idempotency {
+        key: DedupeKey(first_half(digest)),
+        request: None,
+        events,
+    }
+}
+
+pub(crate) fn first_half(digest: Sha256) -> [u8; 16] {
     let digest: [u8; 32] = digest.finalize().into();
     let (first, _) = digest.split_first_chunk().unwrap_or((&[0; 16], &[]));
     *first

@@ -59,6 +59,13 @@ impl<'a> Value<'a> {
             (Kind::Scalar, text) => Some(self.as_string().unwrap_or(Cow::Borrowed(text))),
         }
     }
+
+    /// The same for what a delivery is named by: `true` and `false` name nothing.
+    #[must_use]
+    pub fn name_text(&self) -> Option<Cow<'a, str>> {
+        self.id_text()
+            .filter(|_| !matches!(self.text, "true" | "false"))
+    }
 }
 
 /// A body that passed.

@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 mod connector;
+mod operators;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -12,6 +13,8 @@ use thiserror::Error;
 
 pub use access::{Access, Reader, Standing};
 pub use connector::{Connector, Keyed, Replay};
+pub use operators::Operator;
+use operators::Operators;
 
 use crate::{
     key::{KeyId, SecretHash},
@@ -31,6 +34,9 @@ pub enum RegistryError {
     /// The name is taken.
     #[error("apply a control event: {0} is there already")]
     Taken(String),
+    /// Nobody could operate any more.
+    #[error("revoke operator key {0}: it is the last one; add another first")]
+    LastOperator(KeyId),
     /// What is to be materialised is another thing.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -40,6 +46,11 @@ pub enum RegistryError {
     /// The signing key is none of its connector's scheme.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Without it nothing that the connector's sender signs would count.
+    #[error(
+        "revoke {0}: it is the last signing key that counts; rotate it, which ends it as soon as there is another one, or disable the connector"
+    )]
+    LastSigningKey(KeyId),
     /// There is no such place for an item id.
     #[error("take the id field: {0}")]
     IdField(#[from] SourceError),
@@ -50,7 +61,7 @@ pub enum RegistryError {
 pub struct Registry {
     connectors: BTreeMap<ConnectorName, Arc<Connector>>,
     readers: BTreeMap<ConnectorName, Arc<Reader>>,
-    operators: BTreeMap<KeyId, SecretHash>,
+    operators: Operators,
     connector_by_key: BTreeMap<KeyId, ConnectorName>,
     reader_by_key: BTreeMap<KeyId, ConnectorName>,
     plans: BTreeMap<StreamName, Arc<Plan>>,
@@ -81,10 +92,16 @@ impl Registry {
         self.readers.values()
     }
 
-    /// Whether anybody may operate yet.
+    /// By key id.
     #[must_use]
-    pub fn has_operator(&self) -> bool {
-        !self.operators.is_empty()
+    pub fn operator(&self, key_id: &str) -> Option<&Arc<Operator>> {
+        self.operators.get(key_id)
+    }
+
+    /// All operator keys, oldest first.
+    #[must_use]
+    pub fn operators(&self) -> Vec<&Arc<Operator>> {
+        self.operators.all()
     }
 
     /// Whether some connector writes to the stream.

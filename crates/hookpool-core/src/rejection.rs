@@ -1,5 +1,8 @@
 //! A delivery that was refused, as it is kept for operators: what was wrong with it, and nothing secret.
 
+mod kept;
+mod marks;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +15,11 @@ use crate::{
     position::Position,
     registry::{Registry, Standing},
     time::Timestamp,
-    verify::{Header, Headers},
+    verify::Header,
 };
+
+pub use kept::{Kept, KeptHeader, KnownBy, Unkept, decode, encode};
+pub use marks::Marks;
 
 /// Why a delivery was refused, in one of few words. The words are promised in `docs/protocol.md`: they are labels of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -251,8 +257,15 @@ pub struct HeaderShape {
 pub struct Retried {
     /// When.
     pub at: Timestamp,
-    /// Where its event is.
+    /// Where its event is; the last one of many.
     pub position: Position,
+    /// How many they are.
+    #[serde(default = "one")]
+    pub events: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// A refused delivery.
@@ -287,6 +300,12 @@ pub struct Rejection {
     pub headers: Vec<HeaderShape>,
     /// Whether it is kept whole and may be tried again.
     pub kept: bool,
+    /// Why it is not, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unkept: Option<Unkept>,
+    /// By what it is known when its sender sends it again, if it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_by: Option<KnownBy>,
     /// What became of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried: Option<Retried>,
@@ -301,62 +320,6 @@ impl Rejection {
     }
 }
 
-/// What is kept of a delivery beside its facts, if its operator wants it: enough to verify it again. The credential is not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Kept {
-    /// The headers that the connector's scheme looks at.
-    pub headers: Vec<KeptHeader>,
-    /// Where the request said that the item id is.
-    pub id_field: Option<String>,
-    /// The exact bytes, as hex: they may be anything.
-    #[serde(with = "hex_bytes")]
-    pub body: bytes::Bytes,
-}
-
-/// A header that proves a delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptHeader {
-    /// In lower case.
-    pub name: String,
-    /// As it was sent, as hex.
-    #[serde(with = "hex_bytes")]
-    pub value: bytes::Bytes,
-}
-
-impl Headers for Kept {
-    fn header(&self, name: &str) -> Header<'_> {
-        let named = self.headers.iter();
-        let named = named.filter(|header| header.name.eq_ignore_ascii_case(name));
-        Header::from_values(named.map(|header| &*header.value))
-    }
-}
-
-/// As it is stored: its facts as a line of JSON, and behind it, where it is kept, another line with the rest.
-///
-/// # Errors
-/// Never: everything in it can be written.
-pub fn encode(rejection: &Rejection, kept: Option<&Kept>) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = serde_json::to_vec(rejection)?;
-    bytes.push(b'\n');
-    if let Some(kept) = kept {
-        serde_json::to_writer(&mut bytes, kept)?;
-        bytes.push(b'\n');
-    }
-    Ok(bytes)
-}
-
-/// Reads what was stored; what does not read is nothing that has to be kept.
-///
-/// # Errors
-/// For anything else.
-pub fn decode(bytes: &[u8]) -> Result<(Rejection, Option<Kept>), serde_json::Error> {
-    let mut lines = bytes.split(|byte| *byte == b'\n');
-    let facts = serde_json::from_slice(lines.next().unwrap_or_default())?;
-    let kept = lines.next().filter(|line| !line.is_empty());
-    Ok((facts, kept.map(serde_json::from_slice).transpose()?))
-}
-
 mod request_id {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -369,22 +332,6 @@ mod request_id {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<RequestId, D::Error> {
         let text = String::deserialize(from)?;
         RequestId::parse(&text).ok_or_else(|| D::Error::custom("not a request id"))
-    }
-}
-
-mod hex_bytes {
-    use bytes::Bytes;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&const_hex::encode(bytes))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
-        let text = String::deserialize(from)?;
-        const_hex::decode(text)
-            .map(Bytes::from)
-            .map_err(D::Error::custom)
     }
 }
 

@@ -14,7 +14,7 @@ use thiserror::Error;
 pub use custom::{CustomError, CustomScheme};
 pub use secret::SecretError;
 
-use crate::sign::WINDOW_SECONDS;
+use crate::{sign::WINDOW_SECONDS, source::Source};
 
 /// Signatures that are looked at in one header; a sender that rotates has two.
 pub const SIGNATURES_MAX: usize = 16;
@@ -110,19 +110,19 @@ pub enum KeyForm {
 }
 
 /// Where the sender names the delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryAt {
     /// In a header that the signature covers, as [`Part::Id`].
-    SignedHeader(&'static str),
+    SignedHeader(Cow<'static, str>),
     /// In a header that it does not cover: the sender is trusted with it. With `scope`, together with the value of another one.
     TrustedHeader {
         /// The id.
-        id: &'static str,
+        id: Cow<'static, str>,
         /// Ids are unique within this.
         scope: Option<&'static str>,
     },
-    /// In this property of the body, so signed.
-    Body(&'static str),
+    /// In this place of the body, so signed: a text or a number.
+    Body(Source),
 }
 
 const fn fixed(text: &'static str) -> Cow<'static, str> {
@@ -161,7 +161,7 @@ static STANDARD_WEBHOOKS: Description = Description {
     timestamp: Some(TimestampAt::Header(fixed("webhook-timestamp"))),
     tolerance: WINDOW_SECONDS,
     key: KeyForm::Base64("whsec_"),
-    delivery: Some(DeliveryAt::SignedHeader("webhook-id")),
+    delivery: Some(DeliveryAt::SignedHeader(fixed("webhook-id"))),
     challenge: false,
 };
 
@@ -175,7 +175,7 @@ static GITHUB: Description = Description {
     tolerance: WINDOW_SECONDS,
     key: KeyForm::Text(""),
     delivery: Some(DeliveryAt::TrustedHeader {
-        id: "X-GitHub-Delivery",
+        id: fixed("X-GitHub-Delivery"),
         scope: None,
     }),
     challenge: false,
@@ -190,7 +190,7 @@ static STRIPE: Description = Description {
     timestamp: Some(TimestampAt::Entry("t=")),
     tolerance: WINDOW_SECONDS,
     key: KeyForm::Text("whsec_"),
-    delivery: Some(DeliveryAt::Body("id")),
+    delivery: Some(DeliveryAt::Body(Source::fixed("id"))),
     challenge: false,
 };
 
@@ -203,7 +203,7 @@ static SLACK: Description = Description {
     timestamp: Some(TimestampAt::Header(fixed("X-Slack-Request-Timestamp"))),
     tolerance: WINDOW_SECONDS,
     key: KeyForm::Text(""),
-    delivery: Some(DeliveryAt::Body("event_id")),
+    delivery: Some(DeliveryAt::Body(Source::fixed("event_id"))),
     challenge: true,
 };
 
@@ -217,7 +217,7 @@ static SHOPIFY: Description = Description {
     tolerance: WINDOW_SECONDS,
     key: KeyForm::Text(""),
     delivery: Some(DeliveryAt::TrustedHeader {
-        id: "X-Shopify-Event-Id",
+        id: fixed("X-Shopify-Event-Id"),
         scope: Some("X-Shopify-Topic"),
     }),
     challenge: false,
@@ -277,9 +277,9 @@ impl Description {
             Some(TimestampAt::Header(name)) => Some(&**name),
             Some(TimestampAt::Entry(_)) | None => None,
         };
-        let (id, scope) = match self.delivery {
-            Some(DeliveryAt::SignedHeader(id)) => (Some(id), None),
-            Some(DeliveryAt::TrustedHeader { id, scope }) => (Some(id), scope),
+        let (id, scope) = match &self.delivery {
+            Some(DeliveryAt::SignedHeader(id)) => (Some(&**id), None),
+            Some(DeliveryAt::TrustedHeader { id, scope }) => (Some(&**id), *scope),
             Some(DeliveryAt::Body(_)) | None => (None, None),
         };
         let others = [timestamp, id, scope].into_iter().flatten();
@@ -288,12 +288,23 @@ impl Description {
 
     /// A byte that the delivery id must not hold: with it, two deliveries could share one signed text.
     pub(crate) fn ends_id(&self) -> Option<u8> {
-        let mut parts = self.template.iter();
-        parts.find(|part| **part == Part::Id)?;
-        match parts.next()? {
-            Part::Text(text) => text.bytes().next(),
-            Part::Id | Part::Timestamp | Part::Body => None,
-        }
+        beside(&self.template, &Part::Id)
+    }
+}
+
+/// The byte beside a part, on its side towards the body: where the part ends, or begins if it is behind the body.
+fn beside(template: &[Part], part: &Part) -> Option<u8> {
+    let place = |wanted: &Part| template.iter().position(|it| it == wanted);
+    let at = place(part)?;
+    let is_before = at < place(&Part::Body)?;
+    let next = match is_before {
+        true => at.checked_add(1)?,
+        false => at.checked_sub(1)?,
+    };
+    match template.get(next)? {
+        Part::Text(text) if is_before => text.bytes().next(),
+        Part::Text(text) => text.bytes().last(),
+        Part::Id | Part::Timestamp | Part::Body => None,
     }
 }
 
@@ -313,7 +324,7 @@ pub enum SchemeError {
     Unknown,
     /// A description that is not one.
     #[error(
-        "a custom scheme has header and template, and may have prefix, encoding (hex or base64), timestampHeader and tolerance"
+        "a custom scheme has header and template, and may have prefix, encoding (hex or base64), timestampHeader, tolerance and deliveryHeader or deliveryField"
     )]
     Members,
     /// A description that can't be followed.

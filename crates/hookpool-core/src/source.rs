@@ -1,5 +1,7 @@
 //! Where in a body a value is found: the item id of a delivery, the value of a rule.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -16,19 +18,28 @@ pub struct SourceError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Source {
-    property: Box<str>,
+    property: Cow<'static, str>,
     /// Tokens below the property.
     path: Vec<Box<str>>,
-    written: Box<str>,
+    written: Cow<'static, str>,
 }
 
 impl Source {
     /// The property itself.
     pub(crate) fn property(name: &str) -> Self {
         Self {
-            property: name.into(),
+            property: name.to_owned().into(),
             path: Vec::new(),
-            written: name.into(),
+            written: name.to_owned().into(),
+        }
+    }
+
+    /// A property whose name is known when this is compiled.
+    pub(crate) const fn fixed(name: &'static str) -> Self {
+        Self {
+            property: Cow::Borrowed(name),
+            path: Vec::new(),
+            written: Cow::Borrowed(name),
         }
     }
 
@@ -62,10 +73,10 @@ impl TryFrom<String> for Source {
             };
         };
         let mut tokens = pointer.split('/').map(unescape);
-        let property = tokens.next().flatten().ok_or(SourceError)?;
+        let property: Box<str> = tokens.next().flatten().ok_or(SourceError)?;
         let path: Option<Vec<_>> = tokens.collect();
         Ok(Self {
-            property,
+            property: property.into_string().into(),
             path: path.ok_or(SourceError)?,
             written: written.into(),
         })
@@ -74,7 +85,7 @@ impl TryFrom<String> for Source {
 
 impl From<Source> for String {
     fn from(source: Source) -> Self {
-        source.written.into()
+        source.written.into_owned()
     }
 }
 

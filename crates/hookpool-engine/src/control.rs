@@ -14,6 +14,7 @@ use hookpool_core::{
     registry::{Registry, RegistryError, Replay},
     scheme::Scheme,
     seal::MasterKey,
+    time::Timestamp,
 };
 use hookpool_store::{EventLog, PageRequest, ReadError};
 use thiserror::Error;
@@ -320,7 +321,25 @@ impl<L: EventLog> Control<L> {
     #[must_use]
     pub fn draw_operator(&self) -> (NewKey, ControlChange) {
         let (new, key) = self.new_key(KeyKind::Operator);
-        (new, ControlChange::OperatorAdded { key })
+        let operator = None;
+        (new, ControlChange::OperatorAdded { key, operator })
+    }
+
+    /// Adds an operator key beside that of its author.
+    ///
+    /// # Errors
+    /// [`RegistryError::Taken`] if the name is.
+    pub async fn add_operator(
+        &self,
+        author: &KeyId,
+        name: ConnectorName,
+    ) -> Result<NewKey, ControlError> {
+        let (new, key) = self.new_key(KeyKind::Operator);
+        let subject = name.to_string();
+        let operator = Some(name);
+        let change = ControlChange::OperatorAdded { key, operator };
+        self.change(author, &subject, change).await?;
+        Ok(new)
     }
 
     /// Records a change and returns when it is in force here. `subject` is what it is about.
@@ -358,7 +377,8 @@ impl<L: EventLog> Control<L> {
             .as_ref()
             .clone()
             .apply(change.clone(), now, &self.master)?;
-        let event = self.event(author, subject, &change)?;
+        // At the very time as of which it fits.
+        let event = self.event(author, subject, &change, now)?;
         self.appender.append(event.into()).await?;
         self.catch_up().await.map_err(|error| {
             tracing::error!(%error, "a recorded change is not in force here");
@@ -372,8 +392,8 @@ impl<L: EventLog> Control<L> {
         author: &KeyId,
         subject: &str,
         change: &ControlChange,
+        now: Timestamp,
     ) -> Result<NewEvent, ControlError> {
-        let now = self.clock.now();
         let misnamed = |_: NameError| RegistryError::Unknown(subject.to_owned());
         let body =
             serde_json::to_vec(change).map_err(|_| RegistryError::Unknown(subject.to_owned()))?;
@@ -424,6 +444,8 @@ impl<L: EventLog> Control<L> {
             Err(
                 error @ (RegistryError::Taken(_)
                 | RegistryError::Unknown(_)
+                | RegistryError::LastOperator(_)
+                | RegistryError::LastSigningKey(_)
                 | RegistryError::Plan(_)),
             ) => {
                 tracing::warn!(%position, %error, "a control event is void");

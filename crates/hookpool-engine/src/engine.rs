@@ -8,6 +8,7 @@ mod operate;
 mod read;
 mod start;
 mod travel;
+mod unfit;
 
 use std::sync::Arc;
 

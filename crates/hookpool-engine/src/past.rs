@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use hookpool_core::{
-    event::Event,
+    event::{Event, Op},
     fold::{HISTORY_EVENTS, Item, Note},
     name::{ItemId, StreamName},
     plan::Ruled,
@@ -103,9 +103,19 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
         id: &ItemId,
         at: Position,
     ) -> Result<Option<Item>, FollowError> {
+        let touched = self.touched_at(id, at)?;
+        Ok(touched.filter(Item::is_there))
+    }
+
+    /// The same, there or deleted; `None` before its first event.
+    pub(crate) fn touched_at(
+        &mut self,
+        id: &ItemId,
+        at: Position,
+    ) -> Result<Option<Item>, FollowError> {
         self.read(|log, view, runtime| {
             let walk = runtime.block_on(Walk::from(log, view, id, at))?;
-            Ok(walk.item().filter(|item| item.is_there()).cloned())
+            Ok(walk.item().cloned())
         })
     }
 
@@ -179,6 +189,15 @@ pub struct Touch {
     pub before: Option<Item>,
     /// After it, there or deleted.
     pub after: Item,
+}
+
+impl Touch {
+    /// Whether it can have changed what is there: not if it came too late, nor if there was nothing to delete.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        let was_there = self.before.as_ref().is_some_and(Item::is_there);
+        !self.superseded && (self.event.event.op != Op::Delete || was_there)
+    }
 }
 
 /// A stretch of the past of one item.

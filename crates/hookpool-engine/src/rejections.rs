@@ -2,6 +2,7 @@
 //!
 //! The sender has its answer before any of this: neither a full queue nor a failing store refuses or delays anything.
 
+mod lookback;
 mod retry;
 mod shelf;
 
@@ -20,25 +21,23 @@ use bytes::Bytes;
 use hookpool_core::{
     diagnosis::{self, Evidence, Finding},
     event::RequestId,
+    idempotency::{Call, IDEMPOTENCY_KEY},
     name::ConnectorName,
     rate::{Bucket, Rate},
     registry::{Connector, Registry},
-    rejection::{self, Kept, KeptHeader, Reason, Rejection, Retried},
+    rejection::{self, Kept, KeptHeader, Reason, Rejection, Retried, Unkept},
     time::Timestamp,
 };
 use hookpool_store::{Cause, RejectionStore, memory::MemoryRejections};
-pub use retry::RetryError;
-use shelf::Shelf;
+pub use retry::{Retaken, Retrials, RetryError, RetryTerms};
+use shelf::{Over, Shelf};
 
-/// Deliveries and bytes of them that wait to be looked at; more is counted and not kept.
+/// Deliveries that wait to be looked at, of which more are counted and not kept; and bytes of them, of which more are not kept with the rest.
 const QUEUE: usize = 1_024;
-const QUEUE_BYTES: usize = 16 << 20;
+const QUEUE_BYTES: usize = 32 << 20;
 /// Kilobytes of bodies that are diagnosed in a second, and at once: each costs some dozens of MACs.
 const DIAGNOSED: u32 = 1_000;
 const DIAGNOSED_AT_ONCE: u32 = 4_000;
-
-/// What a sender calls its request by.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Where refused deliveries are kept, and how many.
 #[derive(Debug, Clone)]
@@ -76,12 +75,10 @@ pub struct Refused {
 pub struct Delivery {
     /// Without those that hold credentials.
     pub headers: Vec<(String, Bytes)>,
-    /// Where the request said that the item id is.
-    pub id_field: Option<String>,
+    /// What it asked for, if that may be tried again: how its events are written down, and where the request said that the item id is.
+    pub asked: Result<(Call, Option<String>), Unkept>,
     /// All of it, if it came.
     pub body: Option<Bytes>,
-    /// Whether it asked for an event, so that it may be tried again.
-    pub is_whole: bool,
 }
 
 impl Delivery {
@@ -100,7 +97,11 @@ impl Delivery {
     }
 
     /// What is enough to verify it again.
-    fn kept(&self, connector: &Connector) -> Option<Kept> {
+    fn kept(&self, connector: &Connector) -> Result<Kept, Unkept> {
+        let (call, id_field) = self.asked.clone()?;
+        if !connector.keep_rejected {
+            return Err(Unkept::Off);
+        }
         let scheme = connector.scheme.description();
         let proves = |name: &str| {
             let headers = scheme.headers().chain([IDEMPOTENCY_KEY]);
@@ -111,10 +112,11 @@ impl Delivery {
             name: name.clone(),
             value: value.clone(),
         });
-        Some(Kept {
+        Ok(Kept {
+            call,
             headers: headers.collect(),
-            id_field: self.id_field.clone(),
-            body: self.body.clone()?,
+            id_field,
+            body: self.body.clone().ok_or(Unkept::Partial)?,
         })
     }
 }
@@ -158,7 +160,7 @@ pub struct Rejections {
 struct Shared {
     keeping: Keeping,
     shelf: Mutex<Shelf>,
-    /// The store has one writer at a time.
+    /// The store has one writer at a time, who also brings the shelf up to date.
     writing: Mutex<()>,
     queued_bytes: AtomicUsize,
     dropped: AtomicU64,
@@ -202,21 +204,32 @@ impl Rejections {
     }
 
     /// Counts one, and keeps what there is room for. Never waits.
-    pub fn refuse(&self, refused: Refused) {
+    pub fn refuse(&self, mut refused: Refused) {
         let Rejection {
             reason, connector, ..
         } = &refused.rejection;
         self.count(*reason, connector.as_ref());
-        let bytes = size(&refused);
-        let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if queued + bytes <= QUEUE_BYTES {
-            match self.queue.try_send(refused) {
-                Ok(()) => return,
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        let queued_bytes = &self.shared.queued_bytes;
+        let mut bytes = size(&refused);
+        let queued = queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if queued + bytes > QUEUE_BYTES {
+            queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let is_alone = bytes > QUEUE_BYTES;
+            refused.rejection.unkept = Some(if is_alone {
+                Unkept::TooLarge
+            } else {
+                Unkept::Busy
+            });
+            refused.delivery = None;
+            bytes = 0;
+        }
+        match self.queue.try_send(refused) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
-        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.shared.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many there were since the start.
@@ -269,19 +282,16 @@ impl Rejections {
         self.shared.kept(id)
     }
 
-    /// Notes what became of one. May block.
-    fn note(&self, rejection: &Rejection, kept: &Kept, retried: Retried) {
-        let noted = Rejection {
-            retried: Some(retried),
-            ..rejection.clone()
-        };
-        self.shared.put(noted, Some(kept));
+    /// Notes what became of one, whose body is needed no more. May block.
+    fn note(&self, id: RequestId, retried: Retried) {
+        self.shared.note(id, retried);
     }
 }
 
 impl Shared {
     /// What an earlier run has kept; what can't be read is removed.
     fn read(&self) {
+        let _writing = lock(&self.writing);
         let store = &self.keeping.store;
         let ids = store.ids().unwrap_or_else(|error| {
             tracing::warn!(%error, "the kept rejections can't be read");
@@ -290,7 +300,8 @@ impl Shared {
         for id in ids {
             let bytes = store.get(id).ok().flatten().unwrap_or_default();
             match rejection::decode(&bytes) {
-                Ok((rejection, _)) if rejection.id == id => {
+                Ok((mut rejection, kept)) if rejection.id == id => {
+                    rejection.kept = kept.is_some();
                     lock(&self.shelf).insert(rejection, bytes.len() as u64);
                 }
                 _ => self.remove(id),
@@ -299,12 +310,38 @@ impl Shared {
         self.make_room();
     }
 
-    fn put(&self, mut rejection: Rejection, kept: Option<&Kept>) {
-        rejection.kept = kept.is_some();
+    /// Keeps one; without its body if that takes too much of the room.
+    fn put(&self, rejection: Rejection, kept: Result<Kept, Unkept>) {
+        let _writing = lock(&self.writing);
+        let too_large = |kept: &Kept| kept.body.len() as u64 > self.keeping.bytes / 2;
+        let kept = match kept {
+            Ok(kept) if too_large(&kept) => Err(Unkept::TooLarge),
+            kept => kept,
+        };
+        self.write(rejection, kept);
+        self.make_room();
+    }
+
+    fn note(&self, id: RequestId, retried: Retried) {
+        let _writing = lock(&self.writing);
+        let found = lock(&self.shelf).get(id);
+        if let Some(found) = found {
+            let noted = Rejection {
+                retried: Some(retried),
+                ..(*found).clone()
+            };
+            self.write(noted, Err(Unkept::Taken));
+        }
+    }
+
+    /// By the one who holds `writing`.
+    fn write(&self, mut rejection: Rejection, kept: Result<Kept, Unkept>) {
+        rejection.kept = kept.is_ok();
+        rejection.unkept = kept.as_ref().err().copied();
+        rejection.known_by = rejection.known_by.filter(|_| kept.is_ok());
         let id = rejection.id;
-        let stored = match rejection::encode(&rejection, kept) {
+        let stored = match rejection::encode(&rejection, kept.as_ref().ok()) {
             Ok(bytes) => {
-                let _writing = lock(&self.writing);
                 let put = self.keeping.store.put(id, &bytes);
                 put.map(|()| bytes.len() as u64)
                     .map_err(|error| error.to_string())
@@ -316,23 +353,31 @@ impl Shared {
             Err(error) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(request = %id, error, "a rejection could not be kept");
+                // What the disk still has of it, if anything, is not what is known now.
+                lock(&self.shelf).remove(id);
+                self.remove(id);
             }
         }
-        self.make_room();
     }
 
     fn make_room(&self) {
         loop {
             let Keeping { count, bytes, .. } = self.keeping;
-            let Some(id) = lock(&self.shelf).take_over(count, bytes) else {
-                return;
-            };
-            self.remove(id);
+            let over = lock(&self.shelf).over(count, bytes);
+            match over {
+                None => return,
+                Some(Over::Body(rejection)) => {
+                    self.write((*rejection).clone(), Err(Unkept::Room));
+                }
+                Some(Over::All(id)) => {
+                    lock(&self.shelf).remove(id);
+                    self.remove(id);
+                }
+            }
         }
     }
 
     fn remove(&self, id: RequestId) {
-        let _writing = lock(&self.writing);
         if let Err(error) = self.keeping.store.remove(id) {
             tracing::warn!(request = %id, %error, "a rejection could not be removed");
         }
@@ -382,14 +427,13 @@ impl<R: Fn() -> Arc<Registry>> Worker<R> {
         let registry = (self.registry)();
         let name = rejection.connector.as_ref().map(ConnectorName::as_str);
         let connector = name.and_then(|name| registry.connector(name));
-        let mut kept = None;
+        let mut kept = Err(rejection.unkept.unwrap_or(Unkept::Credential));
         if let (Some(connector), Some(delivery)) = (connector, &delivery) {
             rejection.findings = self.diagnose(&registry, connector, &rejection, delivery);
-            if connector.keep_rejected && delivery.is_whole {
-                kept = delivery.kept(connector);
-            }
+            kept = delivery.kept(connector);
+            rejection.known_by = kept.as_ref().ok().map(|kept| kept.known_by(connector));
         }
-        self.shared.put(rejection, kept.as_ref());
+        self.shared.put(rejection, kept);
     }
 
     fn diagnose(
@@ -455,6 +499,8 @@ mod tests {
             body_bytes: 0,
             headers: Vec::new(),
             kept: false,
+            unkept: None,
+            known_by: None,
             retried: None,
         }
     }
@@ -462,9 +508,8 @@ mod tests {
     fn refused(n: u8) -> Refused {
         let delivery = Delivery {
             headers: Vec::new(),
-            id_field: None,
+            asked: Ok((Call::Webhook, None)),
             body: Some(Bytes::from(vec![0; 1 << 20])),
-            is_whole: true,
         };
         Refused {
             rejection: rejection(n, None),
@@ -510,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_and_counts() {
+    fn a_full_queue_of_bodies_keeps_the_facts_and_says_so() {
         let stopped = Arc::new(Mutex::new(()));
         let guard = lock(&stopped);
         let at_the_door = Arc::clone(&stopped);
@@ -522,15 +567,114 @@ mod tests {
         for n in 0..40 {
             rejections.refuse(refused(n));
         }
-        let dropped = rejections.dropped();
-        assert_eq!(dropped, 24, "16 MiB wait");
         assert_eq!(rejections.counts(), [(Reason::Signature, None, 40)]);
         drop(guard);
         let shared = Arc::clone(&rejections.shared);
         drop(rejections);
         thread.join().unwrap();
-        assert_eq!(lock(&shared.shelf).len(), 16);
+        let shelf = lock(&shared.shelf);
+        let (all, _) = shelf.list(|_| true, None, 40);
+        let busy = all.iter().filter(|it| it.unkept == Some(Unkept::Busy));
+        assert_eq!((all.len(), busy.count()), (40, 8), "32 MiB wait");
+        assert_eq!(shared.dropped.load(Ordering::Relaxed), 0);
         assert_eq!(shared.queued_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let stopped = Arc::new(Mutex::new(()));
+        let guard = lock(&stopped);
+        let at_the_door = Arc::clone(&stopped);
+        let registry = move || {
+            drop(lock(&at_the_door));
+            Arc::default()
+        };
+        let (rejections, thread) = Rejections::start(Keeping::default(), registry);
+        for _ in 0..QUEUE + 10 {
+            let rejection = rejection(1, None);
+            rejections.refuse(Refused {
+                rejection,
+                delivery: None,
+            });
+        }
+        // The thread may have taken one already.
+        assert!((9..=10).contains(&rejections.dropped()));
+        drop((guard, rejections));
+        thread.join().unwrap();
+    }
+
+    fn kept(body: usize) -> Result<Kept, Unkept> {
+        Ok(Kept {
+            call: Call::Webhook,
+            headers: Vec::new(),
+            id_field: None,
+            body: Bytes::from(vec![b'x'; body]),
+        })
+    }
+
+    fn facts(n: u8, connector: &str, body: usize) -> Rejection {
+        Rejection {
+            body_bytes: body as u64,
+            ..rejection(n, Some(connector))
+        }
+    }
+
+    #[test]
+    fn where_room_is_short_the_oldest_bodies_go_and_their_facts_stay() {
+        let keeping = Keeping {
+            bytes: 10_000,
+            ..Keeping::default()
+        };
+        let rejections = after(keeping.clone(), |rejections| {
+            let put =
+                |n, connector, body| rejections.shared.put(facts(n, connector, body), kept(body));
+            put(1, "small", 100);
+            put(2, "sales", 5_001);
+            for n in 3..7 {
+                put(n, "sales", 3_000);
+            }
+        });
+        let of = |n| {
+            let found = rejections.get(RequestId([n; 16])).unwrap();
+            (found.kept, found.unkept)
+        };
+        assert_eq!(of(1), (true, None), "it is another's");
+        assert_eq!(of(2), (false, Some(Unkept::TooLarge)));
+        assert_eq!(of(3), (false, Some(Unkept::Room)));
+        assert_eq!(of(4), (false, Some(Unkept::Room)));
+        assert_eq!((of(5), of(6)), ((true, None), (true, None)));
+        let body = rejections.kept(RequestId([6; 16])).unwrap().unwrap().body;
+        assert_eq!(body.len(), 3_000);
+        // Also after a restart, and where even the facts need more room.
+        let rejections = after(
+            Keeping {
+                bytes: 1_200,
+                ..keeping
+            },
+            |_| {},
+        );
+        assert!(rejections.get(RequestId([1; 16])).unwrap().kept);
+        assert!(rejections.get(RequestId([2; 16])).is_none());
+        let last = rejections.get(RequestId([6; 16])).unwrap();
+        assert_eq!(last.unkept, Some(Unkept::Room));
+    }
+
+    #[test]
+    fn what_was_taken_leaves_its_body() {
+        let rejections = after(Keeping::default(), |rejections| {
+            rejections.shared.put(facts(1, "sales", 10), kept(10));
+        });
+        let id = RequestId([1; 16]);
+        let retried = Retried {
+            at: Timestamp(1),
+            position: hookpool_core::position::Position(7),
+            events: 1,
+        };
+        rejections.note(id, retried.clone());
+        let found = rejections.get(id).unwrap();
+        assert_eq!((found.kept, found.unkept), (false, Some(Unkept::Taken)));
+        assert_eq!(found.retried, Some(retried));
+        assert_eq!(rejections.kept(id).unwrap(), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! A log in a folder: one block per commit, synced before anybody is told.
 
 mod copy;
+mod open;
+mod pages;
 #[cfg(test)]
 mod tests;
 mod thin;
@@ -21,9 +23,8 @@ use bytes::Bytes;
 pub use copy::CopyError;
 use fjall::{Database, Keyspace, PersistMode};
 use hookpool_core::{
-    codec::{Block, BlockHeader, Digest, encode_block},
-    event::{DedupeKey, Event, NewEvent, Request},
-    name::StreamName,
+    codec::{Block, Digest, encode_block},
+    event::{DedupeKey, NewEvent, Request},
     position::{Epoch, Position},
     time::Timestamp,
 };
@@ -32,6 +33,8 @@ use hookpool_store::{
     dedupe::{DedupeWindow, key_counts},
     wait_past,
 };
+pub(crate) use open::{Opened, Purpose};
+use pages::{BlockReader, PageReader};
 pub(crate) use thin::TURN_BLOCKS;
 use thin::Thinner;
 use thiserror::Error;
@@ -39,15 +42,14 @@ use tokio::sync::watch;
 
 use crate::{
     database,
-    error::{OpenError, Refusal},
-    folder::{self, Layout},
-    journal,
-    keys::{BLOCKS, Key, REQUESTS, STREAMS, stream_of, stream_prefix},
+    error::OpenError,
+    folder::Layout,
+    keys::{BLOCKS, Key, REQUESTS, STREAMS},
     requests::Expiry,
-    rows::{self, Ordinals, RequestRow},
-    tables::{self, Finding},
-    tail::{self, Tail, View, index},
-    witness::{Found, Keeper, Witness},
+    rows::{self, RequestRow},
+    tables::Finding,
+    tail::{View, index},
+    witness::{Keeper, Witness},
 };
 
 /// How much of the end of a log is checked when it opens: all of what fjall's journals can hold, and more.
@@ -322,6 +324,11 @@ impl EventLog for FjallLog {
             })
     }
 
+    async fn find(&self, key: DedupeKey, time: Timestamp) -> Result<Option<Position>, ReadError> {
+        let found = self.published.load().view.request(&key, time);
+        found.map_err(|what| ReadError::Backend(Arc::new(Damage(what))))
+    }
+
     async fn drop_events(&self, positions: Vec<Position>) -> Result<Dropped, AppendError> {
         self.thin(&positions.into_iter().collect())
     }
@@ -401,440 +408,5 @@ impl Writer {
             }
         }
         (self.head, self.digest) = (end.head, end.digest);
-    }
-}
-
-/// What a log is opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    Use,
-    /// Nothing is accepted on the way.
-    Verify,
-}
-
-/// A log whose files are checked and whose database is open, but whose end is not proved.
-pub(crate) struct Opened {
-    pub(crate) dir: PathBuf,
-    pub(crate) epoch: Epoch,
-    layout: Layout,
-    witness: Found,
-    accepted: Option<Witness>,
-    database: Database,
-    blocks: Keyspace,
-    streams: Keyspace,
-    requests: Keyspace,
-    expiry: Expiry,
-    lock: File,
-}
-
-impl Opened {
-    /// IMPORTANT: everything is checked before fjall opens, since opening cuts and deletes.
-    pub(crate) fn open(dir: &Path, options: Options, purpose: Purpose) -> Result<Self, Refusal> {
-        let unusable = |error| OpenError::unusable(dir, error);
-        let lock = folder::lock(dir)?;
-        let witness = Witness::read(dir).map_err(unusable)?;
-        if !folder::db(dir).try_exists().map_err(unusable)? {
-            create(dir, options.epoch_if_new, witness)?;
-            let format = (Layout::Whole, options.epoch_if_new);
-            return Ok(Self::open_database(dir, format, None, lock)?);
-        }
-        let (layout, epoch) = folder::read_format(dir)?;
-        let accepted =
-            folder::read_accept(dir).filter(|end| end.epoch == epoch && purpose == Purpose::Use);
-        let durable = match (accepted, witness) {
-            (Some(end), _) | (None, Found::Intact(end)) => end.head,
-            (None, Found::Damaged | Found::Missing) => Position::ZERO,
-        };
-        tables::check(&folder::db(dir), KEYSPACES, options.verify_bytes)
-            .map_err(|what| OpenError::damaged(dir, what))?;
-        journal::check(dir, epoch, durable, accepted.as_ref())
-            .map_err(|error| Refusal::of_journals(dir, epoch, error))?;
-        Ok(Self::open_database(dir, (layout, epoch), accepted, lock)?)
-    }
-
-    fn open_database(
-        dir: &Path,
-        (layout, epoch): (Layout, Epoch),
-        accepted: Option<Witness>,
-        lock: File,
-    ) -> Result<Self, OpenError> {
-        let witness = Witness::read(dir).map_err(|error| OpenError::unusable(dir, error))?;
-        let expiry = Expiry::default();
-        let settings = database::Settings {
-            filter: Some((REQUESTS, Arc::new(expiry.clone()))),
-            ..database::Settings::default()
-        };
-        let opened = database::open(&folder::db(dir), NAMES, settings);
-        let (database, [blocks, streams, requests]) =
-            opened.map_err(|error| OpenError::damaged(dir, error.to_string()))?;
-        Ok(Self {
-            dir: dir.into(),
-            epoch,
-            layout,
-            witness,
-            accepted,
-            database,
-            blocks,
-            streams,
-            requests,
-            expiry,
-            lock,
-        })
-    }
-
-    pub(crate) fn view(&self) -> View {
-        View {
-            blocks: self.blocks.clone(),
-            streams: self.streams.clone(),
-            requests: self.requests.clone(),
-            snapshot: self.database.snapshot(),
-        }
-    }
-
-    /// Proves by the witness that the log did not come back shorter; returns what the file `witness` says afterwards.
-    pub(crate) fn prove(&self, view: &View, tail: &Tail) -> Result<Witness, OpenError> {
-        let end = Witness {
-            epoch: self.epoch,
-            head: tail.head,
-            digest: tail.digest,
-        };
-        match self.vouch(view, &end) {
-            Ok(witness) => Ok(witness),
-            Err(_) if self.accepted == Some(end) => self.accept(end),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub(crate) fn vouch(&self, view: &View, end: &Witness) -> Result<Witness, OpenError> {
-        let doubt = |what: &str| OpenError::Witness {
-            dir: self.dir.clone(),
-            what: what.into(),
-            epoch: end.epoch,
-            head: end.head,
-        };
-        let witness = match self.witness {
-            Found::Intact(witness) => witness,
-            Found::Damaged => return Err(doubt("the file `witness` is damaged")),
-            Found::Missing => return Err(doubt("the file `witness` is missing")),
-        };
-        if witness.epoch != end.epoch {
-            return Err(doubt("the file `witness` is of another log"));
-        }
-        if witness.head > end.head {
-            return Err(OpenError::Shorter {
-                dir: self.dir.clone(),
-                head: end.head,
-                durable: witness.head,
-            });
-        }
-        let witnessed = if witness.head == Position::ZERO {
-            Digest::default()
-        } else {
-            view.block_at(witness.head)
-                .map_err(|what| OpenError::damaged(&self.dir, what))?
-                .filter(|block| block.header().last() == witness.head)
-                .ok_or_else(|| doubt("no block ends where the file `witness` says"))?
-                .digest()
-        };
-        if witnessed == witness.digest {
-            Ok(witness)
-        } else {
-            Err(doubt("the file `witness` is of another history"))
-        }
-    }
-
-    /// An operator takes the log as it is.
-    fn accept(&self, end: Witness) -> Result<Witness, OpenError> {
-        let unusable = |error| OpenError::unusable(&self.dir, error);
-        end.write(&self.dir).map_err(unusable)?;
-        folder::remove_accept(&self.dir).map_err(unusable)?;
-        Ok(end)
-    }
-
-    fn finish(self, view: View, tail: Tail, witnessed: Witness) -> Result<FjallLog, OpenError> {
-        let end = Witness {
-            epoch: self.epoch,
-            head: tail.head,
-            digest: tail.digest,
-        };
-        self.expiry.set(tail.time);
-        let keeper = Keeper::start(&self.dir, end, witnessed)
-            .map_err(|error| OpenError::unusable(&self.dir, error))?;
-        let writer = Writer {
-            head: tail.head,
-            digest: tail.digest,
-            dedupe: tail.dedupe,
-            failed: None,
-        };
-        Ok(FjallLog {
-            epoch: self.epoch,
-            writer: Mutex::new(writer),
-            thinner: Mutex::new(Thinner::of(&self.dir)),
-            dir: self.dir,
-            layout: Mutex::new(self.layout),
-            published: ArcSwap::from_pointee(Published {
-                view,
-                end: end.log_end(),
-            }),
-            head: watch::Sender::new(tail.head),
-            keeper,
-            blocks_read: AtomicU64::new(0),
-            database: self.database,
-            blocks: self.blocks,
-            streams: self.streams,
-            requests: self.requests,
-            expiry: self.expiry,
-            _lock: self.lock,
-        })
-    }
-}
-
-/// IMPORTANT: `db` takes its name last; where it is, the log is whole and has a format and a witness.
-fn create(dir: &Path, epoch: Epoch, witness: Found) -> Result<(), OpenError> {
-    let unusable = |error| OpenError::unusable(dir, error);
-    match witness {
-        Found::Missing => {}
-        // A creation that was killed.
-        Found::Intact(witness) if witness.head == Position::ZERO => {}
-        Found::Intact(_) | Found::Damaged => {
-            return Err(OpenError::damaged(dir, "the folder `db` is missing"));
-        }
-    }
-    let unfinished = folder::unfinished_db(dir);
-    if unfinished.try_exists().map_err(unusable)? {
-        std::fs::remove_dir_all(&unfinished).map_err(unusable)?;
-    }
-    database::create(&unfinished, NAMES).map_err(|error| OpenError::Unusable {
-        dir: dir.into(),
-        cause: Arc::new(error),
-    })?;
-    let empty = Witness {
-        epoch,
-        head: Position::ZERO,
-        digest: Digest::default(),
-    };
-    empty.write(dir).map_err(unusable)?;
-    folder::write_format(dir, Layout::Whole, epoch).map_err(unusable)?;
-    std::fs::rename(&unfinished, folder::db(dir)).map_err(unusable)?;
-    folder::sync(dir).map_err(unusable)?;
-    // The folder's own name.
-    dir.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .map_or(Ok(()), folder::sync)
-        .map_err(unusable)
-}
-
-/// Reads some whole blocks.
-struct BlockReader<'a> {
-    view: &'a View,
-    epoch: Epoch,
-    /// Everything up to here was read or not asked for.
-    seen: Position,
-}
-
-impl<'a> BlockReader<'a> {
-    fn new(view: &'a View, epoch: Epoch, after: Position) -> Self {
-        Self {
-            view,
-            epoch,
-            seen: after,
-        }
-    }
-
-    fn read(&mut self, head: Position, bytes_max: usize) -> Result<Vec<Block>, String> {
-        let mut blocks = Vec::new();
-        if self.seen >= head {
-            return Ok(blocks);
-        }
-        let mut bytes = 0;
-        for block in self.view.blocks_without_holes(self.seen, head)? {
-            let block = block?;
-            tail::check_block(&block, self.epoch)?;
-            bytes += block.len_bytes();
-            self.seen = block.header().last();
-            blocks.push(block);
-            if bytes >= bytes_max {
-                break;
-            }
-        }
-        Ok(blocks)
-    }
-}
-
-/// Fills one page.
-struct PageReader<'a> {
-    published: &'a Published,
-    until: Position,
-    /// Up to here all is in the page, or was not asked for.
-    seen: Position,
-    events: Vec<Event>,
-    bytes: usize,
-    events_max: usize,
-    bytes_max: usize,
-    whole_blocks: bool,
-    /// How many were read.
-    blocks: u64,
-}
-
-impl<'a> PageReader<'a> {
-    fn new(published: &'a Published, request: &PageRequest) -> Self {
-        Self {
-            published,
-            until: request.until.min(published.end.head),
-            seen: request.after,
-            events: Vec::new(),
-            bytes: 0,
-            events_max: request.events_max.max(1),
-            bytes_max: request.bytes_max,
-            whole_blocks: request.whole_blocks,
-            blocks: 0,
-        }
-    }
-
-    fn read(&mut self, request: &PageRequest) -> Result<Page, ReadError> {
-        if self.until > self.seen {
-            let whole = match &request.stream {
-                None => self.read_all(),
-                Some(stream) => self.read_stream(stream),
-            };
-            let whole = whole.map_err(|what| ReadError::Damaged {
-                after: self.seen,
-                cause: Arc::new(Damage(what)),
-            })?;
-            if whole {
-                self.seen = self.until;
-            }
-        }
-        Ok(Page {
-            events: std::mem::take(&mut self.events),
-            through: self.seen,
-        })
-    }
-
-    /// Whether everything up to the end is in the page.
-    fn read_all(&mut self) -> Result<bool, String> {
-        for block in self
-            .published
-            .view
-            .blocks_without_holes(self.seen, self.until)?
-        {
-            let block = block?;
-            self.blocks += 1;
-            if self.whole_blocks && self.is_full() {
-                return Ok(false);
-            }
-            for event in block.events_from(self.seen.plus(1)) {
-                let event = event.map_err(|error| error.to_string())?;
-                if event.position > self.until {
-                    return Ok(true);
-                }
-                if !self.take(event) {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether everything of the stream up to the end is in the page.
-    fn read_stream(&mut self, stream: &StreamName) -> Result<bool, String> {
-        let view = &self.published.view;
-        let key = |first| Key::Stream(stream, first).encode();
-        // The block that holds the next position may begin before it.
-        let from = self
-            .rows(key(Position::ZERO)..=key(self.seen.plus(1)))
-            .next_back()
-            .transpose()?
-            .map_or_else(|| stream_prefix(stream), |(first, _)| key(first));
-        for row in self.rows(from..=key(self.until)) {
-            let (first, row) = row?;
-            if self.whole_blocks && self.is_full() {
-                return Ok(false);
-            }
-            let block = view.block(first)?.ok_or_else(|| tail::missing(first))?;
-            self.blocks += 1;
-            let BlockHeader { count, thinned, .. } = *block.header();
-            let ordinals = Ordinals::decode(&row, count)
-                // A block that lost events belongs to no stream as a whole.
-                .filter(|ordinals| thinned.is_none() || *ordinals != Ordinals::All)
-                .ok_or_else(|| format!("the index of stream {stream} is damaged at {first}"))?;
-            for stretch in ordinals.stretches(count) {
-                if !self.take_stretch(stream, &block, &ordinals, stretch)? {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// Takes the events of a stream out of a stretch of a block.
-    fn take_stretch(
-        &mut self,
-        stream: &StreamName,
-        block: &Block,
-        ordinals: &Ordinals,
-        (ordinal, length): (u32, u32),
-    ) -> Result<bool, String> {
-        let start = block.header().first;
-        let first = start.plus(ordinal.into());
-        let end = first.plus(length.into()).min(self.until.plus(1));
-        let from = first.max(self.seen.plus(1));
-        if from >= end {
-            return Ok(true);
-        }
-        let ordinal_of =
-            |position: Position| u32::try_from(position.0 - start.0).unwrap_or(u32::MAX);
-        let mut missing = ordinals.count_in(ordinal_of(from)..ordinal_of(end));
-        for event in block.events_within(from..end) {
-            let event = event.map_err(|error| error.to_string())?;
-            let is_of_stream = event.event.stream == *stream;
-            if is_of_stream != ordinals.hold(ordinal_of(event.position)) {
-                return Err(format!(
-                    "the index of stream {stream} is wrong about position {}",
-                    event.position
-                ));
-            }
-            if is_of_stream {
-                if !self.take(event) {
-                    return Ok(false);
-                }
-                missing -= 1;
-            }
-        }
-        if missing > 0 {
-            return Err(format!(
-                "the index of stream {stream} names {missing} events that are not in the block at position {start}"
-            ));
-        }
-        Ok(true)
-    }
-
-    fn rows(
-        &self,
-        range: std::ops::RangeInclusive<Vec<u8>>,
-    ) -> impl DoubleEndedIterator<Item = Result<(Position, fjall::Slice), String>> + use<> {
-        use fjall::Readable as _;
-        let view = &self.published.view;
-        view.snapshot.range(&view.streams, range).map(|guard| {
-            let (key, row) = guard.into_inner().map_err(|error| error.to_string())?;
-            let (_, first) = stream_of(&key).ok_or("a key in `streams` is damaged")?;
-            Ok((first, row))
-        })
-    }
-
-    fn is_full(&self) -> bool {
-        self.events.len() >= self.events_max
-            || (self.bytes >= self.bytes_max && !self.events.is_empty())
-    }
-
-    /// Puts an event into the page, if it has room or its block is not to be divided.
-    fn take(&mut self, event: Event) -> bool {
-        if self.is_full() && !self.whole_blocks {
-            return false;
-        }
-        self.bytes += event.event.body.len();
-        self.seen = event.position;
-        self.events.push(event);
-        true
     }
 }

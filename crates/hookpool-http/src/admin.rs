@@ -1,4 +1,4 @@
-//! `/api/admin`: connectors and readers, under an operator key.
+//! `/api/admin`: connectors, readers and operators, under an operator key.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use hookpool_core::{
     key::{KeyId, Secret},
     limits::Limits,
     name::{ConnectorName, NameError, StreamName},
-    registry::{Access, Connector, Keyed, Reader, Replay},
+    registry::{Access, Connector, Keyed, Operator, Reader, Replay},
     scheme::Scheme,
 };
 use hookpool_engine::control::{ConnectorSpec, NewKey};
@@ -109,6 +109,12 @@ struct ReaderBody {
     streams: Vec<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OperatorBody {
+    name: ConnectorName,
+}
+
 /// Who operates, and what they sent.
 pub(crate) async fn operator<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
@@ -118,8 +124,14 @@ pub(crate) async fn operator<L: EventLog, P: PoolStore>(
     let Access::Operator(author) = app.access(request)? else {
         return Err(Code::Unauthorized.into());
     };
+    // Whoever reads sends nothing; what comes along all the same is no part of what is asked, and no reason to refuse.
+    if matches!(request.method, Method::GET | Method::HEAD) {
+        return Ok((author, Bytes::new()));
+    }
     body::must_fit(request, BODY_BYTES_MAX)?;
     let body = body::capped(body, BODY_BYTES_MAX, BODY_PATIENCE).await?;
+    // A key that was revoked while the body came does nothing any more.
+    app.access(request)?;
     Ok((author, body))
 }
 
@@ -158,14 +170,20 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         }
         AdminRoute::Key { name, key_id } => admin.revoke_key(named(name)?, key_id).await,
         AdminRoute::Hook { name, key_id } => admin.revoke_hook(named(name)?, key_id).await,
+        AdminRoute::SigningKey { name, key_id } => {
+            admin.revoke_signing_key(named(name)?, key_id).await
+        }
         AdminRoute::Enable { name, enabled } => admin.enable(named(name)?, enabled).await,
         AdminRoute::Followers => followers::answer(app),
         AdminRoute::Readers if post => admin.add_reader(parse(&body)?).await,
         AdminRoute::Readers => Ok(admin.readers()),
         AdminRoute::Reader { name } => admin.revoke_reader(named(name)?).await,
+        AdminRoute::Operators if post => admin.add_operator(parse(&body)?).await,
+        AdminRoute::Operators => Ok(admin.operators()),
+        AdminRoute::Operator { key_id } => admin.revoke_operator(KeyId::from(key_id)).await,
         AdminRoute::Rejections => rejections::list(app, &query),
         AdminRoute::Rejection { id } => rejections::one(app, id),
-        AdminRoute::RetryRejection { id } => rejections::retry(app, id).await,
+        AdminRoute::RetryRejection { id } => rejections::retry(app, id, &query).await,
         AdminRoute::RetryRejections => rejections::retry_all(app, &query).await,
         AdminRoute::Head => history::head(app),
         AdminRoute::Export => history::export(app, &query).await,
@@ -325,6 +343,18 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
         Ok(no_content())
     }
 
+    async fn revoke_signing_key(
+        &self,
+        connector: ConnectorName,
+        key_id: &str,
+    ) -> Result<Response, Problem> {
+        let key_id = KeyId::from(key_id);
+        let subject = connector.to_string();
+        let change = ControlChange::SigningKeyRevoked { connector, key_id };
+        self.change(&subject, change).await?;
+        Ok(no_content())
+    }
+
     /// What a connector does with deliveries; who sends them and how they are signed stays what it was made for.
     async fn change_connector(
         &self,
@@ -382,6 +412,32 @@ impl<L: EventLog, P: PoolStore> Admin<'_, L, P> {
     async fn revoke_reader(&self, reader: ConnectorName) -> Result<Response, Problem> {
         let subject = reader.to_string();
         self.change(&subject, ControlChange::ReaderRevoked { reader })
+            .await?;
+        Ok(no_content())
+    }
+
+    async fn add_operator(&self, body: OperatorBody) -> Result<Response, Problem> {
+        let control = self.app.engine.control();
+        let key = control.add_operator(&self.author, body.name).await?;
+        let registry = control.registry();
+        let operator = registry.operator(key.key_id.as_str());
+        let mut answer = operator_json(operator.ok_or(Code::NotFound)?);
+        if let Some(members) = answer.as_object_mut() {
+            members.insert("operatorKey".into(), key.secret.expose().into());
+        }
+        Ok(created(&answer))
+    }
+
+    fn operators(&self) -> Response {
+        let registry = self.app.engine.control().registry();
+        let operators = registry.operators();
+        let operators: Vec<_> = operators.iter().map(|one| operator_json(one)).collect();
+        json_response(json!({ "operators": operators }).to_string())
+    }
+
+    async fn revoke_operator(&self, key_id: KeyId) -> Result<Response, Problem> {
+        let subject = key_id.to_string();
+        self.change(&subject, ControlChange::OperatorRevoked { key_id })
             .await?;
         Ok(no_content())
     }
@@ -445,6 +501,14 @@ fn reader_json(reader: &Reader) -> Value {
         "keyId": reader.key.key_id.as_str(),
         "streams": streams,
         "createdAt": reader.key.created_at.to_string(),
+    })
+}
+
+fn operator_json(operator: &Operator) -> Value {
+    json!({
+        "name": operator.name.as_ref().map(ConnectorName::as_str),
+        "keyId": operator.key.key_id.as_str(),
+        "createdAt": operator.key.created_at.to_string(),
     })
 }
 

@@ -18,7 +18,7 @@ use warp::{
 };
 
 use crate::{
-    admin, body, bulk, changes,
+    admin, body, bulk, changes, console,
     failures::Failures,
     followers::Followers,
     generations, hooks, ingest,
@@ -228,7 +228,9 @@ async fn answer<L: EventLog, P: PoolStore>(
         Ok(response) => response,
         Err(problem) => {
             let (problem, rejected) = rejected::judge(app, &request, route, problem);
-            let wanted = rejected.as_ref().is_some_and(|it| it.wants_body(&request));
+            let wanted = rejected
+                .as_ref()
+                .is_some_and(|it| it.wants_body(app, &request));
             let bytes_max = match route {
                 Some(Route::Ingest) => app.settings.bulk_bytes,
                 _ => app.settings.body_bytes,
@@ -264,7 +266,7 @@ async fn handle<L: EventLog, P: PoolStore>(
         Route::Webhook { stream } => ingest::webhook(app, request, stream, body).await,
         Route::Ingest => bulk::ingest(app, request, body).await,
         Route::Hook { hook } => hooks::hook(app, request, hook, body).await,
-        Route::Streams => read::streams(app, request),
+        Route::Streams => read::streams(app, request).await,
         Route::Stream { stream } => read::stream(app, request, stream).await,
         Route::Items { stream } => read::items(app, request, stream).await,
         Route::Item { stream, id } if request.method == Method::DELETE => {
@@ -284,6 +286,7 @@ async fn handle<L: EventLog, P: PoolStore>(
         Route::Generations { stream, route } => {
             generations::handle(app, request, stream, route, body).await
         }
+        Route::Console => console::answer(request),
         Route::OpenApi => openapi::answer(request),
         Route::Healthz => Ok(ops::healthz()),
         Route::Readyz => ops::readyz(app),

@@ -49,6 +49,7 @@ pub(crate) async fn ingest<L: EventLog, P: PoolStore>(
     must_be_plain(request)?;
     request.seen.begin();
     let body = body::capped(body, settings.bulk_bytes, settings.bulk_timeout).await?;
+    request.seen.body(&body);
     let engine = &app.engine;
     let bulk = engine
         .prepare_bulk(admitted, body, asked, request.id)
@@ -65,7 +66,7 @@ pub(crate) async fn ingest<L: EventLog, P: PoolStore>(
 }
 
 /// What the media type says. There is no default: the two forms would be taken for one another.
-fn form(request: &Request) -> Result<Form, Problem> {
+pub(crate) fn form(request: &Request) -> Result<Form, Problem> {
     let query = Query::of(request)?;
     let id_field = query.source("idField")?;
     let unsupported = Code::UnsupportedMediaType;

@@ -27,6 +27,7 @@ use crate::{
     app::{App, Request, set},
     problem::{Code, Problem},
     query::Query,
+    render::Nested,
     server::Endless,
     sse::Framing,
 };
@@ -50,8 +51,8 @@ pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
     let place = Asked::parse(request, &query)?.one();
     let ask = Ask {
         shared: match wish.form {
-            Form::Open(framing) => Some(framing),
-            Form::Poll => None,
+            Form::Open(framing) if wish.wanted.nested == Nested::AsString => Some(framing),
+            Form::Open(_) | Form::Poll => None,
         },
         ..wish.of(stream, Start::parse(place.clone()))
     };
@@ -154,6 +155,7 @@ impl Wish {
                 item: item.transpose()?,
                 selection: query.selection()?,
                 merged: conflate.is_some(),
+                nested: query.nested()?,
             },
             conflate,
             until: query.number("until", 0..=u64::MAX)?.map(Position),

@@ -114,6 +114,7 @@ fn is_for_pages(route: &Route<'_>) -> bool {
         | Route::Generations { .. }
         | Route::Healthz
         | Route::Readyz
+        | Route::Console
         | Route::Metrics => false,
     }
 }

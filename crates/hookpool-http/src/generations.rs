@@ -176,7 +176,8 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
             }
         }
         let newest = format!("\"{}\"", self.plan().newest().version);
-        if if_match(self.request)?.is_some_and(|expected| expected != newest) {
+        let expected = if_match(self.request)?.filter(|expected| expected != "*");
+        if expected.is_some_and(|expected| expected != newest) {
             let detail = format!("the newest version is {newest}");
             return Err(Problem::with(Code::PreconditionFailed, detail));
         }
@@ -302,10 +303,11 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         Ok(json_response(json.to_string()))
     }
 
-    /// Ends when the rebuild did, or the server stops.
+    /// Ends when the rebuild did, the key is revoked, or the server stops.
     fn progress(&self, generation: Generation) -> Response {
         let told = Told {
             app: Arc::clone(self.app),
+            author: self.author.clone(),
             stream: self.stream.clone(),
             generation,
             last: None,
@@ -369,6 +371,15 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     async fn act(&self, id: &str, act: RebuildAct) -> Result<Response, Problem> {
         Query::of(self.request)?;
         let generation = self.numbered(id)?;
+        let plan = self.plan();
+        if let Some(ended) = plan
+            .ended
+            .iter()
+            .find(|ended| ended.generation == generation)
+        {
+            let detail = format!("rebuild {generation} is {} already", word(ended.outcome));
+            return Err(Problem::with(Code::Conflict, detail));
+        }
         let stream = self.stream.clone();
         match act {
             RebuildAct::Promote => return self.promote(generation).await,
@@ -541,7 +552,8 @@ fn running_json<L: EventLog, P: PoolStore>(
         (None, Some(_)) => "ready",
         (None, None) => "running",
     };
-    let eta = (running == "running" && job.rate > 0).then(|| total.saturating_sub(done) / job.rate);
+    let rate = if rebuild.paused { 0 } else { job.rate };
+    let eta = (running == "running" && rate > 0).then(|| total.saturating_sub(done) / rate);
     Ok(json!({
         "id": generation.to_string(),
         "stream": stream.as_str(),
@@ -551,7 +563,7 @@ fn running_json<L: EventLog, P: PoolStore>(
         "startedAt": rebuild.started_at.to_string(),
         "done": done,
         "total": total,
-        "rate": job.rate,
+        "rate": rate,
         "etaSeconds": eta,
         "compared": job.compared,
         "quarantined": state.map_or(0, |state| state.quarantined),
@@ -562,17 +574,21 @@ fn running_json<L: EventLog, P: PoolStore>(
 }
 
 fn ended_json(stream: &StreamName, ended: &Ended) -> Value {
-    let state = match ended.outcome {
-        Outcome::Promoted => "promoted",
-        Outcome::Cancelled => "cancelled",
-    };
     json!({
         "id": ended.generation.to_string(),
         "stream": stream.as_str(),
         "projection": ended.projection,
-        "state": state,
+        "state": word(ended.outcome),
         "endedAt": ended.at.to_string(),
     })
+}
+
+/// The state of a rebuild that ended.
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Promoted => "promoted",
+        Outcome::Cancelled => "cancelled",
+    }
 }
 
 /// The digest of a difference that is whole.
@@ -584,6 +600,7 @@ fn digest(state: &GenerationState) -> Option<String> {
 /// Somebody who follows the progress of a rebuild.
 struct Told<L, P: PoolStore> {
     app: Arc<App<L, P>>,
+    author: KeyId,
     stream: StreamName,
     generation: Generation,
     last: Option<String>,
@@ -596,6 +613,8 @@ impl<L: EventLog, P: PoolStore> Told<L, P> {
             if self.last.is_some() {
                 tokio::time::sleep(PROGRESS_EVERY).await;
             }
+            let registry = Arc::clone(&self.app.engine.control().registry());
+            registry.operator(self.author.as_str())?;
             let row = match rebuild_json(&self.app, &self.stream, self.generation) {
                 Ok(row) => row?,
                 Err(error) => {

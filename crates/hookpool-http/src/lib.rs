@@ -9,6 +9,7 @@ mod app;
 mod body;
 mod bulk;
 mod changes;
+mod console;
 mod cors;
 mod failures;
 mod followers;

@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     queue_bytes: Gauge,
     head: Gauge,
     applied: Gauge,
+    quarantined: Gauge,
     dropped_events: Counter,
     dropped_bytes: Counter,
     retention_failures: Counter,
@@ -56,6 +57,7 @@ impl Default for Metrics {
             queue_bytes: Gauge::default(),
             head: Gauge::default(),
             applied: Gauge::default(),
+            quarantined: Gauge::default(),
             dropped_events: Counter::default(),
             dropped_bytes: Counter::default(),
             retention_failures: Counter::default(),
@@ -110,6 +112,11 @@ impl Default for Metrics {
             metrics.applied.clone(),
         );
         registry.register(
+            "pool_quarantined_events",
+            "Events that do not fit the rules that are served, of all streams",
+            metrics.quarantined.clone(),
+        );
+        registry.register(
             "retention_dropped_events",
             "Expired events dropped since the start",
             metrics.dropped_events.clone(),
@@ -153,6 +160,11 @@ impl Metrics {
     pub(crate) fn follower(&self) -> FollowerGauge {
         self.followers.inc();
         FollowerGauge(self.followers.clone())
+    }
+
+    /// Says how many events do not fit the rules that are served.
+    pub(crate) fn quarantined(&self, events: u64) {
+        self.quarantined.set(gauge(events));
     }
 
     /// The text for a scrape, with the engine's figures as of now.

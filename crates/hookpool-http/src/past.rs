@@ -100,20 +100,32 @@ pub(crate) async fn history<L: EventLog, P: PoolStore>(
         .ok_or(Code::NotFound)?;
     let after = query.number("after", 0..=u64::MAX - 1)?.map(Position);
     let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
+    let nested = query.nested()?;
     app.wait_for(request, &query).await?;
+    let at = app.moment(&stream, &query, "at").await?;
     let view = app.view(&stream).await?;
-    let (generation, pool) = (view.ruled.generation, Arc::clone(&view.pool));
-    let read = app.engine.history(view, id.clone(), after, limit);
-    let (touches, more) = read.await?;
+    let read = app.engine.history(view.clone(), id.clone(), after, limit);
+    let (mut touches, mut more) = read.await?;
+    if let Some(at) = at {
+        let read = touches.len();
+        touches.retain(|touch| touch.event.position <= at);
+        more = more && touches.len() == read;
+    }
     if touches.is_empty() && after.unwrap_or_default() == Position::ZERO {
         // It may be there, and all that touched it expired; of a deleted one nothing is left to be seen then.
-        let item = blocking(move || pool.item(&stream, generation, &id)).await?;
+        let item = match at {
+            Some(at) => app.engine.item_at(view, id, at).await?,
+            None => {
+                let generation = view.ruled.generation;
+                blocking(move || view.pool.item(&view.stream, generation, &id)).await?
+            }
+        };
         item.ok_or(Code::NotFound)?;
     }
     let mut json = String::from(r#"{"events":["#);
     for (n, touch) in touches.iter().enumerate() {
         json.push_str(if n > 0 { ",{" } else { "{" });
-        push_touch(&mut json, touch);
+        push_touch(&mut json, touch, nested);
         json.push('}');
     }
     let next = touches.last().filter(|_| more);
@@ -125,13 +137,13 @@ pub(crate) async fn history<L: EventLog, P: PoolStore>(
     Ok(json_response(json))
 }
 
-fn push_touch(json: &mut String, touch: &Touch) {
+fn push_touch(json: &mut String, touch: &Touch, nested: Nested) {
     push_event_facts(json, &touch.event);
     let superseded = touch.superseded;
     json.push_str(&format!(r#","superseded":{superseded},"fields":"#));
     let before = touch.before.clone().unwrap_or_default();
     let difference = Difference::between(Some(&before), Some(&touch.after));
-    push_values(json, difference.as_ref(), Nested::AsString);
+    push_values(json, difference.as_ref(), nested);
 }
 
 /// `GET /api/streams/{s}/diff?from=P&to=Q`, as lines of JSON
@@ -142,6 +154,7 @@ pub(crate) async fn diff<L: EventLog, P: PoolStore>(
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
     let query = Query::of(request)?;
+    let nested = query.nested()?;
     let missing = || Problem::with(Code::InvalidParameter, "from and to are positions or times");
     let from = app.moment(&stream, &query, "from").await?;
     let to = app.moment(&stream, &query, "to").await?;
@@ -151,6 +164,7 @@ pub(crate) async fn diff<L: EventLog, P: PoolStore>(
         view: app.view(&stream).await?,
         from,
         to,
+        nested,
         after: None,
         ended: false,
         ready: VecDeque::new(),
@@ -167,6 +181,7 @@ struct Lines<L, P: PoolStore> {
     view: View<P::Snapshot>,
     from: Position,
     to: Position,
+    nested: Nested,
     after: Option<ItemId>,
     ended: bool,
     ready: VecDeque<ItemId>,
@@ -182,7 +197,7 @@ impl<L: EventLog, P: PoolStore> Lines<L, P> {
                     self.item(&id, self.to).await?,
                 );
                 if let Some(difference) = Difference::between(old.as_ref(), new.as_ref()) {
-                    push_difference(&mut lines, id.as_str(), &difference, Nested::AsString);
+                    push_difference(&mut lines, id.as_str(), &difference, self.nested);
                     lines.push('\n');
                 }
             }

@@ -198,8 +198,17 @@ impl Problem {
         self.detail.as_deref()
     }
 
+    /// Which of many events is meant, and what it is counted as.
+    pub(crate) fn place(&self) -> Option<(&'static str, usize)> {
+        self.place.map(|place| match place {
+            Place::Item(index) => ("item", index),
+            Place::Line(number) => ("line", number),
+        })
+    }
+
     /// The document, with the status and header that go with it.
     pub(crate) fn into_response(self, request_id: RequestId) -> Response {
+        let place = self.place();
         let (status, code, title) = self.code.row();
         let mut document = serde_json::json!({
             "type": format!("/problems/{}", code.to_ascii_lowercase().replace('_', "-")),
@@ -211,11 +220,7 @@ impl Problem {
         if let (Some(detail), Some(members)) = (self.detail, document.as_object_mut()) {
             members.insert("detail".into(), detail.into());
         }
-        if let (Some(place), Some(members)) = (self.place, document.as_object_mut()) {
-            let (name, number) = match place {
-                Place::Item(index) => ("item", index),
-                Place::Line(number) => ("line", number),
-            };
+        if let (Some((name, number)), Some(members)) = (place, document.as_object_mut()) {
             members.insert(name.into(), number.into());
         }
         let mut response = json_response(document.to_string());
@@ -341,6 +346,10 @@ impl From<ControlError> for Problem {
             ControlError::Registry(RegistryError::Taken(_)) => {
                 Self::with(Code::Conflict, "the name is taken")
             }
+            ControlError::Registry(RegistryError::LastOperator(_)) => Self::with(
+                Code::Conflict,
+                "it is the last operator key: add another one first, and revoke this one with that",
+            ),
             ControlError::Registry(RegistryError::Plan(error)) => error.into(),
             ControlError::Registry(RegistryError::Unknown(_)) => Code::NotFound.into(),
             ControlError::Registry(RegistryError::Secret(error)) => {
@@ -348,6 +357,9 @@ impl From<ControlError> for Problem {
             }
             ControlError::Registry(RegistryError::IdField(error)) => {
                 Self::with(Code::InvalidPayload, format!("idField: {error}"))
+            }
+            ControlError::Registry(error @ RegistryError::LastSigningKey(_)) => {
+                Self::with(Code::Conflict, error.to_string())
             }
             ControlError::Registry(error @ RegistryError::Seal(_)) => {
                 tracing::error!(%error, "a control change failed");

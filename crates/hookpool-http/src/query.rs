@@ -8,6 +8,7 @@ use hookpool_core::{
 use crate::{
     app::Request,
     problem::{Code, Problem},
+    render::Nested,
 };
 
 /// The parameters of one request, still encoded.
@@ -129,6 +130,15 @@ impl<'a> Query<'a> {
             .filter(|number| range.contains(number))
             .map(Some)
             .ok_or_else(outside)
+    }
+
+    /// How nested values are to go out: `expand=json`, or else as strings.
+    pub(crate) fn nested(&self) -> Result<Nested, Problem> {
+        match self.text("expand")?.as_deref() {
+            None => Ok(Nested::AsString),
+            Some("json") => Ok(Nested::Expanded),
+            Some(_) => Err(Problem::with(Code::InvalidParameter, "expand is json")),
+        }
     }
 
     /// A parameter that is `true` or `false`.

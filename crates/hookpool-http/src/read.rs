@@ -1,6 +1,6 @@
 //! The pool and the log as pages of JSON.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use hookpool_core::{
     event::Event,
@@ -81,12 +81,13 @@ pub(crate) fn preferred_wait(request: &Request) -> Option<u64> {
 }
 
 /// `GET /api/streams`
-pub(crate) fn streams<L: EventLog, P: PoolStore>(
+pub(crate) async fn streams<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
     request: &Request,
 ) -> Result<Response, Problem> {
-    Query::of(request)?;
     let access = app.access(request)?;
+    let query = Query::of(request)?;
+    app.wait_for(request, &query).await?;
     let pool = app.engine.pool();
     let registry = app.engine.control().registry();
     let mut names: Vec<&StreamName> = registry
@@ -115,6 +116,7 @@ fn stream_json<L: EventLog, P: PoolStore>(
         .generation(stream, served.generation)?
         .unwrap_or_default();
     Ok(json!({
+        "name": stream.as_str(),
         "stream": stream.as_str(),
         "items": state.items,
         "events": state.events,
@@ -184,7 +186,7 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     let stream = app.visible(request, stream)?;
     let query = Query::of(request)?;
     let limit = usize::try_from(query.number("limit", 1..=1_000)?.unwrap_or(100)).unwrap_or(1_000);
-    let (nested, selection) = (nested(&query)?, query.selection()?);
+    let (nested, selection) = (query.nested()?, query.selection()?);
     app.wait_for(request, &query).await?;
     let at = app.moment(&stream, &query, "at").await?;
     let (snapshot, after) = match query.text("after")? {
@@ -235,9 +237,7 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     let mut response = json_response(json);
     set(&mut response, header::ETAG, &etag);
     if let Some(next) = next {
-        let others = query.raw_without("after");
-        let link = format!("</api/streams/{stream}/items?{others}after={next}>; rel=\"next\"");
-        set(&mut response, header::LINK, &link);
+        set_next(&mut response, &query, &format!("{stream}/items"), next);
     }
     Ok(response)
 }
@@ -319,7 +319,7 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
     let query = Query::of(request)?;
-    let (meta, nested) = (query.flag("meta")?, nested(&query)?);
+    let (meta, nested) = (query.flag("meta")?, query.nested()?);
     let id = decode(id, false)
         .and_then(|id| ItemId::new(id).ok())
         .ok_or(Code::NotFound)?;
@@ -329,10 +329,14 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
     let view = app.view(&stream).await?;
     let generation = view.ruled.generation;
     let item = match at {
-        Some(at) => app.engine.item_at(view, key, at).await?,
-        None => blocking(move || view.pool.item(&view.stream, generation, &key)).await?,
+        Some(at) => app.engine.touched_at(view, key, at).await?,
+        None => blocking(move || view.pool.touched(&view.stream, generation, &key)).await?,
     };
     let item = item.ok_or(Code::NotFound)?;
+    if !item.is_there() {
+        let plan = app.engine.control().registry().plan(stream.as_str());
+        return Err(gone(&item, plan.earliest()));
+    }
     let form = if nested == Nested::Expanded { "x" } else { "" };
     let etag = format!(
         "\"{}{form}{}\"",
@@ -355,6 +359,17 @@ pub(crate) async fn item<L: EventLog, P: PoolStore>(
     Ok(response)
 }
 
+/// A deleted item is not there, and who may read its history is told since when; unless that is dropped.
+fn gone(item: &Item, earliest: Position) -> Problem {
+    match item.deleted.filter(|deleted| *deleted > earliest) {
+        Some(deleted) => {
+            let detail = format!("the item was deleted at position {deleted}");
+            Problem::with(Code::NotFound, detail)
+        }
+        None => Code::NotFound.into(),
+    }
+}
+
 /// `GET /api/streams/{s}/log`
 pub(crate) async fn log<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
@@ -368,6 +383,8 @@ pub(crate) async fn log<L: EventLog, P: PoolStore>(
     app.wait_for(request, &query).await?;
     let after = query.number("after", 0..=u64::MAX)?.map(Position);
     let until = Position(query.number("until", 0..=u64::MAX)?.unwrap_or(u64::MAX));
+    let at = app.moment(&stream, &query, "at").await?;
+    let until = until.min(at.unwrap_or(until));
     // As of the request: what comes meanwhile is not missing from this page.
     let head = app.engine.head();
     let page = app.engine.stream_page(&stream, after, |page| PageRequest {
@@ -377,24 +394,35 @@ pub(crate) async fn log<L: EventLog, P: PoolStore>(
         ..page
     });
     let page = page.await?;
-    if request.best_of(&["application/json", "application/x-ndjson"]) == Some(1) {
-        return Ok(ndjson(&page.events, body));
+    let next = (page.through < until.min(head)).then_some(page.through);
+    let mut response = match request.best_of(&["application/json", "application/x-ndjson"]) {
+        Some(1) => ndjson(&page.events, body),
+        _ => json_page(&page.events, next, body),
+    };
+    if let Some(next) = next {
+        set_next(&mut response, &query, &format!("{stream}/log"), next);
     }
+    Ok(response)
+}
+
+fn json_page(events: &[Event], next: Option<Position>, body: bool) -> Response {
     let mut json = String::from(r#"{"events":["#);
-    for (n, event) in page.events.iter().enumerate() {
+    for (n, event) in events.iter().enumerate() {
         if n > 0 {
             json.push(',');
         }
         push_event(&mut json, event, body);
     }
-    let end = page.through >= until.min(head);
-    let next = if end {
-        "null".to_owned()
-    } else {
-        page.through.to_string()
-    };
+    let next = next.map_or_else(|| "null".to_owned(), |next| next.to_string());
     json.push_str(&format!(r#"],"next":{next}}}"#));
-    Ok(json_response(json))
+    json_response(json)
+}
+
+/// Says where the next page is: the same query behind this one.
+fn set_next(response: &mut Response, query: &Query<'_>, path: &str, after: impl Display) {
+    let others = query.raw_without("after");
+    let link = format!("</api/streams/{path}?{others}after={after}>; rel=\"next\"");
+    set(response, header::LINK, &link);
 }
 
 fn ndjson(events: &[Event], body: bool) -> Response {
@@ -416,7 +444,12 @@ pub(crate) async fn log_event<L: EventLog, P: PoolStore>(
     position: Position,
 ) -> Result<Response, Problem> {
     let stream = app.visible(request, stream)?;
-    Query::of(request)?;
+    let query = Query::of(request)?;
+    app.wait_for(request, &query).await?;
+    let at = app.moment(&stream, &query, "at").await?;
+    if at.is_some_and(|at| position > at) {
+        return Err(Code::NotFound.into());
+    }
     let after = Position(position.0.checked_sub(1).ok_or(Code::NotFound)?);
     let page = app
         .engine
@@ -438,14 +471,6 @@ pub(crate) async fn log_event<L: EventLog, P: PoolStore>(
     let mut json = String::new();
     push_event(&mut json, &event, true);
     Ok(json_response(json))
-}
-
-fn nested(query: &Query<'_>) -> Result<Nested, Problem> {
-    match query.text("expand")?.as_deref() {
-        None => Ok(Nested::AsString),
-        Some("json") => Ok(Nested::Expanded),
-        Some(_) => Err(Problem::with(Code::InvalidParameter, "expand is json")),
-    }
 }
 
 pub(crate) fn matches_etag(request: &Request, etag: &str) -> bool {

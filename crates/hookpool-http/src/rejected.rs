@@ -5,9 +5,11 @@ use std::{borrow::Cow, net::IpAddr, sync::OnceLock};
 
 use bytes::Bytes;
 use hookpool_core::{
+    bulk::Form,
+    idempotency::Call,
     name::StreamName,
     rate::Wait,
-    rejection::{Credential, HeaderShape, Reason, Rejection, Shown, Way},
+    rejection::{Credential, HeaderShape, Reason, Rejection, Shown, Unkept, Way},
 };
 use hookpool_engine::rejections::{Delivery, Refused};
 use hookpool_store::{EventLog, PoolStore};
@@ -15,7 +17,7 @@ use warp::http::{HeaderName, HeaderValue, Method, header};
 
 use crate::{
     app::{App, Request},
-    peer,
+    bulk, peer,
     problem::{Code, Problem},
     query::Query,
     route::{Route, Secret},
@@ -152,10 +154,23 @@ fn named(request: &Request) -> Option<String> {
 }
 
 impl Rejected {
-    /// Whether the rest of the body is worth keeping: only of who showed a good credential, and if none of it was read.
-    pub(crate) fn wants_body(&self, request: &Request) -> bool {
-        let may_be_tried_again = self.way != Way::Ingest;
-        may_be_tried_again && self.shown.is_good() && request.seen.begun.get().is_none()
+    /// Whether the rest of the body is worth reading: only of who showed a good credential, and if none of it was read; a large one only if it is
+    /// kept.
+    pub(crate) fn wants_body<L: EventLog, P: PoolStore>(
+        &self,
+        app: &App<L, P>,
+        request: &Request,
+    ) -> bool {
+        self.shown.is_good()
+            && request.seen.begun.get().is_none()
+            && (self.way != Way::Ingest || self.is_kept(app))
+    }
+
+    fn is_kept<L: EventLog, P: PoolStore>(&self, app: &App<L, P>) -> bool {
+        let registry = app.engine.control().registry();
+        let name = self.shown.connector.as_ref();
+        name.and_then(|name| registry.connector(name.as_str()))
+            .is_some_and(|connector| connector.keep_rejected)
     }
 
     /// Notes it.
@@ -196,21 +211,38 @@ impl Rejected {
             body_bytes: body.as_ref().map_or(0, Bytes::len) as u64,
             headers: shapes(request),
             kept: false,
+            unkept: None,
+            known_by: None,
             retried: None,
         };
-        let query = Query::new(&request.query);
         let delivery = self.shown.is_good().then(|| Delivery {
             headers: headers(request),
-            id_field: query.text("idField").ok().flatten(),
+            asked: asked(self.way, request),
             body,
-            is_whole: matches!(self.way, Way::Webhook | Way::Hook)
-                && matches!(query.text("dryRun"), Ok(None)),
         });
         app.engine.rejections().refuse(Refused {
             rejection,
             delivery,
         });
     }
+}
+
+/// What of a request beside its body and headers counts when it is tried again.
+fn asked(way: Way, request: &Request) -> Result<(Call, Option<String>), Unkept> {
+    let query = Query::new(&request.query);
+    let call = match way {
+        Way::Webhook | Way::Hook => match query.text("dryRun") {
+            Ok(None) => Call::Webhook,
+            _ => return Err(Unkept::NoDelivery),
+        },
+        Way::Delete => return Err(Unkept::NoDelivery),
+        Way::Ingest => match bulk::form(request) {
+            Ok(Form::Items) => Call::Items,
+            Ok(Form::Lines { .. }) => Call::Lines,
+            Err(_) => return Err(Unkept::Form),
+        },
+    };
+    Ok((call, query.text("idField").ok().flatten()))
 }
 
 fn shapes(request: &Request) -> Vec<HeaderShape> {

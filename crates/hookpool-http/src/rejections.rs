@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use hookpool_core::{
+    bulk::BulkError,
     diagnosis::Finding,
     event::RequestId,
-    rejection::{Reason, Rejection},
+    name::ItemId,
+    position::Position,
+    rejection::{Reason, Rejection, Unkept},
+    verify::VerifyError,
 };
 use hookpool_engine::{
-    Receipt,
-    rejections::{Filter, RetryError},
+    AcceptError,
+    rejections::{Filter, Retaken, RetryError, RetryTerms},
 };
 use hookpool_store::{EventLog, PoolStore};
 use serde_json::{Value, json};
@@ -74,12 +78,14 @@ pub(crate) fn one<L: EventLog, P: PoolStore>(
 pub(crate) async fn retry<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
     id: &str,
+    query: &Query<'_>,
 ) -> Result<Response, Problem> {
+    let terms = terms(app, query)?;
     let id = RequestId::parse(id).ok_or(Code::NotFound)?;
-    let outcome = match app.engine.retry(id).await {
+    let outcome = match app.engine.retry(id, terms).await {
         Err(RetryError::Unknown) => return Err(Code::NotFound.into()),
-        Err(error @ RetryError::NotKept) => {
-            return Err(Problem::with(Code::Conflict, error.to_string()));
+        Err(RetryError::NotKept(unkept)) => {
+            return Err(Problem::with(Code::Conflict, unkept.to_string()));
         }
         outcome => outcome,
     };
@@ -91,7 +97,7 @@ pub(crate) async fn retry_all<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
     query: &Query<'_>,
 ) -> Result<Response, Problem> {
-    let connector = query.text("connector")?;
+    let (connector, terms) = (query.text("connector")?, terms(app, query)?);
     let missing = || {
         Problem::with(
             Code::InvalidParameter,
@@ -108,24 +114,32 @@ pub(crate) async fn retry_all<L: EventLog, P: PoolStore>(
     {
         return Err(Code::NotFound.into());
     }
-    let filter = Filter {
-        connector: Some(connector),
-        reason: None,
-        waiting: true,
-    };
-    let (all, _) = app.engine.rejections().list(&filter, None, usize::MAX);
-    let more = all.len() > RETRIED_MAX;
-    let mut outcomes = Vec::new();
-    let mut accepted = 0;
-    for rejection in all.iter().rev().take(RETRIED_MAX) {
-        let outcome = app.engine.retry(rejection.id).await;
-        accepted += usize::from(outcome.is_ok());
-        outcomes.push(outcome_json(rejection.id, outcome));
+    let retrials = app.engine.retry_all(connector, terms, RETRIED_MAX).await;
+    let (outcomes, more) = retrials.map_err(|error| problem(error).0)?;
+    let (mut accepted, mut doubtful) = (0, 0);
+    for (_, outcome) in &outcomes {
+        match outcome {
+            Ok(_) => accepted += 1,
+            Err(RetryError::Doubtful(_)) => doubtful += 1,
+            Err(_) => {}
+        }
     }
-    let refused = outcomes.len() - accepted;
-    let answer =
-        json!({ "accepted": accepted, "refused": refused, "more": more, "rejections": outcomes });
+    let refused = outcomes.len() - accepted - doubtful;
+    let outcomes = outcomes.into_iter();
+    let outcomes: Vec<_> = outcomes.map(|(id, it)| outcome_json(id, it)).collect();
+    let answer = json!({ "accepted": accepted, "refused": refused, "doubtful": doubtful, "more": more, "rejections": outcomes });
     Ok(json_response(answer.to_string()))
+}
+
+fn terms<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    query: &Query<'_>,
+) -> Result<RetryTerms, Problem> {
+    Ok(RetryTerms {
+        body_bytes_max: app.settings.body_bytes,
+        bulk_bytes_max: app.settings.bulk_bytes,
+        force: query.flag("force")?,
+    })
 }
 
 fn rejection_json(rejection: &Rejection) -> Value {
@@ -134,7 +148,8 @@ fn rejection_json(rejection: &Rejection) -> Value {
     let retried = rejection
         .retried
         .as_ref()
-        .map(|retried| json!({ "time": retried.at.to_string(), "position": retried.position }));
+        .map(|retried| json!({ "time": retried.at.to_string(), "position": retried.position, "events": retried.events }));
+    let unkept = |unkept: Unkept| json!({ "reason": unkept, "detail": unkept.to_string() });
     json!({
         "id": rejection.id.to_string(),
         "time": rejection.time.to_string(),
@@ -150,6 +165,8 @@ fn rejection_json(rejection: &Rejection) -> Value {
         "bodyBytes": rejection.body_bytes,
         "headers": headers.collect::<Vec<_>>(),
         "kept": rejection.kept,
+        "notKept": rejection.unkept.map(unkept),
+        "knownBy": rejection.known_by,
         "retried": retried,
     })
 }
@@ -165,37 +182,72 @@ fn findings(findings: &[Finding]) -> Value {
     json!(findings)
 }
 
-fn outcome_json(id: RequestId, outcome: Result<Receipt, RetryError>) -> Value {
+fn outcome_json(id: RequestId, outcome: Result<Retaken, RetryError>) -> Value {
     let id = id.to_string();
     match outcome {
-        Ok(receipt) => json!({
+        Ok(taken) => json!({
             "id": id,
             "outcome": "accepted",
-            "position": receipt.position,
-            "itemId": receipt.item_id.as_str(),
-            "replayed": receipt.replayed,
+            "position": taken.last,
+            "events": taken.events,
+            "itemId": taken.item_id.as_ref().map(ItemId::as_str),
+            "replayed": taken.replayed,
+        }),
+        Err(RetryError::Doubtful(position)) => json!({
+            "id": id,
+            "outcome": "doubtful",
+            "position": position,
+            "diagnosis": doubt(position),
         }),
         Err(error) => {
             let (problem, found) = problem(error);
             let detail = problem.detail().map(ToOwned::to_owned);
-            json!({
+            let mut json = json!({
                 "id": id,
                 "outcome": "refused",
                 "code": problem.code().name(),
                 "diagnosis": diagnosis(&found).or(detail),
                 "findings": findings(&found),
-            })
+            });
+            if let Some((name, number)) = problem.place() {
+                json[name] = number.into();
+            }
+            json
         }
     }
+}
+
+/// Why one that nothing names is not taken.
+fn doubt(position: Option<Position>) -> String {
+    let found = match position {
+        Some(position) => format!("the same content was accepted at position {position}"),
+        None => "more was accepted since than is searched for the same content".to_owned(),
+    };
+    format!(
+        "it has neither a delivery id nor an Idempotency-Key, and {found}: it may be there already, and force takes it anyway"
+    )
 }
 
 /// What the sender would be told now.
 fn problem(error: RetryError) -> (Problem, Vec<Finding>) {
     let problem = match error {
+        // It is told to operators alone.
+        RetryError::Refused(AcceptError::Verify(VerifyError::Unauthorized), _) => {
+            Problem::with(Code::Unauthorized, "its connector is switched off")
+        }
+        RetryError::Refused(AcceptError::Bulk(BulkError::Stream(_)), _) => Problem::with(
+            Code::Unauthorized,
+            "it names another stream than that of its connector",
+        ),
         RetryError::Refused(error, findings) => return (error.into(), findings),
         RetryError::TooLarge => Code::PayloadTooLarge.into(),
         RetryError::Unknown => Code::NotFound.into(),
-        RetryError::NotKept => Problem::with(Code::Conflict, error.to_string()),
+        RetryError::NotKept(unkept) => Problem::with(Code::Conflict, unkept.to_string()),
+        RetryError::Doubtful(position) => Problem::with(Code::Conflict, doubt(position)),
+        RetryError::Question => Problem::with(
+            Code::Conflict,
+            "it is no event but its sender's question whether the URL is the right one; it has to ask again",
+        ),
         RetryError::IdField(error) => Problem::with(Code::InvalidParameter, error.to_string()),
         RetryError::Store(error) => {
             tracing::warn!(%error, "a kept delivery can't be read");

@@ -43,8 +43,9 @@ pub(crate) fn push_string(json: &mut String, text: &str) {
 }
 
 /// Whether nested values go out as strings, as they are stored, or as the JSON they hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Nested {
+    #[default]
     AsString,
     Expanded,
 }
@@ -56,7 +57,14 @@ pub(crate) fn push_fields<'a>(
     nested: Nested,
 ) {
     push_object(json, fields, |json, value| match (value.kind, nested) {
-        (Kind::Scalar, _) | (Kind::Nested, Nested::Expanded) => json.push_str(value.text),
+        (Kind::Scalar, _) => json.push_str(value.text),
+        // Between tokens alone are there line ends, and what goes out may have to be one line.
+        (Kind::Nested, Nested::Expanded) => {
+            json.extend(value.text.chars().map(|char| match char {
+                '\n' | '\r' => ' ',
+                char => char,
+            }));
+        }
         (Kind::Nested, Nested::AsString) => push_string(json, value.text),
     });
 }

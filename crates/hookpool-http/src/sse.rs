@@ -84,7 +84,8 @@ pub(crate) struct Frame {
 
 /// Encodes a change for all followers that read server-sent events.
 pub fn encode_change(into: &mut Vec<u8>, cursor: &Cursor, event: &Event, change: &Change<'_>) {
-    Framing::Sse.push(into, "change", Some(cursor), &change_json(event, change));
+    let data = change_json(event, change, Nested::AsString);
+    Framing::Sse.push(into, "change", Some(cursor), &data);
 }
 
 /// Writes a change that was encoded for readers of server-sent events as a line, for those of NDJSON.
@@ -108,12 +109,16 @@ pub(crate) fn change_as_line(into: &mut Vec<u8>, frame: &[u8]) {
 }
 
 /// The data of the frame of one event.
-pub(crate) fn change_json(Event { position, event }: &Event, change: &Change<'_>) -> String {
+pub(crate) fn change_json(
+    Event { position, event }: &Event,
+    change: &Change<'_>,
+    nested: Nested,
+) -> String {
     let (op, stream, time) = (event.op.as_str(), &event.stream, event.time);
     let mut json = format!(r#"{{"op":"{op}","stream":"{stream}","itemId":"#);
     push_string(&mut json, change.item_id.as_str());
     json.push_str(r#","set":"#);
-    push_fields(&mut json, change.set(), Nested::AsString);
+    push_fields(&mut json, change.set(), nested);
     push_unset(&mut json, change.unset.iter().map(AsRef::as_ref));
     json.push_str(&format!(r#","position":{position},"time":"{time}"}}"#));
     json
@@ -152,6 +157,7 @@ pub(crate) fn difference_json(
     id: &ItemId,
     difference: &Difference<'_>,
     selection: &Selection,
+    nested: Nested,
     facts: Facts,
 ) -> Option<String> {
     let mut fields = difference
@@ -173,7 +179,7 @@ pub(crate) fn difference_json(
     let set = fields
         .iter()
         .filter_map(|(name, (_, new))| Some((**name, (*new)?)));
-    push_fields(&mut json, set, Nested::AsString);
+    push_fields(&mut json, set, nested);
     if op != "delete" {
         let gone = fields.iter().filter(|(_, (_, new))| new.is_none());
         push_unset(&mut json, gone.map(|(name, _)| **name));
@@ -240,7 +246,7 @@ pub(crate) mod tests {
         let projection = Projection::default();
         let fields = event.event.fields().unwrap();
         let change = projection.read(event, fields).unwrap();
-        let data = change_json(event, &change);
+        let data = change_json(event, &change, Nested::AsString);
         framing.push(&mut bytes, "change", Some(&cursor), &data);
         String::from_utf8(bytes).unwrap()
     }

@@ -98,6 +98,7 @@ macro_rules! log_conformance {
             an_idempotency_key_comes_before_a_dedupe_key
             a_key_of_one_sort_is_none_of_the_other
             idempotency_keys_of_what_was_kept_are_known
+            a_request_is_found_by_its_idempotency_key_while_it_counts
         );
     };
     ($fixture:expr, $($promise:ident)+) => {$(

@@ -7,8 +7,9 @@ use std::{
 
 use hookpool_core::{
     codec::Block,
-    event::Request,
+    event::{DedupeKey, Request},
     position::{Epoch, Position},
+    time::Timestamp,
 };
 use thiserror::Error;
 
@@ -155,6 +156,11 @@ impl<L: EventLog> EventLog for FaultyLog<L> {
     async fn blocks(&self, after: Position, bytes_max: usize) -> Result<Vec<Block>, ReadError> {
         self.may_read().await?;
         self.inner.blocks(after, bytes_max).await
+    }
+
+    async fn find(&self, key: DedupeKey, time: Timestamp) -> Result<Option<Position>, ReadError> {
+        self.may_read().await?;
+        self.inner.find(key, time).await
     }
 
     fn head(&self) -> Position {

@@ -4,9 +4,10 @@ use std::{future::Future, sync::Arc};
 
 use hookpool_core::{
     codec::{Block, Digest},
-    event::{Event, Request},
+    event::{DedupeKey, Event, Request},
     name::StreamName,
     position::{Epoch, Position},
+    time::Timestamp,
 };
 use thiserror::Error;
 use tokio::sync::watch;
@@ -67,6 +68,13 @@ pub trait EventLog: Send + Sync + 'static {
         bytes_max: usize,
     ) -> impl Future<Output = Result<Vec<Block>, ReadError>> + Send;
 
+    /// Where the request with this idempotency key begins, if the key still counts for a request of this time. One that is being appended may be missed.
+    fn find(
+        &self,
+        key: DedupeKey,
+        time: Timestamp,
+    ) -> impl Future<Output = Result<Option<Position>, ReadError>> + Send;
+
     /// Drops the events at these positions, in any order, and returns when that is durable. A position without an event is nothing.
     /// A call may block for as long as a backend needs to give their bytes back to the disk.
     fn drop_events(
@@ -115,6 +123,14 @@ impl<L: EventLog> EventLog for Arc<L> {
         bytes_max: usize,
     ) -> impl Future<Output = Result<Vec<Block>, ReadError>> + Send {
         L::blocks(self, after, bytes_max)
+    }
+
+    fn find(
+        &self,
+        key: DedupeKey,
+        time: Timestamp,
+    ) -> impl Future<Output = Result<Option<Position>, ReadError>> + Send {
+        L::find(self, key, time)
     }
 
     fn drop_events(

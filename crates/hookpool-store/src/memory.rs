@@ -78,12 +78,15 @@ impl LogState {
     /// Where the request with the same key begins.
     fn find(&self, first: &NewEvent) -> Option<Position> {
         let identity = first.idempotency.as_ref();
-        let known = identity
-            .and_then(|identity| self.requests.get(&identity.key))
-            .filter(|(time, _)| key_counts(*time, first.time));
-        known
-            .map(|(_, position)| *position)
+        identity
+            .and_then(|identity| self.request(&identity.key, first.time))
             .or_else(|| first.dedupe.and_then(|key| self.dedupe.find(&key)))
+    }
+
+    fn request(&self, key: &DedupeKey, time: Timestamp) -> Option<Position> {
+        let known = self.requests.get(key);
+        let known = known.filter(|(first, _)| key_counts(*first, time));
+        known.map(|(_, position)| *position)
     }
 
     fn remember(&mut self, first: &NewEvent, position: Position) {
@@ -205,6 +208,10 @@ impl EventLog for MemoryLog {
 
     async fn blocks(&self, after: Position, bytes_max: usize) -> Result<Vec<Block>, ReadError> {
         Ok(locked(&self.state).blocks(after, bytes_max))
+    }
+
+    async fn find(&self, key: DedupeKey, time: Timestamp) -> Result<Option<Position>, ReadError> {
+        Ok(locked(&self.state).request(&key, time))
     }
 
     async fn drop_events(&self, positions: Vec<Position>) -> Result<Dropped, AppendError> {

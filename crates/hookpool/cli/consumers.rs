@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use hookpool_client::Start;
 use hookpool_core::time::Timestamp;
 
-use super::{OutputArgs, duration};
+use super::{JsonArgs, OutputArgs, duration};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -164,6 +164,8 @@ pub(crate) struct ItemsDiffArgs {
     /// Position or RFC 3339 time
     #[arg(long, value_name = "MOMENT")]
     pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) output: JsonArgs,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{OutputArgs, duration};
+use super::{JsonArgs, OutputArgs, duration};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProjectionCommand {
@@ -36,7 +36,10 @@ Examples:
   hookpool projection set sales sales.toml && hookpool rebuild start sales")]
     Set(ProjectionSetArgs),
     /// Print the JSON Schema of rules, for editors
-    Schema,
+    #[command(after_help = "\
+Example:
+  hookpool projection schema > projection.schema.json")]
+    Schema(JsonArgs),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +82,10 @@ Examples:
   hookpool rebuild start --all                              every stream, under its newest rules")]
     Start(RebuildStartArgs),
     /// Say how far it is
+    #[command(after_help = "\
+Examples:
+  hookpool rebuild status sales --wait
+  hookpool rebuild status sales --output json | jq -r .diff.digest")]
     Status(RebuildStatusArgs),
     /// Print what would change, a line of JSON for each item
     #[command(after_help = "\
@@ -95,16 +102,34 @@ Examples:
   hookpool rebuild promote sales --any                whatever it is by now, on a busy stream")]
     Promote(RebuildPromoteArgs),
     /// Serve the generation before again
+    #[command(after_help = "\
+Example:
+  hookpool rebuild rollback sales     again: forward to where it was")]
     Rollback(StreamArgs),
     /// Give up the generation before; it can't be gone back to any more
+    #[command(after_help = "\
+Example:
+  hookpool rebuild release sales     gives its space back")]
     Release(StreamArgs),
     /// Throw it away
+    #[command(after_help = "\
+Example:
+  hookpool rebuild cancel sales")]
     Cancel(StreamArgs),
     /// Let it rest
+    #[command(after_help = "\
+Example:
+  hookpool rebuild pause sales")]
     Pause(StreamArgs),
     /// Let it go on
+    #[command(after_help = "\
+Example:
+  hookpool rebuild resume sales")]
     Resume(StreamArgs),
     /// List the rebuilds of a stream
+    #[command(after_help = "\
+Example:
+  hookpool rebuild list sales")]
     List(StreamArgs),
 }
 
@@ -147,6 +172,8 @@ pub(crate) struct RebuildDiffArgs {
     /// How many items at most [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
+    #[command(flatten)]
+    pub(crate) output: JsonArgs,
 }
 
 #[derive(Debug, Args)]
@@ -189,6 +216,9 @@ Examples:
   hookpool retention set sales --max-age 30d --max-positions 1000000 --yes")]
     Set(RetentionSetArgs),
     /// Keep all that is there, from now on
+    #[command(after_help = "\
+Example:
+  hookpool retention clear sales")]
     Clear(StreamArgs),
 }
 

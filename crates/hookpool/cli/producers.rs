@@ -7,6 +7,7 @@ use std::{
 
 use clap::{Args, Subcommand, ValueEnum};
 use hookpool_client::{ConnectorLimits, Replay, Scheme};
+use hookpool_core::name::{ConnectorName, NameError};
 
 use super::OutputArgs;
 
@@ -20,11 +21,20 @@ Examples:
   hookpool connector add issues --scheme github --id-field /issue/id
   hookpool connector add payments --scheme stripe --signing-key-file stripe.key
   hookpool connector add acme --scheme '{\"header\":\"X-Acme-Signature\",\"template\":\"{body}\"}'
+  hookpool connector add acme --scheme \
+    '{\"header\":\"X-Sig\",\"template\":\"{id}.{body}\",\"deliveryHeader\":\"X-Delivery\"}'    each delivery counts once
   hookpool connector add sales --output json | jq -r .ingestKey")]
     Add(ConnectorAddArgs),
     /// List all connectors
+    #[command(after_help = "\
+Examples:
+  hookpool connector list
+  hookpool connector list --output json | jq -r .connectors[].name")]
     List(OutputArgs),
     /// Show one connector and its keys
+    #[command(after_help = "\
+Example:
+  hookpool connector show sales")]
     Show(ConnectorArgs),
     /// Make a new ingest key; the old ones expire
     #[command(after_help = "\
@@ -50,22 +60,43 @@ Examples:
   hookpool connector rotate-signing-key payments --signing-key-file stripe.key
   pass show slack | hookpool connector rotate-signing-key chat --signing-key-file -")]
     RotateSigningKey(RotateSigningKeyArgs),
+    /// Refuse what is signed with a signing key from now on; connector show has the ids
+    #[command(after_help = "\
+The last key that counts is not revoked: rotate it, or disable the connector.
+
+Example:
+  hookpool connector show sales                          signing key  5f8d4c2a91be, made 2026-01-31T10:00:00.000000Z
+  hookpool connector revoke-signing-key sales 5f8d4c2a91be")]
+    RevokeSigningKey(RevokeSigningKeyArgs),
     /// Make a new hook; the old ones expire
+    #[command(after_help = "\
+Example:
+  hookpool connector rotate-hook payments --overlap 3600     both hooks work for an hour")]
     RotateHook(RotateArgs),
     /// Refuse a hook from now on
+    #[command(after_help = "\
+Example:
+  hookpool connector revoke-hook payments 5f8d4c2a91be     `connector show` has the ids")]
     RevokeHook(RevokeHookArgs),
     /// Refuse all deliveries of a connector
+    #[command(after_help = "\
+Example:
+  hookpool connector disable sales     `enable` takes them again")]
     Disable(ConnectorArgs),
     /// Take its deliveries again
+    #[command(after_help = "\
+Example:
+  hookpool connector enable sales")]
     Enable(ConnectorArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ConnectorAddArgs {
     /// Stream that the connector writes to
+    #[arg(value_parser = name)]
     pub(crate) stream: String,
     /// Name of the connector [default: the stream's]
-    #[arg(long)]
+    #[arg(long, value_parser = name)]
     pub(crate) name: Option<String>,
     /// Take only deliveries signed with a key of this connector
     #[arg(long)]
@@ -165,6 +196,18 @@ pub(crate) struct RevokeHookArgs {
     pub(crate) name: String,
     /// Public part of the hook: the letters between hk_ and the next _
     pub(crate) key_id: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RevokeSigningKeyArgs {
+    /// Name of the connector
+    pub(crate) name: String,
+    /// Id of the signing key
+    pub(crate) key_id: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -210,17 +253,24 @@ Examples:
   hookpool reader add backup --stream '*'")]
     Add(ReaderAddArgs),
     /// List all read keys
+    #[command(after_help = "\
+Example:
+  hookpool reader list")]
     List(OutputArgs),
     /// Refuse a read key from now on; its change streams end
+    #[command(after_help = "\
+Example:
+  hookpool reader revoke dashboard")]
     Revoke(ReaderArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ReaderAddArgs {
     /// Name of the read key
+    #[arg(value_parser = name)]
     pub(crate) name: String,
     /// Stream that it may read; '*' is every stream
-    #[arg(long = "stream", value_name = "STREAM", required = true, num_args = 1..)]
+    #[arg(long = "stream", value_name = "STREAM", required = true, num_args = 1.., value_parser = name_or_all)]
     pub(crate) streams: Vec<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -236,15 +286,53 @@ pub(crate) struct ReaderArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OperatorCommand {
-    /// Make another operator key on a stopped data folder and write it to operator.key there
+    /// Make another operator key; prints it, this once
     #[command(after_help = "\
-Who may write to the data folder may do this: it is the second way in. The server must be stopped, and operator.key must
-not be there: a key is never overwritten. Keys that were made before work on.
+Examples:
+  hookpool operator add alice
+  hookpool operator add ci --output json")]
+    Add(OperatorAddArgs),
+    /// List all operator keys
+    List(OutputArgs),
+    /// Refuse an operator key from now on; the last one stays
+    #[command(after_help = "\
+The key id is the part between ok_ and the next _ of a key, and stands in `hookpool operator list`.
 
 Examples:
-  hookpool operator add
-  hookpool operator add --data-dir /var/lib/hookpool")]
-    Add,
+  hookpool operator revoke 5f8d4c2a91be")]
+    Revoke(OperatorRevokeArgs),
+    /// Make an operator key on a stopped data folder and write it to operator.key there
+    #[command(after_help = "\
+Who may write to the data folder may do this: it is the second way in. The server must be stopped, and operator.key must
+not be there: a key is never overwritten. Keys that were made before work on, unless all others are to be revoked.
+
+Examples:
+  hookpool operator recover
+  hookpool operator recover --revoke-others --data-dir /var/lib/hookpool")]
+    Recover(OperatorRecoverArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OperatorAddArgs {
+    /// Name of the operator key
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OperatorRevokeArgs {
+    /// Id of the operator key
+    pub(crate) key_id: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OperatorRecoverArgs {
+    /// Refuse all other operator keys from then on
+    #[arg(long)]
+    pub(crate) revoke_others: bool,
 }
 
 #[derive(Debug, Args)]
@@ -290,9 +378,10 @@ pub(crate) struct SendArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The events of a request are recorded all or not at all. Each request has an idempotency key made of the file up to its
-end, so running the command again after a failure, or after a line was put right, records nothing twice for 96 hours. To
-record the same file again, name other keys with --idempotency-key.
+The events of a request are recorded all or not at all. Each request has an idempotency
+key made of the file up to its end, so running the command again after a failure, or
+after a line was put right, records nothing twice for 96 hours. To record the same file
+again, name other keys with --idempotency-key.
 
 Examples:
   export HOOKPOOL_INGEST_KEY=ik_...
@@ -320,8 +409,8 @@ pub(crate) struct IngestArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The item is gone for readers; its history stays. What the connector sends of it later starts from nothing. Deleting what is
-not there is no error.
+The item is gone for readers; its history stays. What the connector sends of it later
+starts from nothing. Deleting what is not there is no error.
 
 Example:
   HOOKPOOL_INGEST_KEY=ik_... hookpool delete sales North")]
@@ -370,6 +459,18 @@ impl From<&str> for SecretArg {
     }
 }
 
+/// A name that is to be made: said here what is wrong with it, and not by the server.
+fn name(text: &str) -> Result<String, NameError> {
+    ConnectorName::new(text).map(Into::into)
+}
+
+fn name_or_all(text: &str) -> Result<String, NameError> {
+    match text {
+        "*" => Ok(text.to_owned()),
+        _ => name(text),
+    }
+}
+
 /// A name, or the JSON of a custom one.
 fn scheme(text: &str) -> Result<Scheme, String> {
     let parsed = if text.trim_start().starts_with('{') {
@@ -399,15 +500,21 @@ Examples:
   hookpool rejections list --limit 1000 --output json | jq -r .rejections[].diagnosis")]
     List(RejectionsListArgs),
     /// Show one: the id is what its sender got in X-Request-Id
+    #[command(after_help = "\
+Example:
+  hookpool rejections show 0192f0c4-7a1e-7c3b-9c1d-2f6f0b1c9a10")]
     Show(RejectionArgs),
     /// Try deliveries again that were kept, with the connector as it is now
     #[command(after_help = "\
-A delivery is kept where its key was good and its connector has --keep-rejected. It is verified as of when it came, and
-appended now; one that came again meanwhile is not doubled. Exits 1 if any is still refused.
+A delivery is kept where its key was good and its connector has --keep-rejected; `rejections show` says why one is not. It is
+verified as of when it came, and appended now, a request of many events whole or not at all; one that came again meanwhile
+is not doubled. One that has neither a delivery id nor an Idempotency-Key is doubtful where the same content was accepted
+since it came: it is taken only with --force. Exits 1 if any is still refused or doubtful.
 
 Examples:
   hookpool rejections retry 0192f0c4-7a1e-7c3b-9c1d-2f6f0b1c9a10
-  hookpool rejections retry --connector sales")]
+  hookpool rejections retry --connector sales
+  hookpool rejections retry --force 0192f0c4-7a1e-7c3b-9c1d-2f6f0b1c9a10")]
     Retry(RejectionsRetryArgs),
 }
 
@@ -445,6 +552,9 @@ pub(crate) struct RejectionsRetryArgs {
     /// All of this connector that wait for it, the oldest first
     #[arg(long, value_name = "NAME", conflicts_with = "id")]
     pub(crate) connector: Option<String>,
+    /// Also what may be there already, because nothing names it and the same content was accepted since
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

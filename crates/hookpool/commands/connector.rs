@@ -7,13 +7,14 @@ use hookpool_client::{
     Connector, ConnectorChange, ConnectorKey, ConnectorLimits, CreatedConnector, NewConnector,
     Replay, Secret,
 };
+use hookpool_engine::clock::Clock;
 use serde_json::json;
 
 use super::snippet;
 use crate::{
     cli::{
         ConnectorAddArgs, ConnectorCommand, ConnectorSetArgs, Globals, LimitArgs, OutputArgs,
-        SigningKeyArgs,
+        RevokeHookArgs, SigningKeyArgs,
     },
     exit::Exit,
     output,
@@ -67,6 +68,19 @@ pub(crate) async fn run(command: ConnectorCommand, globals: &Globals) -> anyhow:
         }
         ConnectorCommand::RevokeHook(args) => {
             operator.revoke_hook(&args.name, &args.key_id).await?;
+            print_revoked(&args)?;
+        }
+        ConnectorCommand::RevokeSigningKey(args) => {
+            operator
+                .revoke_signing_key(&args.name, &args.key_id)
+                .await?;
+            let left = operator.connector(&args.name).await?;
+            print(&left, &args.output)?;
+            if left.signing_keys.iter().all(|key| key.expires_at.is_some()) {
+                output::say(
+                    "note: every signing key that is left expires; make another one with rotate-signing-key",
+                );
+            }
         }
         ConnectorCommand::Set(args) => {
             let (name, output) = (args.name.clone(), args.output.clone());
@@ -192,6 +206,11 @@ fn print_created(created: &CreatedConnector, args: &OutputArgs) -> anyhow::Resul
     });
     output::facts(facts.into_iter().chain(of_scheme.into_iter().flatten()))?;
     shown_once();
+    if created.replay == Replay::Collapse && !created.scheme.knows_repetitions() {
+        output::say(
+            "note: a delivery that comes again counts again: the scheme has neither a timestamp nor a delivery id",
+        );
+    }
     output::line(&snippet::first_event(created))
 }
 
@@ -211,6 +230,20 @@ fn print_rotated(
             .chain([(name, secret.expose().to_owned())]),
     )?;
     shown_once();
+    Ok(())
+}
+
+fn print_revoked(
+    RevokeHookArgs {
+        name,
+        key_id,
+        output,
+    }: &RevokeHookArgs,
+) -> anyhow::Result<()> {
+    if output.is_json() {
+        return output::json(&json!({ "name": name, "keyId": key_id, "revoked": true }));
+    }
+    output::say(&format!("{key_id} is refused from now on"));
     Ok(())
 }
 
@@ -243,6 +276,9 @@ fn print(connector: &Connector, args: &OutputArgs) -> anyhow::Result<()> {
         return output::json(connector);
     }
     let replay = match connector.replay {
+        Replay::Collapse if !connector.scheme.knows_repetitions() => {
+            "each delivery counts: the scheme has neither a timestamp nor a delivery id"
+        }
         Replay::Collapse => "collapse",
         Replay::Allow => "allow",
     };
@@ -278,7 +314,8 @@ fn print(connector: &Connector, args: &OutputArgs) -> anyhow::Result<()> {
     let facts = facts.into_iter().chain(keys).chain(hooks);
     output::facts(facts.chain(signing_keys))?;
     if !connector.hooks.is_empty() {
-        output::line(&format!("\n{}", snippet::steps(&connector.scheme)))?;
+        let steps = snippet::steps(&connector.name, &connector.scheme);
+        output::line(&format!("\n{steps}"))?;
     }
     Ok(())
 }
@@ -326,7 +363,11 @@ fn told(
         expires_at,
     }: &ConnectorKey,
 ) -> String {
+    let now = Clock::System.now().to_string();
     match expires_at {
+        Some(expires_at) if *expires_at <= now => {
+            format!("{key_id}, made {created_at}, expired {expires_at}")
+        }
         Some(expires_at) => format!("{key_id}, made {created_at}, expires {expires_at}"),
         None => format!("{key_id}, made {created_at}"),
     }

@@ -118,14 +118,16 @@ async fn history(args: &ItemsHistoryArgs, consumer: &Consumer) -> anyhow::Result
             .iter()
             .map(|(name, sides)| changed(name, sides));
         let changed: Vec<_> = changed.collect();
-        let what = match touch.superseded {
-            true => "superseded".to_owned(),
-            false => changed.join(" "),
-        };
         let event = touch.event;
+        let what = match event.op.as_str() {
+            _ if touch.superseded => "superseded".to_owned(),
+            "delete" if changed.is_empty() => "was not there".to_owned(),
+            _ => changed.join(" "),
+        };
         [
             event.position.to_string(),
             event.time,
+            event.op,
             event.connector,
             event.request_id,
             what,
@@ -133,7 +135,7 @@ async fn history(args: &ItemsHistoryArgs, consumer: &Consumer) -> anyhow::Result
     };
     let rows = history.events.into_iter().map(row);
     output::table(
-        ["position", "time", "connector", "request", "changed"],
+        ["position", "time", "op", "connector", "request", "changed"],
         rows,
     )?;
     if let Some(next) = history.next {

@@ -16,7 +16,7 @@ pub(crate) async fn run(command: ProjectionCommand, globals: &Globals) -> anyhow
     match command {
         ProjectionCommand::Show(args) => show(&args, globals).await?,
         ProjectionCommand::Set(args) => set(&args, globals).await?,
-        ProjectionCommand::Schema => output::raw(projection::SCHEMA.as_bytes())?,
+        ProjectionCommand::Schema(_) => output::raw(projection::SCHEMA.as_bytes())?,
     }
     Ok(Exit::Ok)
 }
@@ -80,6 +80,12 @@ fn print_item(id: &str, checked: &serde_json::Value) -> anyhow::Result<()> {
     output::say(&format!(
         "under these rules {events} events are of this item"
     ));
+    let earliest = checked.get("earliest").and_then(serde_json::Value::as_u64);
+    if let Some(floor) = earliest.filter(|floor| *floor > 0) {
+        output::say(&format!(
+            "events up to position {floor} expired: those that were dropped do not count, as in a rebuild"
+        ));
+    }
     Ok(())
 }
 

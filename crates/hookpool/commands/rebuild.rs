@@ -99,7 +99,10 @@ async fn ready(operator: &Operator, stream: &str) -> anyhow::Result<Rebuild> {
         bar.set_message(match (rebuild.paused, rebuild.compared) {
             (true, _) => "paused".to_owned(),
             (false, Some(items)) => format!("comparing, {items} items"),
-            (false, None) => format!("{}/s", rebuild.rate),
+            (false, None) => match rebuild.eta_seconds {
+                Some(seconds) => format!("{}/s, {seconds} s left", rebuild.rate),
+                None => format!("{}/s", rebuild.rate),
+            },
         });
         match rebuild.state.as_str() {
             "running" => tokio::time::sleep(ASK_EVERY).await,
@@ -123,9 +126,8 @@ fn bar(stream: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template(
-        "{prefix} {wide_bar} {human_pos}/{human_len} events, {msg}, {eta} left",
-    );
+    let style =
+        ProgressStyle::with_template("{prefix} {wide_bar} {human_pos}/{human_len} events, {msg}");
     let bar = ProgressBar::new(0).with_prefix(stream.to_owned());
     match style {
         Ok(style) => bar.with_style(style),

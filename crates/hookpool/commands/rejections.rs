@@ -1,6 +1,8 @@
 //! `hookpool rejections`: why deliveries were refused, and another try.
 
-use hookpool_client::{Operator, Outcome, Rejection, RejectionPage, RejectionQuery, RetriedAll};
+use hookpool_client::{
+    Operator, Outcome, Rejection, RejectionPage, RejectionQuery, Retried, RetriedAll,
+};
 
 use crate::{
     cli::{Globals, OutputArgs, RejectionsCommand, RejectionsListArgs, RejectionsRetryArgs},
@@ -40,7 +42,7 @@ async fn list(args: RejectionsListArgs, operator: &Operator) -> anyhow::Result<(
             output::or_dash(rejection.connector),
             output::or_dash(rejection.address),
             rejection.reason,
-            state.to_owned(),
+            state,
             rejection.diagnosis.unwrap_or_default(),
         ]
     };
@@ -62,11 +64,31 @@ async fn list(args: RejectionsListArgs, operator: &Operator) -> anyhow::Result<(
     Ok(())
 }
 
-fn state(rejection: &Rejection) -> &'static str {
-    match (rejection.kept, &rejection.retried) {
-        (_, Some(_)) => "taken",
-        (true, None) => "kept",
-        (false, None) => "-",
+/// What has to be known of one that its sender does not name.
+const NAMELESS: &str = "it has no delivery id and no Idempotency-Key: where the same content was accepted since, it is taken only with --force, \
+                        and a sender that changed it when it sent it again is not recognised";
+
+/// Whether it can be tried again, in a word.
+fn state(rejection: &Rejection) -> String {
+    match &rejection.not_kept {
+        None if rejection.kept => "kept".to_owned(),
+        None => "-".to_owned(),
+        Some(not_kept) => not_kept.reason.clone(),
+    }
+}
+
+/// The same, and what can be done.
+fn retry_of(rejection: &Rejection) -> String {
+    match &rejection.not_kept {
+        None if rejection.kept => {
+            let command = format!("hookpool rejections retry {}", rejection.id);
+            match rejection.known_by.as_deref() {
+                Some("content") => format!("{command}; {NAMELESS}"),
+                _ => command,
+            }
+        }
+        None => "-".to_owned(),
+        Some(not_kept) => format!("not possible: {}", not_kept.detail),
     }
 }
 
@@ -79,7 +101,17 @@ fn print(rejection: &Rejection, args: &OutputArgs) -> anyhow::Result<()> {
         .map(|header| format!("{} ({})", header.name, header.bytes))
         .collect();
     let retried = rejection.retried.as_ref();
-    let retried = retried.map(|to| format!("position {} at {}", to.position, to.time));
+    let retried = retried.map(|to| {
+        let Retried {
+            position,
+            events,
+            time,
+        } = to;
+        match events {
+            1 => format!("position {position} at {time}"),
+            _ => format!("{events} events up to position {position} at {time}"),
+        }
+    });
     let or_dash = |text: &Option<String>| output::or_dash(text.as_ref());
     output::facts([
         ("id", rejection.id.clone()),
@@ -94,7 +126,8 @@ fn print(rejection: &Rejection, args: &OutputArgs) -> anyhow::Result<()> {
         ("address", or_dash(&rejection.address)),
         ("body bytes", rejection.body_bytes.to_string()),
         ("headers", headers.join(", ")),
-        ("body", state(rejection).to_owned()),
+        ("body", state(rejection)),
+        ("another try", retry_of(rejection)),
         ("taken", output::or_dash(retried)),
     ])
 }
@@ -102,7 +135,7 @@ fn print(rejection: &Rejection, args: &OutputArgs) -> anyhow::Result<()> {
 async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Result<Exit> {
     let (outcomes, more) = match (&args.id, &args.connector) {
         (Some(id), _) => {
-            let outcome = operator.retry_rejection(id).await?;
+            let outcome = operator.retry_rejection(id, args.force).await?;
             if args.output.is_json() {
                 output::json(&outcome)?;
                 return Ok(exit(&[outcome]));
@@ -112,7 +145,7 @@ async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Resul
         (None, connector) => {
             // Clap asks for one of them.
             let connector = connector.as_deref().unwrap_or_default();
-            let all = operator.retry_rejections(connector).await?;
+            let all = operator.retry_rejections(connector, args.force).await?;
             if args.output.is_json() {
                 output::json(&all)?;
                 return Ok(exit(&all.rejections));
@@ -128,19 +161,43 @@ async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Resul
             outcome.id.clone(),
             outcome.outcome.clone(),
             output::or_dash(outcome.position),
+            output::or_dash(outcome.events),
             output::or_dash(outcome.item_id.as_ref()),
             output::or_dash(outcome.code.as_ref()),
-            outcome.diagnosis.clone().unwrap_or_default(),
+            diagnosis(outcome),
         ]
     };
     output::table(
-        ["id", "outcome", "position", "item", "code", "diagnosis"],
+        [
+            "id",
+            "outcome",
+            "position",
+            "events",
+            "item",
+            "code",
+            "diagnosis",
+        ],
         outcomes.iter().map(row),
     )?;
+    let doubtful = outcomes.iter().filter(|it| it.outcome == "doubtful");
+    if doubtful.count() > 0 {
+        output::say(
+            "what is doubtful may be there already: compare it with the position; --force takes it anyway",
+        );
+    }
     if more {
         output::say("there are more: run it again");
     }
     Ok(exit(&outcomes))
+}
+
+fn diagnosis(outcome: &Outcome) -> String {
+    let diagnosis = outcome.diagnosis.clone().unwrap_or_default();
+    match (outcome.line, outcome.item) {
+        (Some(line), _) => format!("line {line}: {diagnosis}"),
+        (_, Some(item)) => format!("item {item}: {diagnosis}"),
+        (None, None) => diagnosis,
+    }
 }
 
 fn exit(outcomes: &[Outcome]) -> Exit {

@@ -16,44 +16,44 @@ pub(super) fn first_event(connector: &CreatedConnector) -> String {
     }
     format!(
         "\n{}\n\nOr send a first event yourself.\n\n--- bash\n{}\n\n--- node\n{}\n\n--- python\n{}",
-        steps(&connector.scheme),
+        steps(&connector.name, &connector.scheme),
         bash::program(connector),
         node::program(connector),
         python::program(connector)
     )
 }
 
-/// What the sender must set.
-pub(super) fn steps(scheme: &Scheme) -> String {
-    let steps = match scheme {
+/// What the sender must set, and how its own key comes to the connector of this name.
+pub(super) fn steps(name: &str, scheme: &Scheme) -> String {
+    let hand_over = format!("hookpool connector rotate-signing-key {name} --signing-key-file -");
+    match scheme {
         Scheme::Hookpool => {
-            "At the sender: the hook url; where it can sign, X-Webhook-Timestamp and X-Webhook-Signature with the signing key."
+            "At the sender: the hook url; where it can sign, X-Webhook-Timestamp and X-Webhook-Signature with the signing key.".to_owned()
         }
-        Scheme::StandardWebhooks => {
+        Scheme::StandardWebhooks => format!(
             "At the sender (Svix, or any that follows standardwebhooks.com): the hook url as endpoint, the signing key as its secret. \
-             Where the sender shows a secret of its own, hand it over: hookpool connector rotate-signing-key NAME --signing-key-file -"
-        }
+             Where the sender shows a secret of its own, hand it over on standard input:\n  {hand_over}"
+        ),
         Scheme::Github => {
             "At GitHub, Settings > Webhooks > Add webhook:\n  Payload URL   the hook url\n  Content type  application/json\n  \
-             Secret        the signing key"
+             Secret        the signing key".to_owned()
         }
-        Scheme::Stripe => {
+        Scheme::Stripe => format!(
             "At Stripe, Developers > Webhooks > Add endpoint: the hook url as Endpoint URL. Then copy its signing secret (whsec_...) and \
-             hand it over:\n  hookpool connector rotate-signing-key NAME --signing-key-file -"
-        }
-        Scheme::Slack => {
-            "At Slack, api.slack.com/apps > your app > Basic Information: copy the Signing Secret and hand it over first:\n  \
-             hookpool connector rotate-signing-key NAME --signing-key-file -\nThen Event Subscriptions > Request URL: the hook url. \
-             Its check is answered."
-        }
-        Scheme::Shopify => {
+             hand it over on standard input:\n  {hand_over}"
+        ),
+        Scheme::Slack => format!(
+            "At Slack, api.slack.com/apps > your app > Basic Information: copy the Signing Secret and hand it over on standard input first:\n  \
+             {hand_over}\nThen Event Subscriptions > Request URL: the hook url. Its check is answered."
+        ),
+        Scheme::Shopify => format!(
             "At Shopify, Settings > Notifications > Webhooks > Create webhook: format JSON, the hook url as URL. Then copy the secret that \
-             is shown below the list (of an app: its client secret) and hand it over:\n  \
-             hookpool connector rotate-signing-key NAME --signing-key-file -"
+             is shown below the list (of an app: its client secret) and hand it over on standard input:\n  {hand_over}"
+        ),
+        Scheme::Custom(_) => {
+            "At the sender: the hook url, and the signing key as its secret.".to_owned()
         }
-        Scheme::Custom(_) => "At the sender: the hook url, and the signing key as its secret.",
-    };
-    steps.to_owned()
+    }
 }
 
 /// A piece of a text that is put together when the program runs.
@@ -128,8 +128,8 @@ impl Piece {
     }
 }
 
-fn id_header(description: &Description) -> Option<&'static str> {
-    match description.delivery? {
+fn id_header(description: &Description) -> Option<&str> {
+    match description.delivery.as_ref()? {
         DeliveryAt::SignedHeader(name) | DeliveryAt::TrustedHeader { id: name, .. } => Some(name),
         DeliveryAt::Body(_) => None,
     }
@@ -159,32 +159,40 @@ fn signed_headers(description: &Description) -> Vec<(String, Vec<Piece>)> {
 fn body(connector: &CreatedConnector, language: &str) -> String {
     let mut body = Map::new();
     body.insert("hello".to_owned(), language.into());
-    if let Some(DeliveryAt::Body(name)) = connector.scheme.description().delivery {
-        body.insert(name.to_owned(), format!("evt_first_{language}").into());
+    if let Some(DeliveryAt::Body(place)) = &connector.scheme.description().delivery {
+        put(&mut body, place.as_str(), &format!("evt_first_{language}"));
     }
-    let path = connector.id_field.as_deref().unwrap_or("id");
-    match path.strip_prefix('/') {
-        None => {
-            body.entry(path).or_insert_with(|| "first".into());
-        }
-        Some(pointer) => put(&mut body, pointer),
-    }
+    put(
+        &mut body,
+        connector.id_field.as_deref().unwrap_or("id"),
+        "first",
+    );
     Value::Object(body).to_string()
 }
 
-fn put(body: &mut Map<String, Value>, pointer: &str) {
+/// Puts a value where a name of a property or a JSON Pointer is, unless something is there.
+fn put(body: &mut Map<String, Value>, path: &str, value: &str) {
+    match path.strip_prefix('/') {
+        None => {
+            body.entry(path).or_insert_with(|| value.into());
+        }
+        Some(pointer) => put_below(body, pointer, value),
+    }
+}
+
+fn put_below(body: &mut Map<String, Value>, pointer: &str, value: &str) {
     let (token, rest) = match pointer.split_once('/') {
         Some((token, rest)) => (token, Some(rest)),
         None => (pointer, None),
     };
     let name = token.replace("~1", "/").replace("~0", "~");
     let Some(rest) = rest else {
-        body.entry(name).or_insert_with(|| "first".into());
+        body.entry(name).or_insert_with(|| value.into());
         return;
     };
     let inner = body.entry(name).or_insert_with(|| Map::new().into());
     if let Some(inner) = inner.as_object_mut() {
-        put(inner, rest);
+        put_below(inner, rest, value);
     }
 }
 

@@ -126,7 +126,10 @@ impl Printer {
             .iter()
             .map(|name| format!(" -{name}"))
             .collect();
-        let fields = format!("{}{gone}", one_line(&change.set));
+        let fields = match change.op {
+            Op::Upsert => format!("{}{gone}", one_line(&change.set)),
+            Op::Delete => "gone".to_owned(),
+        };
         let merged = match change.merged {
             Some(events) => format!("  {}", output::count(events, "event")),
             None => String::new(),

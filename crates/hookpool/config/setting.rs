@@ -188,6 +188,25 @@ impl Setting for LogFormat {
     }
 }
 
+/// Whether a crash may leave a core dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CoreDumps {
+    On,
+    Off,
+}
+
+impl Setting for CoreDumps {
+    const KIND: &str = "on|off";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err("is not one of on, off".to_owned()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

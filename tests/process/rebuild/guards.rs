@@ -73,7 +73,7 @@ fn a_promotion_names_the_difference_that_was_looked_at() {
     let output = stream.cli(&["rebuild", "promote", STREAM, "--digest", &digest]);
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
     assert_eq!(stream.row()["generation"], 2);
-    stream.promote(Some("*")).expect_problem(404, "NOT_FOUND");
+    stream.promote(Some("*")).expect_problem(409, "CONFLICT");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_cancelled_rebuild_disappears() {
     stream
         .get("/rebuilds/current/diff")
         .expect_problem(404, "NOT_FOUND");
-    stream.act("cancel").expect_problem(404, "NOT_FOUND");
+    stream.act("cancel").expect_problem(409, "CONFLICT");
     eventually("its rows go away", Duration::from_secs(20), || {
         let unfit = unfit();
         (unfit["total"] == 0 && unfit["events"] == json!([])).then_some(())

@@ -82,13 +82,23 @@ fn the_commands_of_a_change_of_rules_work_as_printed() {
     );
     server.items("sales", last);
     terminal.expect(&stale, 5);
+    assert_eq!(quarantined(&server), 0);
     let (said, _) = terminal.expect(status, 0);
     check_promotion(
         &terminal,
         &promote.replace("3f9a...", fact(&said, "digest")),
     );
+    assert_eq!(quarantined(&server), 4);
     check_way_back(&terminal, rollback, release);
     terminal.expect("hookpool rebuild status nowhere", 3);
+}
+
+/// What a monitor is told: events that do not fit the rules that are served.
+fn quarantined(server: &Server) -> u64 {
+    let metrics = server.get("/metrics").text().to_owned();
+    let lines = metrics.lines();
+    let mut figures = lines.filter_map(|it| it.strip_prefix("hookpool_pool_quarantined_events "));
+    figures.next().unwrap().parse().unwrap()
 }
 
 fn check_history(terminal: &Terminal, set: &str) {

@@ -260,3 +260,32 @@ fn a_delivery_that_may_come_again_is_not_dropped() {
     assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
     assert_eq!(position(&again), position(&first));
 }
+
+#[test]
+fn nothing_is_told_of_a_deletion_before_the_floor() {
+    let data = Data::new();
+    let server = data.serve();
+    let connector = server.add_connector("sales", false);
+    let mut last = 0;
+    for request in [
+        connector.delivery(br#"{"id":"a"}"#),
+        connector.deletion("a"),
+        connector.delivery(br#"{"id":"b"}"#),
+        connector.deletion("b"),
+    ] {
+        last = position(&server.call(&request).expect(202));
+    }
+    server.items("sales", last);
+    let detail = |item: &str| -> Value {
+        let answer = read(&server, &format!("/items/{item}"));
+        answer.expect_problem(404, "NOT_FOUND");
+        answer.json::<Value>()["detail"].take()
+    };
+    let deleted = |at: u64| json!(format!("the item was deleted at position {at}"));
+    assert_eq!(detail("a"), deleted(last - 2));
+    retain(&server, 2);
+    assert_eq!(dropped(&server), last - 2);
+    assert_eq!(detail("a"), Value::Null, "as if it had never been");
+    read(&server, "/items/a/history").expect(404);
+    assert_eq!(detail("b"), deleted(last));
+}

@@ -11,11 +11,12 @@ use crate::common::signer::{Headers, SCHEMES, headers};
 use crate::common::{now_s, number_from_env, seeded};
 
 /// Headers that a scheme only trusts, or that have nothing to do with it.
-const UNSIGNED: [&str; 5] = [
+const UNSIGNED: [&str; 6] = [
     "X-GitHub-Event",
     "X-GitHub-Delivery",
     "X-Shopify-Topic",
     "X-Shopify-Event-Id",
+    "X-Acme-Id",
     "",
 ];
 

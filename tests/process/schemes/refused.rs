@@ -46,6 +46,8 @@ fn every_bad_hook_gets_the_same_401_as_every_bad_key_byte_for_byte() {
 
     let hook = made.hook();
     let (_, secret) = hook.rsplit_once('_').unwrap();
+    // One hook in 62 ends with an x.
+    let other = if hook.ends_with('x') { 'y' } else { 'x' };
     let post = |target: &str| Request::post(target).body("{}");
     let at = |text: &str| post(&format!("/api/hooks/{text}"));
     let bearer = |key: &str| Request::post("/api/webhook/plain").bearer(key).body("{}");
@@ -54,7 +56,7 @@ fn every_bad_hook_gets_the_same_401_as_every_bad_key_byte_for_byte() {
         ("unknown id", at(&format!("hk_000000000000_{secret}"))),
         (
             "wrong secret",
-            post(&format!("{}x", &hook[..hook.len() - 1])),
+            post(&format!("{}{other}", &hook[..hook.len() - 1])),
         ),
         ("longer", post(&format!("{hook}x"))),
         ("no secret", at(&format!("hk_{}_", id(&made)))),

@@ -43,8 +43,16 @@ pub(super) struct Told {
     pub(super) at: Vec<(u64, u64)>,
     /// Positions of changes.
     pub(super) changes: Vec<u64>,
-    /// Events that changes were made of.
-    pub(super) merged: u64,
+    /// What each change says of how many events it is.
+    pub(super) merged: Vec<Merged>,
+}
+
+/// A change as one of an item and some events, the last of which is at a position.
+#[derive(Debug)]
+pub(super) struct Merged {
+    pub(super) item: String,
+    pub(super) position: u64,
+    pub(super) events: usize,
 }
 
 /// Where connections were cut.
@@ -78,7 +86,7 @@ struct Facts {
     stream: Option<String>,
     item_id: Option<String>,
     position: Option<u64>,
-    merged: Option<u64>,
+    merged: Option<usize>,
 }
 
 impl Follower {
@@ -239,14 +247,19 @@ impl Told {
 
     fn apply(&mut self, frame: &Frame) {
         let facts: Facts = serde_json::from_str(&frame.data).unwrap();
-        if let Some(id) = facts.item_id {
-            self.sum ^= sum(&id, self.items.get(&id));
-            apply(&mut self.items, frame);
-            self.sum ^= sum(&id, self.items.get(&id));
-        }
+        let (Some(item), Some(position)) = (facts.item_id, facts.position) else {
+            return;
+        };
+        self.sum ^= sum(&item, self.items.get(&item));
+        apply(&mut self.items, frame);
+        self.sum ^= sum(&item, self.items.get(&item));
         if frame.event == "change" {
-            self.changes.extend(facts.position);
-            self.merged += facts.merged.unwrap_or(1);
+            self.changes.push(position);
+            self.merged.push(Merged {
+                item,
+                position,
+                events: facts.merged.unwrap_or(1),
+            });
         }
     }
 }

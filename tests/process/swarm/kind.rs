@@ -1,7 +1,9 @@
 //! What the followers of a swarm ask for, and what of the log each is to be told.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::follower::Merged;
 use crate::common::fold::{Event, Field, Fields, fold};
 use crate::common::http::Request;
 use crate::common::server::percent;
@@ -135,6 +137,8 @@ pub(super) struct Expected {
     sums: Vec<(u64, u64)>,
     /// Positions of events that are told one by one.
     told: Vec<u64>,
+    /// The same by item, and whether it is there after the event.
+    of_items: BTreeMap<String, Vec<(u64, bool)>>,
 }
 
 impl Expected {
@@ -143,22 +147,55 @@ impl Expected {
         let mut expected = Self {
             sums: Vec::new(),
             told: Vec::new(),
+            of_items: BTreeMap::new(),
         };
         for event in log {
-            let id = &event.item_id;
+            let (id, deletes) = (&event.item_id, event.op == "delete");
             let item = pool.entry(id.clone()).or_default();
             let seen = |item: &Fields| kind.sees(id, item).filter(|_| !item.is_empty());
+            let was_there = !item.is_empty();
             total ^= sum(id, seen(item).as_ref());
+            if deletes {
+                item.clear();
+            }
             for (_, fields) in fold(std::slice::from_ref(event)) {
                 item.extend(fields);
             }
             total ^= sum(id, seen(item).as_ref());
             expected.sums.push((event.position, total));
-            if kind.names(id) {
+            if kind.names(id) && (was_there || !deletes) {
                 expected.told.push(event.position);
+                let of_item = expected.of_items.entry(id.clone()).or_default();
+                of_item.push((event.position, !deletes));
             }
         }
         expected
+    }
+
+    /// Holds merged changes up to a position, from the beginning, to the events of their items: each is of as many as it says, which follow those of
+    /// the change before. What is left out in between, or at the end, came and went.
+    pub(super) fn check_merged(&self, merged: &[Merged], last: u64, context: &str) {
+        for (item, events) in &self.of_items {
+            let events = &events[..events.partition_point(|(at, _)| *at <= last)];
+            let there_after = |count: usize| count > 0 && events[count - 1].1;
+            let mut done = 0;
+            let passed = |done: usize, begins: usize| {
+                let came_and_went = !there_after(done) && !there_after(begins);
+                let context = || format!("{context}: events {done} to {begins} of {item}");
+                assert!(begins == done || came_and_went, "{} are lost", context());
+            };
+            for change in merged.iter().filter(|change| change.item == *item) {
+                let end = events.partition_point(|(at, _)| *at <= change.position);
+                assert_eq!(events[end - 1].0, change.position, "{context}: {change:?}");
+                let begins = end
+                    .checked_sub(change.events)
+                    .filter(|begins| *begins >= done);
+                let begins = begins.unwrap_or_else(|| panic!("{context}: twice in {change:?}"));
+                passed(done, begins);
+                done = end;
+            }
+            passed(done, events.len());
+        }
     }
 
     /// The sum at a position.

@@ -127,9 +127,12 @@ impl Registry {
                     .map(|reader| Access::Reader(Arc::clone(reader)))
             }
             KeyKind::Operator => {
-                let (id, hash) = self.operators.get_key_value(presented.id).unzip();
-                let matches = hash.unwrap_or(&SecretHash::NONE).matches(presented);
-                id.filter(|_| matches).cloned().map(Access::Operator)
+                let operator = self.operators.get(presented.id);
+                let hash = operator.map_or(&SecretHash::NONE, |operator| &operator.key.value);
+                let matches = hash.matches(presented);
+                operator
+                    .filter(|_| matches)
+                    .map(|operator| Access::Operator(operator.key.key_id.clone()))
             }
         }
     }

@@ -127,6 +127,14 @@ impl Registry {
                 let key = opened(signing_key, &connector, &entry.scheme, at, master)?;
                 add(&mut entry.signing_keys, key, others_expire_at);
             }
+            ControlChange::SigningKeyRevoked { connector, key_id } => {
+                let keys = &mut self.connector_mut(&connector)?.signing_keys;
+                let is_left = |key: &Keyed<_>| key.key_id != key_id && key.works(at);
+                if keys.iter().any(|key| key.key_id == key_id) && !keys.iter().any(is_left) {
+                    return Err(RegistryError::LastSigningKey(key_id));
+                }
+                remove(keys, &key_id)?;
+            }
             ControlChange::ConnectorEnabled { connector, enabled } => {
                 self.connector_mut(&connector)?.enabled = enabled
             }
@@ -153,9 +161,10 @@ impl Registry {
                     .ok_or_else(|| RegistryError::Unknown(reader.to_string()))?;
                 self.reader_by_key.remove(&removed.key.key_id);
             }
-            ControlChange::OperatorAdded { key } => {
-                self.operators.insert(key.key_id, key.secret_sha256);
+            ControlChange::OperatorAdded { key, operator } => {
+                self.operators.add(operator, hashed(key, at))?;
             }
+            ControlChange::OperatorRevoked { key_id } => self.operators.revoke(&key_id)?,
             ControlChange::ProjectionSet { stream, rules } => {
                 self.replan(stream, |plan| plan.set_projection(rules))?;
             }

@@ -35,6 +35,14 @@ fn name(text: &str) -> ConnectorName {
     ConnectorName::new(text).unwrap()
 }
 
+fn signing_key(seed: u8) -> SigningKeyRecord {
+    let key = Scheme::Hookpool.generate_key(&[seed; 64]).unwrap();
+    SigningKeyRecord {
+        key_id: KeyId::from_random([seed; 6]),
+        sealed: MasterKey::new(&MASTER).seal(&key, &name("signed"), [0; 12]),
+    }
+}
+
 fn connector(text: &str, key: KeyRecord, signing_key: Option<SigningKeyRecord>) -> ControlChange {
     ControlChange::ConnectorAdded {
         connector: name(text),
@@ -52,15 +60,11 @@ fn connector(text: &str, key: KeyRecord, signing_key: Option<SigningKeyRecord>) 
 
 impl World {
     pub(crate) fn new() -> Self {
-        let master = MasterKey::new(&MASTER);
         let (plain_key, plain) = key(KeyKind::Ingest, 1);
         let (signed_key, signed) = key(KeyKind::Ingest, 2);
         let (read_key, read) = key(KeyKind::Read, 3);
         let signing = Scheme::Hookpool.generate_key(&[4; 64]).unwrap();
-        let record = SigningKeyRecord {
-            key_id: KeyId::from_random([4; 6]),
-            sealed: master.seal(&signing, &name("signed"), [0; 12]),
-        };
+        let record = signing_key(4);
         let mut world = Self {
             registry: Registry::default(),
             plain_key,
@@ -100,6 +104,22 @@ impl World {
 
     pub(crate) fn change(&mut self, change: impl FnOnce(ConnectorName) -> ControlChange) {
         self.apply(change(name("plain"))).unwrap();
+    }
+
+    pub(crate) fn add_signing_key(&mut self, seed: u8, others_expire_at: Timestamp) {
+        self.apply(ControlChange::SigningKeyAdded {
+            connector: name("signed"),
+            signing_key: signing_key(seed),
+            others_expire_at,
+        })
+        .unwrap();
+    }
+
+    pub(crate) fn revoke_signing_key(&mut self, seed: u8) -> Result<(), RegistryError> {
+        self.apply(ControlChange::SigningKeyRevoked {
+            connector: name("signed"),
+            key_id: KeyId::from_random([seed; 6]),
+        })
     }
 
     fn works(&self, key: &str, seconds: u64) -> bool {
@@ -161,6 +181,30 @@ fn a_revoked_key_and_a_disabled_connector_stop_at_once() {
         })
         .unwrap();
     assert!(!world.registry.connector("signed").unwrap().enabled);
+}
+
+#[test]
+fn a_signing_key_is_revoked_while_another_one_counts() {
+    let mut world = World::new();
+    let counting = |world: &World| {
+        let connector = world.registry.connector("signed").unwrap();
+        connector.signing_keys(Timestamp(0)).count()
+    };
+    let last = RegistryError::LastSigningKey(KeyId::from_random([4; 6]));
+    assert_eq!(world.revoke_signing_key(4), Err(last));
+    // What has expired is none that is left, and may go itself.
+    world.add_signing_key(5, Timestamp(0));
+    assert_eq!((counting(&world), world.revoke_signing_key(4)), (1, Ok(())));
+    world.add_signing_key(6, Timestamp(0));
+    let last = RegistryError::LastSigningKey(KeyId::from_random([6; 6]));
+    assert_eq!(world.revoke_signing_key(6), Err(last));
+    // One that still counts for a while is enough.
+    world.add_signing_key(7, Timestamp::from_seconds(1));
+    assert_eq!((counting(&world), world.revoke_signing_key(7)), (2, Ok(())));
+    assert_eq!(counting(&world), 1);
+    let unknown = world.revoke_signing_key(7);
+    assert!(matches!(unknown, Err(RegistryError::Unknown(_))));
+    assert!(world.registry.connector("signed").unwrap().is_signed());
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Description, Encoding, KeyForm, Part, TimestampAt};
-use crate::sign::WINDOW_SECONDS;
+use super::{DeliveryAt, Description, Encoding, KeyForm, Part, TimestampAt, beside};
+use crate::{sign::WINDOW_SECONDS, source::Source};
 
 /// A custom scheme, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,10 @@ pub(super) struct Written {
     timestamp_header: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tolerance: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delivery_header: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delivery_field: Option<String>,
 }
 
 /// Why a description is not one of a scheme.
@@ -36,7 +40,7 @@ pub(super) struct Written {
 pub enum CustomError {
     /// A header that can't be one, or that has another task.
     #[error(
-        "header and timestampHeader are two different names of HTTP headers that have no other meaning, at most 64 characters long"
+        "header, timestampHeader and deliveryHeader are different names of HTTP headers that have no other meaning, at most 64 characters long"
     )]
     Header,
     /// A prefix that no header can hold.
@@ -44,12 +48,12 @@ pub enum CustomError {
     Prefix,
     /// A template without one body, or with something that is no part.
     #[error(
-        "template is a text of at most 128 visible characters with {{body}} exactly once, {{timestamp}} at most once and no other braces"
+        "template is a text of at most 128 visible characters with {{body}} exactly once, {{timestamp}} and {{id}} at most once and no other braces"
     )]
     Template,
     /// A template that two deliveries could fill with one text.
     #[error(
-        "template is ambiguous: put a text between {{timestamp}} and {{body}} that has no digit beside {{timestamp}}, as in {{timestamp}}.{{body}}"
+        "template is ambiguous: put a text between {{timestamp}} and {{body}} that has no digit beside {{timestamp}}, as in {{timestamp}}.{{body}}; beside {{id}} it has no letter, digit, - or _"
     )]
     Ambiguous,
     /// A timestamp that is not signed, or signed but not sent.
@@ -58,6 +62,11 @@ pub enum CustomError {
     /// A tolerance out of bounds, or of no timestamp.
     #[error("tolerance is 1 to 300 seconds, and needs timestampHeader")]
     Tolerance,
+    /// An id of the delivery in two places or none, or signed but not sent.
+    #[error(
+        "name the delivery id once: deliveryHeader, which {{id}} in the template needs, or deliveryField, a property of the body or a JSON Pointer like /event/id"
+    )]
+    Delivery,
 }
 
 const HEADER_MAX: usize = 64;
@@ -96,14 +105,11 @@ impl TryFrom<Written> for CustomScheme {
 
     fn try_from(written: Written) -> Result<Self, CustomError> {
         let timestamp = written.timestamp_header.clone();
-        let same = |one: &String| one.eq_ignore_ascii_case(&written.header);
-        if !is_header(&written.header)
-            || timestamp
-                .as_ref()
-                .is_some_and(|it| !is_header(it) || same(it))
-        {
-            return Err(CustomError::Header);
-        }
+        must_be_headers([
+            Some(&written.header),
+            timestamp.as_ref(),
+            written.delivery_header.as_ref(),
+        ])?;
         if written.prefix.len() > PREFIX_MAX || !is_visible(&written.prefix) {
             return Err(CustomError::Prefix);
         }
@@ -120,6 +126,7 @@ impl TryFrom<Written> for CustomScheme {
         if !bounds {
             return Err(CustomError::Tolerance);
         }
+        let delivery = delivery(&written, template.contains(&Part::Id))?;
         let description = Description {
             signature: Cow::Owned(written.header.clone()),
             separator: None,
@@ -129,13 +136,44 @@ impl TryFrom<Written> for CustomScheme {
             timestamp: timestamp.map(|name| TimestampAt::Header(Cow::Owned(name))),
             tolerance: written.tolerance.unwrap_or(WINDOW_SECONDS),
             key: KeyForm::Text("whsk_"),
-            delivery: None,
+            delivery,
             challenge: false,
         };
         Ok(Self {
             written,
             description,
         })
+    }
+}
+
+/// Where the sender names the delivery: what is a part of the template is signed, another header is trusted.
+fn delivery(written: &Written, is_signed: bool) -> Result<Option<DeliveryAt>, CustomError> {
+    let header = written.delivery_header.clone().map(Cow::Owned);
+    let field = written.delivery_field.clone();
+    Ok(match (header, field) {
+        (Some(name), None) if is_signed => Some(DeliveryAt::SignedHeader(name)),
+        (None, Some(_)) | (None, None) if is_signed => return Err(CustomError::Delivery),
+        (Some(id), None) => Some(DeliveryAt::TrustedHeader { id, scope: None }),
+        (None, Some(place)) => {
+            let place = Source::try_from(place).map_err(|_| CustomError::Delivery)?;
+            Some(DeliveryAt::Body(place))
+        }
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err(CustomError::Delivery),
+    })
+}
+
+/// Each is free, and there is none twice.
+fn must_be_headers(names: [Option<&String>; 3]) -> Result<(), CustomError> {
+    let names: Vec<&String> = names.into_iter().flatten().collect();
+    let twice = |(n, name): (usize, &&String)| {
+        let mut before = names.iter().take(n);
+        before.any(|other| other.eq_ignore_ascii_case(name))
+    };
+    if names.iter().all(|name| is_header(name)) && !names.iter().enumerate().any(twice) {
+        Ok(())
+    } else {
+        Err(CustomError::Header)
     }
 }
 
@@ -162,6 +200,8 @@ fn parts(template: &str) -> Result<Vec<Part>, CustomError> {
             (Part::Body, after)
         } else if let Some(after) = rest.strip_prefix("{timestamp}") {
             (Part::Timestamp, after)
+        } else if let Some(after) = rest.strip_prefix("{id}") {
+            (Part::Id, after)
         } else {
             let end = rest.find('{').unwrap_or(rest.len());
             let (text, after) = rest.split_at_checked(end).unwrap_or_default();
@@ -174,36 +214,21 @@ fn parts(template: &str) -> Result<Vec<Part>, CustomError> {
         rest = after;
     }
     let count = |wanted: &Part| parts.iter().filter(|part| *part == wanted).count();
-    if count(&Part::Body) == 1 && count(&Part::Timestamp) <= 1 {
+    if count(&Part::Body) == 1 && count(&Part::Timestamp) <= 1 && count(&Part::Id) <= 1 {
         Ok(parts)
     } else {
         Err(CustomError::Template)
     }
 }
 
-/// Whether a text that was signed can be taken apart in one way only: the digits of a timestamp must end, or begin, where no digit of
-/// anything else can be.
+/// Whether a text that was signed can be taken apart in one way only: what is neither body nor fixed must end, or begin, where nothing of it
+/// can be. The bytes around an id are such that no id that senders use holds them; [`Description::ends_id`] refuses those that do.
 fn is_unambiguous(template: &[Part]) -> bool {
-    let place = |wanted: &Part| template.iter().position(|part| part == wanted);
-    let Some(timestamp) = place(&Part::Timestamp) else {
-        return true;
+    let is_free = |part: Part, of_part: fn(u8) -> bool| {
+        !template.contains(&part) || beside(template, &part).is_some_and(|byte| !of_part(byte))
     };
-    let is_before = place(&Part::Body).is_some_and(|body| timestamp < body);
-    let beside = if is_before {
-        timestamp.checked_add(1)
-    } else {
-        timestamp.checked_sub(1)
-    };
-    match beside.and_then(|at| template.get(at)) {
-        Some(Part::Text(text)) => {
-            let mut bytes = text.bytes();
-            let byte = if is_before {
-                bytes.next()
-            } else {
-                bytes.last()
-            };
-            byte.is_some_and(|byte| !byte.is_ascii_digit())
-        }
-        _ => false,
-    }
+    is_free(Part::Timestamp, |byte| byte.is_ascii_digit())
+        && is_free(Part::Id, |byte| {
+            byte.is_ascii_alphanumeric() || b"-_".contains(&byte)
+        })
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Header, Headers, Verified, VerifyError, signed::Signed};
 use crate::{
     key::{KeyKind, PresentedKey},
-    registry::{Connector, Registry, Replay},
+    registry::{Connector, Keyed, Registry, Replay},
     time::Timestamp,
 };
 
@@ -154,21 +154,27 @@ impl Admitted {
         &self.connector
     }
 
-    /// Whether the key still counts. What an operator took away while the body was on its way must not; a rotation that lets the old
-    /// key work on changes nothing.
-    #[must_use]
-    pub fn still_stands(&self, registry: &Registry, now: Timestamp) -> bool {
-        registry
+    /// The same by what operators have changed while the body was on its way: a key or signing key that they took away does not count; a
+    /// rotation that lets the old key work on changes nothing.
+    ///
+    /// # Errors
+    /// [`VerifyError::Unauthorized`] if the key does not count any more.
+    pub fn renewed(mut self, registry: &Registry, now: Timestamp) -> Result<Self, VerifyError> {
+        let current = registry
             .connector(self.connector.name.as_str())
-            .is_some_and(|current| {
-                Arc::ptr_eq(current, &self.connector)
-                    || current.enabled
-                        && current.is_signed() == self.signed.is_some()
-                        && current
-                            .keys_of(self.kind)
-                            .iter()
-                            .any(|key| key.key_id.as_str() == &*self.key_id && key.works(now))
-            })
+            .ok_or(VerifyError::Unauthorized)?;
+        if Arc::ptr_eq(current, &self.connector) {
+            return Ok(self);
+        }
+        let is_own = |key: &Keyed<_>| key.key_id.as_str() == &*self.key_id && key.works(now);
+        let stands = current.enabled
+            && current.is_signed() == self.signed.is_some()
+            && current.keys_of(self.kind).iter().any(is_own);
+        if !stands {
+            return Err(VerifyError::Unauthorized);
+        }
+        self.connector = Arc::clone(current);
+        Ok(self)
     }
 
     /// Checks the signature over exactly these bytes; `now` again, since a slow body may have outlived the window.

@@ -15,7 +15,7 @@ pub(super) fn named(
     headers: &dyn Headers,
 ) -> Result<(Box<[u8]>, Option<DedupeKey>), VerifyError> {
     let scheme = connector.scheme.description();
-    Ok(match scheme.delivery {
+    Ok(match &scheme.delivery {
         Some(DeliveryAt::SignedHeader(name)) => {
             let id = checked_id(headers.header(name).one()?, scheme.ends_id())?;
             (id.into(), Some(delivery_key(connector, &[id])))

@@ -86,14 +86,43 @@ fn a_key_that_is_taken_away_while_the_body_arrives_does_not_count() {
         headers: &NONE,
     };
     let now = Timestamp::from_seconds(NOW);
-    let admitted = admit(&world.registry, "plain", proof, now).unwrap();
-    assert!(admitted.still_stands(&world.registry, now));
+    let admitted = || admit(&world.registry, "plain", proof, now).unwrap();
+    let (first, second, third) = (admitted(), admitted(), admitted());
+    assert!(first.renewed(&world.registry, now).is_ok());
     world.rotate_plain(Timestamp::from_seconds(NOW + 10));
     assert!(
-        admitted.still_stands(&world.registry, now),
+        second.renewed(&world.registry, now).is_ok(),
         "the old key works until its overlap ends"
     );
-    assert!(!admitted.still_stands(&world.registry, Timestamp::from_seconds(NOW + 10)));
+    let late = third.renewed(&world.registry, Timestamp::from_seconds(NOW + 10));
+    assert_eq!(late.err(), Some(VerifyError::Unauthorized));
+}
+
+#[test]
+fn a_signing_key_that_is_revoked_while_the_body_arrives_does_not_count() {
+    let mut world = World::new();
+    let text = signature(&world.signing_key, NOW, BODY);
+    let bearer = format!("Bearer {}", world.signed_key);
+    let headers = [
+        ("X-Webhook-Signature", text.as_str()),
+        ("X-Webhook-Timestamp", "1700000000"),
+    ];
+    let proof = Proof {
+        authorization: Header::One(bearer.as_bytes()),
+        headers: &headers,
+    };
+    let now = Timestamp::from_seconds(NOW);
+    world.add_signing_key(8, Timestamp::from_seconds(NOW + 10));
+    let admitted = || admit(&world.registry, "signed", proof, now).unwrap();
+    let (first, second) = (admitted(), admitted());
+    let outcome = |admitted: Admitted, world: &World| {
+        let admitted = admitted.renewed(&world.registry, now)?;
+        admitted.verify(Bytes::from_static(BODY), now)
+    };
+    assert!(outcome(first, &world).is_ok());
+    world.revoke_signing_key(4).unwrap();
+    let refused = outcome(second, &world);
+    assert_eq!(refused.err(), Some(VerifyError::SignatureInvalid));
 }
 
 #[test]

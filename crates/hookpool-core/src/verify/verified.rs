@@ -36,12 +36,12 @@ impl Verified {
     pub fn delivery(&self, fields: &Fields<'_>) -> Option<DedupeKey> {
         self.delivery.or_else(|| {
             let scheme = self.connector.scheme.description();
-            let Some(DeliveryAt::Body(name)) = scheme.delivery else {
+            let Some(DeliveryAt::Body(place)) = &scheme.delivery else {
                 return None;
             };
             let counts = self.connector.is_signed() && self.connector.replay == Replay::Collapse;
-            let id = fields.get(name).filter(|_| counts)?.as_string()?;
-            (!id.is_empty()).then(|| delivery_key(&self.connector, &[id.as_bytes()]))
+            let id = place.find(fields).filter(|_| counts)?.name_text()?;
+            Some(delivery_key(&self.connector, &[id.as_bytes()]))
         })
     }
 

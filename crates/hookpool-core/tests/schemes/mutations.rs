@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use hookpool_core::scheme::{Encoding, Scheme, TimestampAt};
+use hookpool_core::scheme::{DeliveryAt, Encoding, Scheme, TimestampAt};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::sender::{NOW, Sender, Sent, schemes};
@@ -55,7 +55,10 @@ impl Meaning {
                 }
             }
         }
-        let mut others = all("webhook-id");
+        let mut others = match &description.delivery {
+            Some(DeliveryAt::SignedHeader(name)) => all(name),
+            _ => Vec::new(),
+        };
         // How often the header came is a part of it.
         others.push(vec![u8::try_from(found.len()).unwrap()]);
         Self {

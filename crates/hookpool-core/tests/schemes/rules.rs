@@ -1,9 +1,13 @@
 //! What each scheme takes and what it refuses.
 
 use hookpool_core::{
+    bulk::{Form, Terms, bulk},
+    event::{Idempotency, RequestId},
+    idempotency::IdempotencyKey,
     json,
     registry::RegistryError,
-    scheme::{CustomError, Scheme, SchemeError, SecretError},
+    scheme::{CustomError, DeliveryAt, Scheme, SchemeError, SecretError},
+    time::Timestamp,
     verify::VerifyError,
 };
 use serde_json::{Value, json as value};
@@ -194,14 +198,23 @@ fn a_delivery_is_known_by_its_senders_id_whatever_else_changes() {
         let key = |at: u64, body: &[u8]| delivery(&sender, &sender.signed(at, body), body);
         let known = key(NOW, first);
         assert_eq!(known, key(NOW - 9, retried), "{}", sender.scheme);
-        match sender.scheme {
-            Scheme::Hookpool | Scheme::Custom(_) => assert_eq!(known, None),
-            Scheme::Stripe | Scheme::Slack => {
+        match sender.scheme.description().delivery {
+            None => assert_eq!(known, None),
+            Some(DeliveryAt::Body(_)) => {
                 assert!(known.is_some());
                 assert_ne!(known, key(NOW, other), "{}", sender.scheme);
-                assert_eq!(key(NOW, br#"{"id":7,"event_id":""}"#), None);
+                for nameless in [
+                    &br#"{"id":true,"event_id":""}"#[..],
+                    br#"{"id":null,"event_id":{}}"#,
+                    br#"{"id":[],"event_id":false}"#,
+                    b"{}",
+                ] {
+                    assert_eq!(key(NOW, nameless), None, "{}", sender.scheme);
+                }
+                let number = br#"{"id":7,"event_id":7}"#;
+                assert!(key(NOW, number).is_some(), "{}", sender.scheme);
             }
-            Scheme::StandardWebhooks | Scheme::Github | Scheme::Shopify => {
+            Some(DeliveryAt::SignedHeader(_) | DeliveryAt::TrustedHeader { .. }) => {
                 assert!(known.is_some());
                 assert_eq!(known, key(NOW, other), "{}", sender.scheme);
             }
@@ -217,6 +230,56 @@ fn a_delivery_is_known_by_its_senders_id_whatever_else_changes() {
     let mut headers = github.signed(NOW, first);
     headers.retain(|(name, _)| name != "X-GitHub-Delivery");
     assert_eq!(delivery(&github, &headers, first), None);
+}
+
+/// What a request of many events is known by when it comes again.
+fn of_many(sender: &Sender, at: u64, key: Option<&str>) -> Option<Idempotency> {
+    let body = b"{\"id\":\"evt_1\",\"event_id\":\"Ev1\"}\n{\"id\":2}";
+    let verified = sender.deliver(&sender.signed(at, body), body).unwrap();
+    let now = Timestamp::from_seconds(NOW);
+    let terms = Terms {
+        now,
+        request_id: RequestId::new(now, &[0; 10]),
+        random: [0; 10],
+        body_bytes_max: 1 << 20,
+    };
+    let key = key.map(|key| IdempotencyKey::parse(key.as_bytes()).unwrap());
+    let request = bulk(
+        &verified,
+        &Form::Lines { id_field: None },
+        key.as_ref(),
+        terms,
+    )
+    .unwrap();
+    assert_eq!(request.rest.len(), 1);
+    assert!(request.rest.iter().all(|event| event.idempotency.is_none()));
+    request.first.idempotency
+}
+
+#[test]
+fn a_request_of_many_events_is_known_by_its_senders_header_and_else_by_what_was_signed() {
+    for scheme in schemes() {
+        let sender = Sender::new(scheme);
+        let scheme = &sender.scheme;
+        let (own, anew) = (of_many(&sender, NOW, None), of_many(&sender, NOW - 9, None));
+        let is_named = matches!(
+            scheme.description().delivery,
+            Some(DeliveryAt::SignedHeader(_) | DeliveryAt::TrustedHeader { .. })
+        );
+        let own = own.unwrap();
+        // It is signed anew, and has the same name.
+        assert_eq!(Some(own) == anew, is_named, "{scheme}");
+        assert_eq!((own.request, own.events), (None, 2), "{scheme}");
+        // A key of the request comes before both, and knows what was asked.
+        let keyed = of_many(&sender, NOW, Some("k")).unwrap();
+        assert_eq!(
+            Some(keyed),
+            of_many(&sender, NOW - 9, Some("k")),
+            "{scheme}"
+        );
+        assert!(keyed.key != own.key && keyed.request.is_some(), "{scheme}");
+        assert_eq!(keyed.events, 2);
+    }
 }
 
 /// The headers with another value for the one that holds signatures.
@@ -280,6 +343,56 @@ fn an_id_can_not_move_the_dots_of_what_is_signed() {
     ];
     let outcome = sender.deliver(&moved, b"{}");
     assert_eq!(outcome.err(), Some(VerifyError::SignatureInvalid));
+}
+
+/// The same where the id stands behind the body, and is ended by what is before it.
+#[test]
+fn an_id_can_not_take_a_part_of_the_body() {
+    let written = value!({"header": "X-Sig", "template": "{body}:/{id}", "deliveryHeader": "X-Id"});
+    let sender = Sender::new(Scheme::try_from(written).unwrap());
+    // Signed was `{}:/` `:/a`, which is `{}` `:/` `:/a`, and nothing else: no id holds the `/` before it.
+    let key = sender.scheme.generate_key(&[7; 64]).unwrap();
+    let key = sender.scheme.key(key.expose()).unwrap();
+    let deliver = |id: &str, body: &[u8], signed: (&str, &[u8])| {
+        let headers = sender.scheme.sign(&key, 0, signed.0, signed.1);
+        let signature = headers.last().unwrap().1.clone();
+        let headers = [("X-Id", id), ("X-Sig", &signature)];
+        sender.deliver(&headers, body).err()
+    };
+    let refused = Some(VerifyError::SignatureInvalid);
+    assert_eq!(deliver("a", b"{}:/b", ("a", b"{}:/b")), None);
+    assert_eq!(deliver("b:/a", b"{}", ("a", b"{}:/b")), refused);
+    assert_eq!(deliver("b:/a", b"{}", ("b:/a", b"{}")), refused);
+}
+
+#[test]
+fn a_custom_scheme_signs_the_id_that_its_template_holds_and_trusts_any_other() {
+    let scheme = |template: &str| {
+        let written = value!({"header": "X-Sig", "template": template, "deliveryHeader": "X-Id"});
+        Sender::new(Scheme::try_from(written).unwrap())
+    };
+    let renamed = |sender: &Sender, id: Option<&str>| {
+        let mut headers = sender.signed(NOW, BODY);
+        headers.retain(|(name, _)| name != "X-Id");
+        headers.extend(id.map(|id| ("X-Id".to_owned(), id.as_bytes().to_vec())));
+        let verified = sender.deliver(&headers, BODY);
+        verified.map(|it| {
+            it.delivery(&json::object(BODY).unwrap().fields)
+                .map(|it| it.0)
+        })
+    };
+    let refused = Err(VerifyError::SignatureInvalid);
+    let signed = scheme("{id}.{body}");
+    let trusted = scheme("{body}");
+    assert!(renamed(&signed, Some("msg_1")).unwrap().is_some());
+    assert_eq!(renamed(&signed, Some("msg_2")), refused);
+    assert_eq!(renamed(&signed, None), refused);
+    let [one, other] = ["msg_1", "msg_2"].map(|id| renamed(&trusted, Some(id)).unwrap());
+    assert!(one.is_some() && other.is_some() && one != other);
+    assert_eq!(renamed(&trusted, None), Ok(None));
+    for bad in ["", "a b", "é", &*"x".repeat(256)] {
+        assert_eq!(renamed(&trusted, Some(bad)), refused, "{bad}");
+    }
 }
 
 #[test]
@@ -400,10 +513,17 @@ fn a_custom_scheme_is_one_that_nobody_can_misread() {
         value!({"template": "{body}.{timestamp}", "timestampHeader": "X-Time", "tolerance": 300}),
         value!({"template": "1{timestamp}.{body}2", "timestampHeader": "X-Time"}),
         value!({"template": "{timestamp}.1{body}", "timestampHeader": "X-Time"}),
+        value!({"deliveryHeader": "X-Id"}),
+        value!({"deliveryField": "event_id"}),
+        value!({"deliveryField": "/event/id"}),
+        value!({"template": "{id}.{body}", "deliveryHeader": "X-Id"}),
+        value!({"template": "{body}.{id}", "deliveryHeader": "X-Id"}),
+        value!({"template": "{timestamp}.{id}.{body}", "timestampHeader": "X-Time", "deliveryHeader": "X-Id"}),
     ] {
         assert!(with(good.clone()).is_ok(), "{good}");
     }
-    use CustomError::{Ambiguous, Header, Prefix, Template, Timestamp, Tolerance};
+    use CustomError::{Ambiguous, Delivery, Header, Prefix, Template, Timestamp, Tolerance};
+    let named = |template: &str| value!({"template": template, "deliveryHeader": "X-Id"});
     let stamped = |template: &str| value!({"template": template, "timestampHeader": "X-Time"});
     for (bad, error) in [
         (value!({"header": ""}), Header),
@@ -420,7 +540,38 @@ fn a_custom_scheme_is_one_that_nobody_can_misread() {
         (value!({"template": ""}), Template),
         (value!({"template": "body"}), Template),
         (value!({"template": "{body}{body}"}), Template),
-        (value!({"template": "{id}.{body}"}), Template),
+        (value!({"template": "{id}.{body}"}), Delivery),
+        (
+            value!({"template": "{id}.{body}", "deliveryField": "id"}),
+            Delivery,
+        ),
+        (
+            value!({"deliveryHeader": "X-Id", "deliveryField": "id"}),
+            Delivery,
+        ),
+        (value!({"deliveryField": ""}), Delivery),
+        (value!({"deliveryField": "/a~2"}), Delivery),
+        (value!({"deliveryHeader": "x-sig"}), Header),
+        (value!({"deliveryHeader": "Idempotency-Key"}), Header),
+        (value!({"deliveryHeader": ""}), Header),
+        (
+            value!({"template": "{timestamp}.{body}", "timestampHeader": "X-Time", "deliveryHeader": "x-TIME"}),
+            Header,
+        ),
+        (named("{id}.{id}.{body}"), Template),
+        (named("{id}{body}"), Ambiguous),
+        (named("{body}{id}"), Ambiguous),
+        (named("{id}a{body}"), Ambiguous),
+        (named("{id}-{body}"), Ambiguous),
+        (named("{body}._{id}"), Ambiguous),
+        (
+            value!({"template": "{timestamp}{id}.{body}", "timestampHeader": "X-Time", "deliveryHeader": "X-Id"}),
+            Ambiguous,
+        ),
+        (
+            value!({"template": "{id}{timestamp}.{body}", "timestampHeader": "X-Time", "deliveryHeader": "X-Id"}),
+            Ambiguous,
+        ),
         (value!({"template": "{{body}}"}), Template),
         (value!({"template": "{body"}), Template),
         (value!({"template": "{body}}"}), Template),

@@ -128,14 +128,29 @@ pub(crate) fn custom() -> Scheme {
         "header": "X-Acme-Signature",
         "prefix": "sig:",
         "encoding": "base64",
-        "template": "acme:{body}/{timestamp}",
+        "template": "acme:{id}:{body}/{timestamp}",
         "timestampHeader": "X-Acme-Time",
         "tolerance": 60,
+        "deliveryHeader": "X-Acme-Delivery",
+    });
+    Scheme::try_from(written).unwrap()
+}
+
+/// One that names its deliveries in the body.
+fn custom_with_field() -> Scheme {
+    let written = serde_json::json!({
+        "header": "X-Acme-Signature",
+        "prefix": "sha256=",
+        "template": "{body}:{timestamp}",
+        "timestampHeader": "X-Acme-Time",
+        "tolerance": 60,
+        "deliveryField": "/event_id",
     });
     Scheme::try_from(written).unwrap()
 }
 
 /// One of each.
 pub(crate) fn schemes() -> Vec<Scheme> {
-    Scheme::NAMED.into_iter().chain([custom()]).collect()
+    let customs = [custom(), custom_with_field()];
+    Scheme::NAMED.into_iter().chain(customs).collect()
 }

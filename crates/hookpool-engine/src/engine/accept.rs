@@ -19,7 +19,10 @@ use hookpool_core::{
 use hookpool_store::{AppendError, Appended, EventLog, PageRequest, PoolStore, ReadError};
 use thiserror::Error;
 
-use super::Engine;
+use super::{
+    Engine,
+    unfit::{self, Unfit},
+};
 use crate::{
     appender::QueueError,
     pace::{Pace, TooFast},
@@ -136,9 +139,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     /// [`VerifyError`]
     pub fn verify(&self, admitted: Admitted, body: Bytes) -> Result<Verified, VerifyError> {
         let now = self.clock.now();
-        if !admitted.still_stands(&self.control.registry(), now) {
-            return Err(VerifyError::Unauthorized);
-        }
+        let admitted = admitted.renewed(&self.control.registry(), now)?;
         admitted.verify(body, now)
     }
 
@@ -168,15 +169,28 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     pub async fn record(
         &self,
         verified: Verified,
-        Asked { id_field, key }: Asked<'_>,
+        asked: Asked<'_>,
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
+        match self.event(verified, asked, request_id) {
+            Ok(event) => self.append_once(event).await,
+            Err(unfit) => self.unfit(unfit).await,
+        }
+    }
+
+    pub(crate) fn event(
+        &self,
+        verified: Verified,
+        Asked { id_field, key }: Asked<'_>,
+        request_id: RequestId,
+    ) -> Result<NewEvent, Unfit> {
         let identity = key.map(|key| verified.identity(key, Call::Webhook, id_field));
-        let mut event = shape(verified, id_field, self.stamp(request_id))?;
+        let known_by = unfit::known_by(identity, &verified);
+        let shaped = shape(verified, id_field, self.stamp(request_id));
+        let mut event = shaped.map_err(|error| Unfit { known_by, error })?;
         // What the sender says itself comes before what its scheme names the delivery by.
         event.idempotency = identity.or(event.idempotency);
-        let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
-        self.append(event).await
+        Ok(event)
     }
 
     /// The same for a deletion.
@@ -191,10 +205,15 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         request_id: RequestId,
     ) -> Result<Receipt, AcceptError> {
         let identity = key.map(|key| verified.deletion_identity(key, &item_id));
-        let mut event = deletion(verified, item_id, self.stamp(request_id))?;
+        let mut event = match deletion(verified, item_id, self.stamp(request_id)) {
+            Ok(event) => event,
+            Err(error) => {
+                let known_by = identity;
+                return self.unfit(Unfit { known_by, error }).await;
+            }
+        };
         event.idempotency = identity.or(event.idempotency);
-        let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
-        self.append(event).await
+        self.append_once(event).await
     }
 
     /// What [`Self::record`] would append, and the rules by which it would be read. Nothing is written.
@@ -212,12 +231,21 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         Ok((event, Arc::clone(&plan.live.projection)))
     }
 
+    pub(crate) fn log(&self) -> &Arc<L> {
+        &self.log
+    }
+
     fn stamp(&self, request_id: RequestId) -> Stamp {
         Stamp {
             now: self.clock.now(),
             request_id,
             random: self.entropy.bytes(),
         }
+    }
+
+    pub(crate) async fn append_once(&self, event: NewEvent) -> Result<Receipt, AcceptError> {
+        let _in_flight = self.in_flight.reserve(event.idempotency.as_ref())?;
+        self.append(event).await
     }
 
     async fn append(&self, event: NewEvent) -> Result<Receipt, AcceptError> {
@@ -249,7 +277,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     }
 
     /// The first event of the request of which this one of so many events is a repetition; fails if only the key is the same.
-    pub(super) async fn first_event(
+    pub(crate) async fn first_event(
         &self,
         position: Position,
         identity: Option<Idempotency>,

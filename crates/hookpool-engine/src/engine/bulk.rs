@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookpool_core::{
-    bulk::{Form, Terms, bulk},
+    bulk::{BulkError, Form, Terms, bulk},
     event::{Request, RequestId},
     idempotency::IdempotencyKey,
     position::Position,
     registry::Connector,
-    verify::{Admitted, Proof, VerifyError, admit_any},
+    verify::{Admitted, Proof, Verified, VerifyError, admit_any},
 };
 use hookpool_store::{Appended, EventLog, PoolStore};
 
@@ -33,7 +33,7 @@ pub struct BulkAsked {
 /// A request of many events that may be appended.
 #[derive(Debug)]
 pub struct Bulk {
-    request: Request,
+    pub(crate) request: Request,
     /// Who sent it.
     pub connector: Arc<Connector>,
 }
@@ -128,6 +128,16 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         request_id: RequestId,
     ) -> Result<Bulk, AcceptError> {
         let verified = self.verify(admitted, body)?;
+        Ok(self.bulk(&verified, asked, request_id)?)
+    }
+
+    /// The events of a verified request.
+    pub(crate) fn bulk(
+        &self,
+        verified: &Verified,
+        asked: &BulkAsked,
+        request_id: RequestId,
+    ) -> Result<Bulk, BulkError> {
         let terms = Terms {
             now: self.clock.now(),
             request_id,
@@ -135,7 +145,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             body_bytes_max: asked.body_bytes_max,
         };
         Ok(Bulk {
-            request: bulk(&verified, &asked.form, asked.key.as_ref(), terms)?,
+            request: bulk(verified, &asked.form, asked.key.as_ref(), terms)?,
             connector: Arc::clone(verified.connector()),
         })
     }

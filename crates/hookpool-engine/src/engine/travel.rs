@@ -22,8 +22,22 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         id: ItemId,
         at: Position,
     ) -> Result<Option<Item>, FollowError> {
+        let touched = self.touched_at(view, id, at).await?;
+        Ok(touched.filter(Item::is_there))
+    }
+
+    /// The same, there or deleted; `None` before its first event.
+    ///
+    /// # Errors
+    /// [`FollowError`]
+    pub async fn touched_at(
+        &self,
+        view: View<P::Snapshot>,
+        id: ItemId,
+        at: Position,
+    ) -> Result<Option<Item>, FollowError> {
         let (stream, mut past) = (view.stream.clone(), self.past(view));
-        let item = blocking(move || past.item_at(&id, at)).await;
+        let item = blocking(move || past.touched_at(&id, at)).await;
         self.must_reach(&stream, at)?;
         item
     }

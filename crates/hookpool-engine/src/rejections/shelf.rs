@@ -19,7 +19,18 @@ pub(super) struct Shelf {
 #[derive(Debug, Default)]
 struct Share {
     ids: BTreeSet<RequestId>,
+    /// Those of them that are kept with their bodies.
+    kept: BTreeSet<RequestId>,
     bytes: u64,
+}
+
+/// What there is too much of.
+#[derive(Debug, PartialEq)]
+pub(super) enum Over {
+    /// One with all that is known of it.
+    All(RequestId),
+    /// The body of one.
+    Body(Arc<Rejection>),
 }
 
 impl Shelf {
@@ -56,27 +67,34 @@ impl Shelf {
         self.remove(id);
         let share = self.owners.entry(rejection.owner().cloned()).or_default();
         share.ids.insert(id);
+        if rejection.kept {
+            share.kept.insert(id);
+        }
         share.bytes += bytes;
         self.bytes += bytes;
         self.all.insert(id, (Arc::new(rejection), bytes));
     }
 
-    /// Takes the oldest of the owner who has the most, if there is more than there may be: so nobody pushes out what is another's.
-    pub(super) fn take_over(&mut self, count: usize, bytes: u64) -> Option<RequestId> {
+    /// The oldest of the owner who has the most, if there is more than there may be: so nobody pushes out what is another's. Bodies go before
+    /// what is known of them.
+    pub(super) fn over(&self, count: usize, bytes: u64) -> Option<Over> {
         let shares = self.owners.values();
-        let largest = if self.all.len() > count {
-            shares.max_by_key(|share| share.ids.len())
-        } else if self.bytes > bytes {
-            shares.max_by_key(|share| share.bytes)
-        } else {
-            None
-        };
-        let id = *largest?.ids.first()?;
-        self.remove(id);
-        Some(id)
+        if self.all.len() > count {
+            let largest = shares.max_by_key(|share| share.ids.len())?;
+            return largest.ids.first().copied().map(Over::All);
+        }
+        if self.bytes <= bytes {
+            return None;
+        }
+        let largest = shares.max_by_key(|share| share.bytes)?;
+        let body = largest.kept.first().and_then(|id| self.get(*id));
+        match body {
+            Some(rejection) => Some(Over::Body(rejection)),
+            None => largest.ids.first().copied().map(Over::All),
+        }
     }
 
-    fn remove(&mut self, id: RequestId) {
+    pub(super) fn remove(&mut self, id: RequestId) {
         let Some((rejection, bytes)) = self.all.remove(&id) else {
             return;
         };
@@ -84,6 +102,7 @@ impl Shelf {
         let owner = rejection.owner().cloned();
         if let Some(share) = self.owners.get_mut(&owner) {
             share.ids.remove(&id);
+            share.kept.remove(&id);
             share.bytes -= bytes;
             if share.ids.is_empty() {
                 self.owners.remove(&owner);
@@ -106,13 +125,29 @@ mod tests {
         shelf.insert(rejection(1, Some("sales")), 10);
         for n in 2..10 {
             shelf.insert(rejection(n, None), 10);
-            while shelf.take_over(5, 1_000).is_some() {}
+            while take(&mut shelf, 5, 1_000).is_some() {}
         }
         assert_eq!(ids(&shelf), [1, 6, 7, 8, 9]);
-        shelf.insert(rejection(20, Some("sales")), 900);
-        assert_eq!(shelf.take_over(9, 800), Some(RequestId([1; 16])));
-        assert_eq!(shelf.take_over(9, 800), Some(RequestId([20; 16])));
-        assert_eq!((shelf.take_over(9, 800), shelf.bytes), (None, 40));
+        let kept = Rejection {
+            kept: true,
+            ..rejection(20, Some("sales"))
+        };
+        shelf.insert(kept.clone(), 900);
+        assert_eq!(shelf.over(9, 800), Some(Over::Body(Arc::new(kept))));
+        shelf.insert(rejection(20, Some("sales")), 890);
+        assert_eq!(take(&mut shelf, 9, 800), Some(RequestId([1; 16])));
+        assert_eq!(take(&mut shelf, 9, 800), Some(RequestId([20; 16])));
+        assert_eq!((take(&mut shelf, 9, 800), shelf.bytes), (None, 40));
+    }
+
+    fn take(shelf: &mut Shelf, count: usize, bytes: u64) -> Option<RequestId> {
+        match shelf.over(count, bytes)? {
+            Over::All(id) => {
+                shelf.remove(id);
+                Some(id)
+            }
+            Over::Body(rejection) => panic!("{rejection:?}"),
+        }
     }
 
     #[test]

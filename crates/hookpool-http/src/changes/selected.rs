@@ -19,7 +19,10 @@ use hookpool_engine::{
     past::{Stretch, Touch},
 };
 
-use crate::sse::{Facts, Frame, difference_json};
+use crate::{
+    render::Nested,
+    sse::{Facts, Frame, difference_json},
+};
 
 /// Text of items that are remembered, in bytes: an item that is remembered need not be looked up again.
 const KNOWN_BYTES_MAX: usize = 1 << 20;
@@ -35,6 +38,8 @@ pub(super) struct Wanted {
     pub(super) selection: Selection,
     /// Whether the events of a stretch are merged, item by item.
     pub(super) merged: bool,
+    /// How nested values are told.
+    pub(super) nested: Nested,
 }
 
 impl Wanted {
@@ -185,11 +190,12 @@ fn merged(
     id: &ItemId,
     touches: &[Touch],
 ) -> Option<(Position, String)> {
-    let (first, last) = (touches.first()?, touches.last()?);
+    let counting: Vec<&Touch> = touches.iter().filter(|touch| touch.counts()).collect();
+    let (first, last) = (counting.first()?, counting.last()?);
     let facts = Facts {
         position: last.event.position,
         time: last.event.event.time,
-        merged: Some(touches.iter().filter(|touch| !touch.superseded).count()),
+        merged: Some(counting.len()),
     };
     let (before, after) = (first.before.as_ref(), Some(&last.after));
     let data = between(stream, wanted, id, before, after, facts)?;
@@ -206,5 +212,12 @@ pub(super) fn between(
     facts: Facts,
 ) -> Option<String> {
     let difference = Difference::between(wanted.seen(before), wanted.seen(after))?;
-    difference_json(stream, id, &difference, &wanted.selection, facts)
+    difference_json(
+        stream,
+        id,
+        &difference,
+        &wanted.selection,
+        wanted.nested,
+        facts,
+    )
 }

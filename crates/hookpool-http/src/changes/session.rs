@@ -439,7 +439,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 frames.push(Frame {
                     event: "change",
                     cursor: Some(self.app.engine.cursor(self.ruled.generation, position)),
-                    data: change_json(&told.event, &change),
+                    data: change_json(&told.event, &change, self.ask.wanted.nested),
                 });
             }
         }

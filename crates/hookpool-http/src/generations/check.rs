@@ -1,4 +1,6 @@
 //! What rules would make of one item: a fold of its events from the log, beside which nothing is built or stored.
+//!
+//! Of events that expired it sees those that are left, as a rebuild does: under the served rules they make the same item.
 
 use hookpool_core::{
     difference::Difference,
@@ -35,9 +37,9 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         let (until, served) = blocking(read).await?;
         let (events, item) = self.fold_item(&projection, &id, until).await?;
         let difference = Difference::between(served.as_ref(), item.as_ref());
-        let stream = self.stream.as_str();
+        let (stream, earliest) = (self.stream.as_str(), self.app.engine.earliest(&self.stream));
         let mut json = format!(
-            r#"{{"stream":"{stream}","valid":true,"position":{until},"events":{events},"difference":"#
+            r#"{{"stream":"{stream}","valid":true,"position":{until},"earliest":{earliest},"events":{events},"difference":"#
         );
         match difference {
             Some(difference) => {

@@ -62,7 +62,7 @@ rows! {
         POST: ["idField", "stream"],
     }
     STREAMS = "/api/streams" {
-        GET: [],
+        GET: ["minPosition"],
     }
     STREAM = "/api/streams/{stream}" {
         GET: ["hash", "minPosition"],
@@ -75,22 +75,22 @@ rows! {
         DELETE: [],
     }
     HISTORY = "/api/streams/{stream}/items/{item}/history" {
-        GET: ["after", "limit", "minPosition"],
+        GET: ["after", "limit", "at", "expand", "minPosition"],
     }
     DIFF = "/api/streams/{stream}/diff" {
-        GET: ["from", "to"],
+        GET: ["from", "to", "expand"],
     }
     LOG = "/api/streams/{stream}/log" {
-        GET: ["after", "until", "limit", "body", "minPosition"],
+        GET: ["after", "until", "limit", "body", "at", "minPosition"],
     }
     LOG_EVENT = "/api/streams/{stream}/log/{position}" {
-        GET: [],
+        GET: ["at", "minPosition"],
     }
     CHANGES = "/api/streams/{stream}/changes" {
-        GET: ["after", "conflate", "fields", "heartbeat", "item", "last_event_id", "ticket", "until", "where"],
+        GET: ["after", "conflate", "expand", "fields", "heartbeat", "item", "last_event_id", "ticket", "until", "where"],
     }
     ALL_CHANGES = "/api/changes" {
-        GET: ["stream", "after", "conflate", "fields", "heartbeat", "item", "last_event_id", "ticket", "until", "where"],
+        GET: ["stream", "after", "conflate", "expand", "fields", "heartbeat", "item", "last_event_id", "ticket", "until", "where"],
     }
     TICKETS = "/api/tickets" {
         POST: [],
@@ -124,11 +124,21 @@ rows! {
     KEY = "/api/admin/connectors/{connector}/keys/{keyId}" {
         DELETE: [],
     }
+    SIGNING_KEY = "/api/admin/connectors/{connector}/signing-keys/{keyId}" {
+        DELETE: [],
+    }
     READERS = "/api/admin/readers" {
         GET: [],
         POST: [],
     }
     READER = "/api/admin/readers/{reader}" {
+        DELETE: [],
+    }
+    OPERATORS = "/api/admin/operators" {
+        GET: [],
+        POST: [],
+    }
+    OPERATOR = "/api/admin/operators/{keyId}" {
         DELETE: [],
     }
     FOLLOWERS = "/api/admin/followers" {
@@ -141,10 +151,10 @@ rows! {
         GET: [],
     }
     RETRY_REJECTION = "/api/admin/rejections/{rejection}:retry" {
-        POST: [],
+        POST: ["force"],
     }
     RETRY_REJECTIONS = "/api/admin/rejections:retry" {
-        POST: ["connector"],
+        POST: ["connector", "force"],
     }
     HEAD = "/api/admin/head" {
         GET: [],
@@ -194,6 +204,9 @@ rows! {
         GET: [],
         PUT: ["check"],
         DELETE: [],
+    }
+    CONSOLE = "/" {
+        GET: [],
     }
     OPENAPI = "/api/openapi.json" {
         GET: [],

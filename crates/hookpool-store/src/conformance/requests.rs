@@ -196,3 +196,28 @@ pub async fn idempotency_keys_of_what_was_kept_are_known<F: LogFixture>(fixture:
     // Whichever it is, it is not an error.
     append(&log, vec![sample::identified("hr", 300, 1)]).await;
 }
+
+/// Where the request with this idempotency key begins, if the key still counts for a request of this time.
+pub async fn a_request_is_found_by_its_idempotency_key_while_it_counts<F: LogFixture>(
+    fixture: &mut F,
+) {
+    let log = fixture.create().await;
+    let batch = vec![
+        sample::keyed("sales", 0, 2).into(),
+        sample::request(1, events(0, 3)),
+    ];
+    let first = append_requests(&log, batch).await[1].position();
+    let log = fixture.reopen(log).await;
+    let event = sample::identified("sales", 0, 1);
+    let key = event.idempotency.expect("a key").key;
+    let at = |seconds| sample::event("sales", seconds, "{}").time;
+    for (seconds, found) in [
+        (0, Some(first)),
+        (IDEMPOTENCY_SECONDS, Some(first)),
+        (IDEMPOTENCY_SECONDS + 1, None),
+    ] {
+        assert_eq!(log.find(key, at(seconds)).await.expect("a read"), found);
+    }
+    let other = sample::keyed("sales", 0, 2).dedupe.expect("a key");
+    assert_eq!(log.find(other, at(0)).await.expect("a read"), None);
+}

@@ -54,6 +54,12 @@ fn the_body_has_its_ids_where_they_are_looked_for() {
         body(Scheme::Slack, Some("/event/channel")),
         r#"{"event":{"channel":"first"},"event_id":"evt_first_x","hello":"x"}"#
     );
+    let custom =
+        serde_json::json!({"header": "X-Sig", "template": "{body}", "deliveryField": "/meta/id"});
+    assert_eq!(
+        body(Scheme::try_from(custom).unwrap(), Some("/meta/item")),
+        r#"{"hello":"x","meta":{"id":"evt_first_x","item":"first"}}"#
+    );
 }
 
 /// The shell computes what a producer computes.

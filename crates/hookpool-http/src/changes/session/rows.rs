@@ -10,11 +10,7 @@ use hookpool_engine::{
 use hookpool_store::{EventLog, ItemPage, PoolStore};
 
 use super::{Phase, Session, checkpoint};
-use crate::{
-    changes::wire::Out,
-    render::{Nested, push_some_of_item},
-    sse::Frame,
-};
+use crate::{changes::wire::Out, render::push_some_of_item, sse::Frame};
 
 /// Rows that are written at once.
 const ROWS: usize = 256;
@@ -113,7 +109,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 id.as_str(),
                 item,
                 &wanted.selection,
-                Nested::AsString,
+                wanted.nested,
             );
             data.push_str(&format!(r#","position":{}}}"#, item.position));
             Some(Frame {
