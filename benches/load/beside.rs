@@ -1,26 +1,12 @@
 //! Signed ingest beside a throttled rebuild of a long history, against the same server without one.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, process::Child, time::Duration};
 
-use bytes::Bytes;
-use hookpool_client::{Operator, Rebuild, Secret};
-use hookpool_core::{
-    event::{NewEvent, Op, Request, RequestId},
-    name::{ConnectorName, ItemId, StreamName},
-    position::Epoch,
-    time::Timestamp,
-};
-use hookpool_fjall::{FjallLog, Options};
-use hookpool_store::EventLog as _;
+use hookpool_client::{Operator, Rebuild};
 
 use crate::{
-    client::{self, Keys, Run},
-    median, servers,
+    client::{self, Run, Speaks},
+    history, median, servers,
 };
 
 const CONNECTIONS: usize = 64;
@@ -51,7 +37,7 @@ pub(crate) fn compare(plan: &Plan) {
 
 struct Server {
     address: SocketAddr,
-    keys: Keys,
+    speaks: Speaks,
     operator: Operator,
     runtime: tokio::runtime::Runtime,
     child: Child,
@@ -60,19 +46,12 @@ struct Server {
 impl Server {
     /// On a history that no sender had to send.
     fn start(data: &Path, events: u64) -> Self {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let (mut child, address) = serve(data);
-        let key = std::fs::read_to_string(data.join("operator.key")).unwrap();
-        let key = Secret::new(key.trim().to_owned());
-        let keys = servers::connector(address, key.clone());
-        stop(&mut child);
-        runtime.block_on(fill(&data.join("log"), events));
-        let (child, address) = serve(data);
+        let (child, address, keys) = history::serve(data, events);
         let server = Self {
             address,
-            keys,
-            operator: Operator::new(servers::server(address), key),
-            runtime,
+            speaks: Speaks::Hookpool(keys),
+            operator: Operator::new(servers::client(address), servers::operator_key(data)),
+            runtime: tokio::runtime::Runtime::new().unwrap(),
             child,
         };
         server.wait_applied(events);
@@ -111,7 +90,7 @@ impl Server {
 
     fn run(&self, plan: &Plan) -> Run {
         let time = Duration::from_secs(plan.seconds);
-        let run = client::run(self.address, CONNECTIONS, time, &self.keys);
+        let run = client::run(self.address, CONNECTIONS, time, &self.speaks);
         self.wait_applied(run.answers);
         run
     }
@@ -130,53 +109,6 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        stop(&mut self.child);
-    }
-}
-
-fn serve(data: &Path) -> (Child, SocketAddr) {
-    let mut serve = Command::new(env!("CARGO_BIN_EXE_hookpool"));
-    serve
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(data)
-        .env("RUST_LOG", "warn")
-        .stderr(Stdio::null());
-    servers::listening(&mut serve)
-}
-
-fn stop(child: &mut Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-async fn fill(log: &Path, events: u64) {
-    let log = FjallLog::open(log, Options::new(Epoch(1))).unwrap();
-    let mut n = 0;
-    while n < events {
-        let batch: Vec<_> = (n..events.min(n + 1_024)).map(event).collect();
-        n += batch.len() as u64;
-        log.append(Request::each(batch)).await.unwrap();
-    }
-}
-
-/// About 90 bytes, of 10,000 items.
-fn event(n: u64) -> NewEvent {
-    let item = n.wrapping_mul(2_654_435_761) % 10_000;
-    let body = format!(
-        r#"{{"region":"r{item}","sales":{n},"target":130000,"updated":"2026-04-09T10:30:00Z"}}"#
-    );
-    NewEvent {
-        time: Timestamp(1_700_000_000_000_000 + n),
-        stream: StreamName::new(STREAM).unwrap(),
-        op: Op::Upsert,
-        item_id: ItemId::new(format!("r{item}")).unwrap(),
-        generated_id: false,
-        duplicate_keys: false,
-        field_count: 4,
-        connector: ConnectorName::new("past").unwrap(),
-        request_id: RequestId(u128::from(n).to_le_bytes()),
-        dedupe: None,
-        idempotency: None,
-        body: Bytes::from(body),
+        servers::stop(&mut self.child);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{client, median, servers::Servers};
+use crate::{
+    client, median,
+    servers::{Server, Target},
+};
 
 /// How many connections each side has: few large requests keep as much under way as many small ones.
 const SINGLE_CONNECTIONS: usize = 256;
@@ -23,18 +26,18 @@ pub(crate) fn compare(plan: &Plan) {
     );
     let mut ratios = Vec::new();
     for _ in 0..plan.rounds {
-        let mut servers = Servers::start();
-        let single = client::run(servers.hookpool, SINGLE_CONNECTIONS, time, &servers.keys);
-        servers.check(single.answers);
-        let mut servers = Servers::start();
+        let server = Server::start(&Target::Hookpool);
+        let single = client::run(server.address, SINGLE_CONNECTIONS, time, &server.speaks);
+        server.check(single.answers);
+        let server = Server::start(&Target::Hookpool);
         let bulk = client::run_bulk(
-            servers.hookpool,
+            server.address,
             BULK_CONNECTIONS,
             time,
-            &servers.keys,
+            &server.speaks,
             plan.events,
         );
-        servers.check(bulk.answers * plan.events as u64);
+        server.check(bulk.answers * plan.events as u64);
         let rate = bulk.rate() * plan.events as f64;
         ratios.push(rate / single.rate());
         println!(

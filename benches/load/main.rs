@@ -1,8 +1,10 @@
 //! Signed ingest of the real server against a bare warp route that answers 202, under the same load in the same minutes.
 //!
 //! Closed loop over raw sockets: every connection sends its next request when it has its answer. Every request has a body and a
-//! signature of its own, made before the clock starts. Prints a table of medians. `cargo bench --bench load -- --seconds 5 --rounds 3`;
-//! with `--beside-rebuild 200000` the server against itself while it rebuilds so many events a second; with `--bulk 1000` requests of so
+//! signature of its own, made before the clock starts. Prints medians. `cargo bench --bench load -- --seconds 5 --rounds 3`; in the same
+//! rounds `--before PROGRAM` measures another build, `--durable-streams PROGRAM` and `--redis PROGRAM` peers, `--keys` requests that each
+//! have an `Idempotency-Key`, `--history 10000000` a server with so many events in its log; `--connections 64` one level alone.
+//! With `--beside-rebuild 200000` the server against itself while it rebuilds so many events a second; with `--bulk 1000` requests of so
 //! many events against requests of one.
 
 #![expect(
@@ -15,12 +17,13 @@ mod bare;
 mod beside;
 mod bulk;
 mod client;
+mod history;
 mod servers;
 
 use std::time::Duration;
 
 use client::Run;
-use servers::Servers;
+use servers::{Server, Target};
 
 const LEVELS: [usize; 3] = [16, 64, 256];
 
@@ -37,12 +40,14 @@ fn main() {
     {
         return bare::serve();
     }
-    let number = |name: &str| -> Option<u64> {
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let text = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1)?.parse().ok()
+        arguments.get(at + 1).cloned()
     };
+    let number = |name: &str| -> Option<u64> { text(name)?.parse().ok() };
     // `cargo test --benches` only asks whether it still works.
-    let smoke = !arguments.iter().any(|argument| argument == "--bench");
+    let smoke = !has("--bench");
     let plan = Plan {
         seconds: number("--seconds").unwrap_or(if smoke { 1 } else { 5 }),
         rounds: number("--rounds").map_or(if smoke { 1 } else { 3 }, |rounds| {
@@ -72,51 +77,89 @@ fn main() {
     {
         return;
     }
-    let levels = if smoke { &LEVELS[..1] } else { &LEVELS[..] };
+    let mut targets = vec![Target::Bare, Target::Hookpool];
+    targets.extend(text("--before").map(Target::Before));
+    targets.extend(text("--durable-streams").map(Target::DurableStreams));
+    targets.extend(text("--redis").map(Target::Redis));
+    targets.extend(has("--keys").then_some(Target::Keyed));
+    targets.extend(number("--history").map(Target::History));
     println!(
         "{} s a run, {} rounds, medians; body about 100 bytes",
         plan.seconds, plan.rounds
     );
     println!(
-        "{:>11} {:>12} {:>12} {:>7} {:>15} {:>15}",
-        "connections", "bare req/s", "hookpool/s", "ratio", "bare p50/p99", "hookpool p50/p99"
+        "{:>11} {:<16} {:>10} {:>8} {:>15} {:>18}",
+        "connections", "server", "requests/s", ": bare", "p50/p99", "processor time each"
     );
-    for level in levels {
-        compare(*level, &plan);
+    let levels = if smoke { &LEVELS[..1] } else { &LEVELS[..] };
+    match number("--connections") {
+        Some(level) => compare(usize::try_from(level).unwrap(), &plan, &targets),
+        None => levels
+            .iter()
+            .for_each(|level| compare(*level, &plan, &targets)),
     }
 }
 
-fn compare(connections: usize, plan: &Plan) {
-    let mut runs: Vec<(Run, Run)> = Vec::new();
+/// What one server did in one round.
+struct Figures {
+    run: Run,
+    to_bare: f64,
+    processor_micros: f64,
+}
+
+fn compare(connections: usize, plan: &Plan, targets: &[Target]) {
+    // A long history takes long to make; what is added to it is little.
+    let history = targets
+        .iter()
+        .find(|target| matches!(target, Target::History(_)))
+        .map(Server::start);
+    let mut figures: Vec<Vec<Figures>> = targets.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.rounds {
-        let mut servers = Servers::start();
-        let time = Duration::from_secs(plan.seconds);
-        let bare = client::run(servers.bare, connections, time, &servers.keys);
-        let ours = client::run(servers.hookpool, connections, time, &servers.keys);
-        servers.check(ours.answers);
-        runs.push((bare, ours));
+        let mut bare = None;
+        for (target, figures) in targets.iter().zip(&mut figures) {
+            let fresh;
+            let server = match (target, &history) {
+                (Target::History(_), Some(server)) => server,
+                _ => {
+                    fresh = Server::start(target);
+                    &fresh
+                }
+            };
+            let (run, processor_micros) = measure(server, connections, plan);
+            let to_bare = run.rate() / *bare.get_or_insert_with(|| run.rate());
+            figures.push(Figures {
+                run,
+                to_bare,
+                processor_micros,
+            });
+        }
     }
-    let ratio = median(
-        runs.iter()
-            .map(|(bare, ours)| ours.rate() / bare.rate())
-            .collect(),
-    );
-    let of = |pick: fn(&(Run, Run)) -> f64| median(runs.iter().map(pick).collect());
-    println!(
-        "{connections:>11} {:>12.0} {:>12.0} {ratio:>7.2} {:>15} {:>15}",
-        of(|(bare, _)| bare.rate()),
-        of(|(_, ours)| ours.rate()),
-        format!(
-            "{:.2}/{:.2} ms",
-            of(|(bare, _)| bare.millis(500)),
-            of(|(bare, _)| bare.millis(990))
-        ),
-        format!(
-            "{:.2}/{:.2} ms",
-            of(|(_, ours)| ours.millis(500)),
-            of(|(_, ours)| ours.millis(990))
-        ),
-    );
+    for (target, figures) in targets.iter().zip(&figures) {
+        let of = |pick: fn(&Figures) -> f64| median(figures.iter().map(pick).collect());
+        println!(
+            "{connections:>11} {:<16} {:>10.0} {:>8.3} {:>15} {:>15.1} us",
+            target.name(),
+            of(|it| it.run.rate()),
+            of(|it| it.to_bare),
+            format!(
+                "{:.2}/{:.2} ms",
+                of(|it| it.run.millis(500)),
+                of(|it| it.run.millis(990))
+            ),
+            of(|it| it.processor_micros),
+        );
+    }
+}
+
+/// A run, and the processor time of the server for each answer, until the pool has it.
+fn measure(server: &Server, connections: usize, plan: &Plan) -> (Run, f64) {
+    let before = server.processor_time();
+    let time = Duration::from_secs(plan.seconds);
+    let run = client::run(server.address, connections, time, &server.speaks);
+    server.check(run.answers);
+    let took = server.processor_time() - before;
+    let micros = took.as_secs_f64() * 1e6 / run.answers as f64;
+    (run, micros)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

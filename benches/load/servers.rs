@@ -1,62 +1,230 @@
-//! Both servers as processes of their own, on a scratch folder.
+//! The servers that are measured, each as a process of its own on a scratch folder, on loopback only.
 
 use std::{
     io::{BufRead, BufReader},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
-use hookpool_client::{Consumer, NewConnector, Operator, Secret, Server};
+use hookpool_client::{Consumer, NewConnector, Operator, Secret, Server as Client};
 
-use crate::{bare, client::Keys};
+use crate::{
+    bare,
+    client::{Keys, Speaks},
+    history,
+};
 
-pub(crate) struct Servers {
-    pub(crate) bare: SocketAddr,
-    pub(crate) hookpool: SocketAddr,
-    pub(crate) keys: Keys,
-    children: [Child; 2],
+/// What is measured.
+pub(crate) enum Target {
+    /// warp's own server.
+    Bare,
+    Hookpool,
+    /// The same, asked with a fresh `Idempotency-Key` each time.
+    Keyed,
+    /// The same with so many events in its log.
+    History(u64),
+    /// Another build of it, by the path of its program.
+    Before(String),
+    /// The crate `durable-streams`, by the path of its server.
+    DurableStreams(String),
+    /// Redis, by the path of its server.
+    Redis(String),
+}
+
+impl Target {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Bare => "bare route",
+            Self::Hookpool => "hookpool",
+            Self::Keyed => "with keys",
+            Self::History(_) => "long history",
+            Self::Before(_) => "hookpool before",
+            Self::DurableStreams(_) => "durable-streams",
+            Self::Redis(_) => "redis",
+        }
+    }
+}
+
+/// A running server.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) speaks: Speaks,
+    child: Child,
     folder: tempfile::TempDir,
 }
 
-impl Servers {
-    pub(crate) fn start() -> Self {
+impl Server {
+    pub(crate) fn start(target: &Target) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
-        let (bare_child, bare) =
-            listening(Command::new(std::env::current_exe().unwrap()).arg(bare::ARGUMENT));
-        let mut serve = Command::new(env!("CARGO_BIN_EXE_hookpool"));
-        serve
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(&data);
-        let (hookpool_child, hookpool) =
-            listening(serve.env("RUST_LOG", "warn").stderr(Stdio::null()));
-        let operator_key = std::fs::read_to_string(data.join("operator.key")).unwrap();
-        let keys = connector(hookpool, Secret::new(operator_key.trim().to_owned()));
-        Self {
-            bare,
-            hookpool,
-            keys,
-            children: [bare_child, hookpool_child],
-            folder,
+        match target {
+            Target::Bare => bare_route(folder),
+            Target::Hookpool => hookpool(HOOKPOOL, folder, Speaks::Hookpool),
+            Target::Keyed => hookpool(HOOKPOOL, folder, Speaks::Keyed),
+            Target::History(events) => history(*events, folder),
+            Target::Before(program) => hookpool(program, folder, Speaks::Hookpool),
+            Target::DurableStreams(program) => durable_streams(program, folder),
+            Target::Redis(program) => redis(program, folder),
         }
     }
 
     /// Every answer was an event, and the pool has taken them all.
-    pub(crate) fn check(&mut self, answers: u64) {
-        let key = std::fs::read_to_string(self.folder.path().join("data/operator.key")).unwrap();
-        let consumer = Consumer::new(server(self.hookpool), Secret::new(key.trim().to_owned()));
+    pub(crate) fn check(&self, answers: u64) {
+        let data = self.folder.path().join("data");
+        if !data.exists() {
+            return;
+        }
+        let key = operator_key(&data);
+        let consumer = Consumer::new(client(self.address), key);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            wait_applied(self.hookpool, answers).await;
+            wait_applied(self.address, answers).await;
             assert_eq!(consumer.streams().await.unwrap().len(), 1);
         });
     }
+
+    /// Processor time that it has taken so far, of programs and kernel; the kernel counts in hundredths of a second.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // After the name, which may hold anything.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let ticks = fields.split(' ').skip(11).take(2);
+        let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        stop(&mut self.child);
+    }
+}
+
+const HOOKPOOL: &str = env!("CARGO_BIN_EXE_hookpool");
+
+fn hookpool(program: &str, folder: tempfile::TempDir, speaks: fn(Keys) -> Speaks) -> Server {
+    let data = folder.path().join("data");
+    let (child, address) = serve(program, &data);
+    Server {
+        address,
+        speaks: speaks(connector(address, operator_key(&data))),
+        child,
+        folder,
+    }
+}
+
+fn history(events: u64, folder: tempfile::TempDir) -> Server {
+    let (child, address, keys) = history::serve(&folder.path().join("data"), events);
+    let server = Server {
+        address,
+        speaks: Speaks::Hookpool(keys),
+        child,
+        folder,
+    };
+    server.check(events);
+    server
+}
+
+fn bare_route(folder: tempfile::TempDir) -> Server {
+    let (child, address) =
+        listening(Command::new(std::env::current_exe().unwrap()).arg(bare::ARGUMENT));
+    // It looks at no key, but its requests are as long as the others.
+    let keys = Keys {
+        ingest: format!("ik_{:012}_{:043}", 0, 0),
+        signing: "whsk".into(),
+    };
+    Server {
+        address,
+        speaks: Speaks::Hookpool(keys),
+        child,
+        folder,
+    }
+}
+
+fn durable_streams(program: &str, folder: tempfile::TempDir) -> Server {
+    let address = free_address();
+    let mut serve = Command::new(program);
+    serve
+        .args(["--host", "127.0.0.1", "--port", &address.port().to_string()])
+        .arg("--data-dir")
+        .arg(folder.path());
+    let child = quiet(&mut serve);
+    wait_for(address);
+    let made = Command::new("curl")
+        .args(["-sfX", "PUT", "-H", "Content-Type: application/json"])
+        .arg(format!("http://{address}/load"))
+        .status();
+    assert!(made.unwrap().success(), "a stream is made with curl");
+    Server {
+        address,
+        speaks: Speaks::DurableStreams,
+        child,
+        folder,
+    }
+}
+
+fn redis(program: &str, folder: tempfile::TempDir) -> Server {
+    let address = free_address();
+    let mut serve = Command::new(program);
+    serve
+        .args(["--bind", "127.0.0.1", "--port", &address.port().to_string()])
+        .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .args(["--save", "", "--dir"])
+        .arg(folder.path());
+    let child = quiet(&mut serve);
+    wait_for(address);
+    Server {
+        address,
+        speaks: Speaks::Redis,
+        child,
+        folder,
+    }
+}
+
+fn quiet(command: &mut Command) -> Child {
+    let silent = command.stdout(Stdio::null()).stderr(Stdio::null());
+    silent.spawn().unwrap()
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+fn wait_for(address: SocketAddr) {
+    let listens = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        TcpStream::connect(address).is_ok()
+    });
+    assert!(listens, "nothing listens on {address} after ten seconds");
+}
+
+/// Hookpool on a folder.
+pub(crate) fn serve(program: &str, data: &Path) -> (Child, SocketAddr) {
+    let mut serve = Command::new(program);
+    serve
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(data)
+        .env("RUST_LOG", "warn")
+        .stderr(Stdio::null());
+    listening(&mut serve)
+}
+
+pub(crate) fn stop(child: &mut Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+pub(crate) fn operator_key(data: &Path) -> Secret {
+    let key = std::fs::read_to_string(data.join("operator.key")).unwrap();
+    Secret::new(key.trim().to_owned())
 }
 
 /// Waits until the pool has all of a log that has at least so many events.
 pub(crate) async fn wait_applied(address: SocketAddr, events: u64) {
     for _ in 0..600 {
-        let ready = server(address).ready().await.unwrap();
+        let ready = client(address).ready().await.unwrap();
         assert!(
             ready.position >= events,
             "{} events of {events}",
@@ -65,21 +233,12 @@ pub(crate) async fn wait_applied(address: SocketAddr, events: u64) {
         if ready.applied == ready.position {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("the pool did not catch up within a minute");
 }
 
-impl Drop for Servers {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-}
-
-pub(crate) fn listening(command: &mut Command) -> (Child, SocketAddr) {
+fn listening(command: &mut Command) -> (Child, SocketAddr) {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap())
@@ -94,12 +253,12 @@ pub(crate) fn listening(command: &mut Command) -> (Child, SocketAddr) {
     (child, address)
 }
 
-pub(crate) fn server(address: SocketAddr) -> Server {
-    Server::new(&format!("http://{address}")).unwrap()
+pub(crate) fn client(address: SocketAddr) -> Client {
+    Client::new(&format!("http://{address}")).unwrap()
 }
 
 pub(crate) fn connector(address: SocketAddr, operator_key: Secret) -> Keys {
-    let operator = Operator::new(server(address), operator_key);
+    let operator = Operator::new(client(address), operator_key);
     let new = NewConnector {
         stream: "load".into(),
         signed: true,
