@@ -42,7 +42,7 @@ const AT_ONCE: usize = 64;
 #[test]
 fn every_generation_is_the_fold_of_all_events_under_its_rules() {
     let (first, sequences) = (number("HOOKPOOL_SEED"), number("HOOKPOOL_SEQUENCES"));
-    let sequences = sequences.unwrap_or(if first.is_some() { 1 } else { MANY });
+    let sequences = sequences.unwrap_or_else(|| if first.is_some() { 1 } else { MANY });
     let first = first.unwrap_or(0);
     let seeds = first..first + sequences;
     let runtime = tokio::runtime::Builder::new_multi_thread()
