@@ -236,10 +236,9 @@ fn expand_gives_nested_values_back_as_json() {
 #[test]
 fn expanded_values_stay_on_one_line_wherever_they_are_told() {
     let stream = Stream::new("expand-lines");
-    stream
-        .post("{\"id\":\"a\",\"object\":{\"n\":[1,\r\n2.0]}}")
-        .expect(202);
-    let (position, _) = stream.server().items("expand-lines", 0);
+    let posted = stream.post("{\"id\":\"a\",\"object\":{\"n\":[1,\r\n2.0]}}");
+    let position = position(&posted.expect(202));
+    stream.server().items("expand-lines", position);
     let get = |target: &str, accept: &str| {
         let target = format!("/api/streams/expand-lines/{target}expand=json");
         let request = Request::get(&target).bearer(&stream.server().operator_key);

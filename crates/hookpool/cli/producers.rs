@@ -293,6 +293,9 @@ Examples:
   hookpool operator add ci --output json")]
     Add(OperatorAddArgs),
     /// List all operator keys
+    #[command(after_help = "\
+Example:
+  hookpool operator list")]
     List(OutputArgs),
     /// Refuse an operator key from now on; the last one stays
     #[command(after_help = "\

@@ -1,6 +1,9 @@
 //! `hookpool items`: the pool as it is, or was.
 
-use hookpool_client::{Consumer, Fields, Item, ItemPage, ItemQuery, Sides, Touch};
+use std::time::Duration;
+
+use hookpool_client::{Consumer, Fields, Item, ItemPage, ItemQuery, Ready, Server, Sides, Touch};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     cli::{Globals, ItemsCommand, ItemsDiffArgs, ItemsGetArgs, ItemsHistoryArgs, ItemsListArgs},
@@ -10,9 +13,13 @@ use crate::{
 
 /// The most that the server gives at once.
 const PAGE: u64 = 1000;
+/// How long what was recorded before is waited for, and how often it is asked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+const ASK_EVERY: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(command: ItemsCommand, globals: &Globals) -> anyhow::Result<Exit> {
     let consumer = globals.consumer()?;
+    catch_up(&globals.server()?).await;
     match command {
         ItemsCommand::List(args) => list(&args, &consumer).await?,
         ItemsCommand::Get(args) => get(&args, &consumer).await?,
@@ -20,6 +27,32 @@ pub(crate) async fn run(command: ItemsCommand, globals: &Globals) -> anyhow::Res
         ItemsCommand::Diff(args) => diff(&args, &consumer).await?,
     }
     Ok(Exit::Ok)
+}
+
+/// Waits until the pool shows what was recorded before, so that whoever sent something sees it. A server that does not tell is asked all the same.
+async fn catch_up(server: &Server) {
+    let Ok(Ready {
+        position,
+        mut applied,
+        ..
+    }) = server.ready().await
+    else {
+        return;
+    };
+    let begun = Instant::now();
+    while applied < position {
+        if begun.elapsed() > PATIENCE {
+            output::say(&format!(
+                "the pool is behind: it shows position {applied} of {position}; `hookpool health` tells when it has caught up"
+            ));
+            return;
+        }
+        sleep(ASK_EVERY).await;
+        let Ok(ready) = server.ready().await else {
+            return;
+        };
+        applied = ready.applied;
+    }
 }
 
 async fn list(args: &ItemsListArgs, consumer: &Consumer) -> anyhow::Result<()> {
