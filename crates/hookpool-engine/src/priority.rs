@@ -1,8 +1,9 @@
 //! Which of our threads goes first where there are more of them than cores.
 
-/// How much less of a core than others a thread that gives way gets while others want it: about a tenth of what one of them does.
+/// A thread that gives way gets about 0.4 of what another one does while both want a core. With 10, a tenth, followers wait longer and senders
+/// no shorter (`docs/benchmarks.md`).
 #[cfg(target_os = "linux")]
-const NICE: i32 = 10;
+const NICE: i32 = 4;
 
 /// Has this thread, and those that it starts, give way to all others. What waits for nobody's answer and takes more at once when it comes later should.
 pub(crate) fn give_way() {
