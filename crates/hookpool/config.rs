@@ -94,6 +94,8 @@ settings! {
     queue_bytes: usize = "limits.queue-bytes" or "67108864";
     /// Connections at a time.
     connections: usize = "limits.connections" or "16384";
+    /// Change streams at a time; the other connections are left to senders.
+    followers: usize = "limits.followers" or "15360";
     /// Until the first byte of a new connection, and from the first byte of a request's head to its last.
     header_timeout: Duration = "limits.header-timeout-seconds" or "5";
     /// How long a request's body may take.

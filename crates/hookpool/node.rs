@@ -131,6 +131,7 @@ impl Node {
             cors_origins: settings.cors_origins.0.clone(),
             trusted_proxies: settings.trusted_proxies.0.clone(),
             failures_per_minute: settings.auth_failures,
+            followers_max: settings.followers,
             view_lifetime: VIEW_LIFETIME,
         };
         let limits = Limits {

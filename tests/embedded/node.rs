@@ -149,6 +149,7 @@ async fn serve_until(listener: TcpListener, engine: Arc<Pipeline>, stop: oneshot
         cors_origins: Vec::new(),
         trusted_proxies: Vec::new(),
         failures_per_minute: 60,
+        followers_max: usize::MAX,
         view_lifetime: VIEW_LIFETIME,
     };
     let limits = Limits {

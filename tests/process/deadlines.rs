@@ -47,6 +47,53 @@ fn a_head_that_does_not_end_is_cut_off_and_an_idle_connection_is_not() {
 }
 
 #[test]
+fn one_follower_too_many_is_told_to_come_back_later() {
+    let data = Data::new();
+    let limits = [("HOOKPOOL_LIMITS_FOLLOWERS", "2")];
+    let server = Server::try_start_with(data.path(), &limits).unwrap();
+    let connector = server.add_connector("full", false);
+    let follow = |accept: &str| {
+        let request = Request::get("/api/streams/full/changes?after=now");
+        let request = request.bearer(&server.operator_key);
+        request.header("Accept", accept)
+    };
+    let mut inside = [server.connect(), server.connect()];
+    for connection in &mut inside {
+        let (head, mut frames) = connection.follow(&follow("text/event-stream")).unwrap();
+        assert_eq!(head.status, 200);
+        assert!(frames.read(&mut [0; 1_024]).unwrap() > 0);
+    }
+    let goodbye = r#"{"event":"goodbye","data":{"reason":"overloaded"}}"#;
+    for (accept, said) in [
+        (
+            "text/event-stream",
+            "retry: 15000\nevent: goodbye\ndata: {\"reason\":\"overloaded\"}\n\n".to_owned(),
+        ),
+        ("application/x-ndjson", format!("{goodbye}\n")),
+        (
+            "application/json",
+            format!(r#"{{"frames":[{goodbye}],"cursor":"now"}}"#),
+        ),
+    ] {
+        let answer = server.call(&follow(accept)).expect(200);
+        assert_eq!(answer.text(), said);
+    }
+    // Nobody else is kept out, and who leaves makes room.
+    server.post(&connector, "{}").expect(202);
+    drop(inside);
+    eventually("there is room again", Duration::from_secs(10), || {
+        let mut connection = server.connect();
+        let (_, mut frames) = connection.follow(&follow("text/event-stream")).unwrap();
+        let mut said = [0; 1_024];
+        let read = frames.read(&mut said).unwrap();
+        String::from_utf8_lossy(&said[..read])
+            .contains("bookmark")
+            .then_some(())
+    });
+    server.stop();
+}
+
+#[test]
 fn a_follower_that_reads_nothing_is_let_go() {
     let data = Data::new();
     let limits = [("HOOKPOOL_LIMITS_WRITE_TIMEOUT_SECONDS", "1")];

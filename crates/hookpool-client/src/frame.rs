@@ -142,7 +142,7 @@ impl Reset {
 /// Why a server closes a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Goodbye {
-    /// `shutdown`, `revoked`, `unreadable`; or [`Goodbye::UNTIL`].
+    /// `shutdown`, `revoked`, `unreadable`, `overloaded`; or [`Goodbye::UNTIL`].
     pub reason: String,
 }
 

@@ -54,6 +54,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<Network>,
     /// How often in a minute an address may show what is no key.
     pub failures_per_minute: u32,
+    /// Change streams at a time; who comes then is told to come back later.
+    pub followers_max: usize,
     /// How long a connection may hold a view of the pool, which keeps in memory what was written since: who reads a snapshot for longer reads
     /// the rest as it was, from newer views.
     pub view_lifetime: Duration,

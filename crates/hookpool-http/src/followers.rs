@@ -69,6 +69,11 @@ impl Followers {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.open().places.len()
+    }
+
     fn places(&self) -> Vec<Arc<Place>> {
         self.open().places.values().cloned().collect()
     }

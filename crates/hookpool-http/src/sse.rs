@@ -28,6 +28,8 @@ pub(crate) enum Framing {
 
 /// Sent with the first frame that has data: how long a client waits before it comes back.
 pub(crate) const RETRY: &[u8] = b"retry: 2000\n";
+/// The same where there is no room now.
+pub(crate) const RETRY_LATER: &[u8] = b"retry: 15000\n";
 
 impl Framing {
     pub(crate) fn media_type(self) -> &'static str {

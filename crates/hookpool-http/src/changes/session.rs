@@ -43,6 +43,9 @@ const BOOKMARK_EVERY: Duration = Duration::from_millis(250);
 /// Why a stream ends of which all was said that was asked for.
 pub(super) const DONE: &str = "until";
 
+/// Why one ends that was one too many.
+pub(super) const OVERLOADED: &str = "overloaded";
+
 /// Where a client wants to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Start {
@@ -168,6 +171,10 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let Phase::Start(start) = std::mem::replace(&mut self.phase, Phase::Ended) else {
             return Ok(());
         };
+        if self.app.followers.count() > self.app.settings.followers_max {
+            self.goodbye(OVERLOADED);
+            return Ok(());
+        }
         let pool = self.app.engine.pool();
         self.ruled = self.served(&pool).await?;
         self.phase = match start {

@@ -9,8 +9,9 @@ use std::{
 use bytes::Bytes;
 use hookpool_core::{cursor::Cursor, name::StreamName, time::Timestamp};
 
+use super::session::OVERLOADED;
 use super::session::Start;
-use crate::sse::{Frame, Framing, RETRY};
+use crate::sse::{Frame, Framing, RETRY, RETRY_LATER};
 
 /// What comes next of one stream.
 #[derive(Debug)]
@@ -146,6 +147,8 @@ fn vector(text: &str) -> Option<BTreeMap<StreamName, String>> {
 pub(super) struct Wire {
     framing: Framing,
     greeted: bool,
+    /// What a client is told of when to come back.
+    retry: &'static [u8],
     places: Places,
     moved: bool,
 }
@@ -155,6 +158,7 @@ impl Wire {
         Self {
             framing,
             greeted: false,
+            retry: RETRY,
             places,
             moved: false,
         }
@@ -177,14 +181,19 @@ impl Wire {
             Out::Shared(bytes) => bytes,
             Out::Quiet => Bytes::from_static(self.framing.heartbeat()),
             Out::Frames(frames) => self.frames(stream, &frames),
-            Out::Goodbye(reason) => self.frames(
-                stream,
-                &[Frame {
-                    event: "goodbye",
-                    cursor: None,
-                    data: format!(r#"{{"reason":"{reason}"}}"#),
-                }],
-            ),
+            Out::Goodbye(reason) => {
+                if reason == OVERLOADED {
+                    self.retry = RETRY_LATER;
+                }
+                self.frames(
+                    stream,
+                    &[Frame {
+                        event: "goodbye",
+                        cursor: None,
+                        data: format!(r#"{{"reason":"{reason}"}}"#),
+                    }],
+                )
+            }
         }
     }
 
@@ -210,7 +219,7 @@ impl Wire {
             return bytes;
         }
         self.greeted = true;
-        [RETRY, &bytes].concat()
+        [self.retry, &bytes].concat()
     }
 
     fn must_greet(&self) -> bool {
