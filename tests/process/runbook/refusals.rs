@@ -33,10 +33,11 @@ fn pieces(row: &str) -> Vec<String> {
 
 /// Lines that serve `hookpool-data` until it is up, and stop it.
 const START: &str = "hookpool serve > server.log 2>&1 & server=$!; for n in $(seq 300); do hookpool health > up.txt 2>&1 && break; sleep 0.1; done; hookpool health > up.txt || { cat server.log >&2; exit 7; }";
-/// Makes a connector and sends the first event.
+/// Makes a connector, sends the first event and sees it in the pool.
 const SEND: &str = r#"hookpool connector add sales --output json > sales.json
 export HOOKPOOL_INGEST_KEY=$(sed -n 's/.*"ingestKey": *"\([^"]*\)".*/\1/p' sales.json)
-echo '{"id":"one"}' | hookpool send sales > sent.txt"#;
+echo '{"id":"one"}' | hookpool send sales > sent.txt
+hookpool items get sales one > seen.txt"#;
 const STOP: &str = "kill $server; wait $server";
 
 /// A folder with an event, a backup of it, its keys beside it, and an older copy of its log.
