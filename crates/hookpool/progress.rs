@@ -1,6 +1,8 @@
-//! How far long work is, on stderr: each percent on a terminal, else each tenth of what is really long.
+//! How far long work is, on stderr: a bar on a terminal, else a line for each tenth of what is really long.
 
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
 
@@ -11,8 +13,8 @@ const QUIET: u64 = 1_000_000;
 #[derive(Debug)]
 pub(crate) struct Progress {
     what: &'static str,
-    terminal: bool,
-    /// The last that was said.
+    bar: Option<ProgressBar>,
+    /// The last that was said without a bar.
     percent: u64,
 }
 
@@ -20,7 +22,7 @@ impl Progress {
     pub(crate) fn new(what: &'static str) -> Self {
         Self {
             what,
-            terminal: io::stderr().is_terminal(),
+            bar: io::stderr().is_terminal().then(|| bar(what)),
             percent: 0,
         }
     }
@@ -30,26 +32,32 @@ impl Progress {
         if total == 0 {
             return;
         }
-        let step = if self.terminal { 1 } else { 10 };
-        let percent = done.saturating_mul(100) / total / step * step;
-        if percent <= self.percent || !(self.terminal || total > QUIET) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
             return;
         }
-        self.percent = percent;
-        let line = format!("{}: {percent} %", self.what);
-        if self.terminal {
-            // If nobody listens there, nobody can be told.
-            let _ = write!(io::stderr(), "\r{line}");
-        } else {
-            output::say(&line);
+        let percent = done.saturating_mul(10) / total * 10;
+        if percent > self.percent && total > QUIET {
+            self.percent = percent;
+            output::say(&format!("{}: {percent} %", self.what));
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.terminal && self.percent > 0 {
-            output::say("");
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
+    }
+}
+
+fn bar(what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {percent} %, {eta} left");
+    let bar = ProgressBar::new(0).with_prefix(what);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }
