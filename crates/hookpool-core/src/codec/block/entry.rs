@@ -21,7 +21,7 @@ pub(super) const CRC_BYTES: usize = 4;
 /// The checksum that an event has in its block.
 ///
 /// # Panics
-/// As [`encode_block`].
+/// As [`super::encode_block`].
 #[must_use]
 pub fn event_crc(Event { position, event }: &Event) -> u32 {
     let (meta, lengths) = encode_meta(event);
