@@ -14,7 +14,6 @@ pub mod follow;
 mod material;
 pub mod pace;
 pub mod past;
-mod priority;
 pub mod projector;
 pub mod rebuild;
 pub mod rejections;

@@ -36,7 +36,6 @@ use materials::Materials;
 use crate::{
     control::{Control, ControlError},
     follow::{Frames, Rings},
-    priority::give_way,
     retention::Trim,
     status::{FailOnPanic, StatusCell},
     worker::Worker,
@@ -150,8 +149,6 @@ impl Projector {
         let runtime = Handle::current();
         let run = move || {
             let _failing = FailOnPanic::new("the projector", &status);
-            // Senders wait for the others; the later a page comes, the more is in it, and the less each event costs.
-            give_way();
             let mut projection = Projection {
                 materials: Materials::new(Arc::clone(&control.registry())),
                 log,
