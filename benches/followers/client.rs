@@ -57,6 +57,8 @@ impl Millis {
 }
 
 const PUBLISHERS: usize = 16;
+/// So few that no server's queue of connections runs over: each one that does costs a second until the kernel asks again.
+const OPENED_AT_ONCE: usize = 100;
 /// Every so many followers one looks at how late its frames are.
 const SAMPLED: usize = 10;
 /// In front of the number of an event; nothing else in a frame looks like it.
@@ -151,8 +153,12 @@ pub(crate) async fn measure(server: &Server, plan: &Plan) -> Figures {
     let mut followers = JoinSet::new();
     for n in 0..plan.followers {
         let stream = TcpStream::connect(server.address).await.unwrap();
-        let (request, counted) = (server.follow.clone(), Arc::clone(&counted));
-        followers.spawn(follow(stream, request, counted, n % SAMPLED == 0));
+        let request = server.follow.clone();
+        let open = follow(stream, request, Arc::clone(&counted), n % SAMPLED == 0);
+        followers.spawn(open);
+        if (n + 1) % OPENED_AT_ONCE == 0 {
+            counted.are_connected(n + 1).await;
+        }
     }
     let followers_count = plan.followers as u64;
     counted.are_connected(plan.followers).await;
