@@ -215,6 +215,20 @@ impl Connection {
         Ok(response)
     }
 
+    /// Sends the head of a request, and waits until the server has taken it and asks for the body, which [`Connection::finish`] sends.
+    pub(crate) fn begin(&mut self, request: &Request) {
+        let request = request.clone().header("Expect", "100-continue");
+        self.send(&[&request.head[..], b"\r\n"].concat()).unwrap();
+        let (head, _) = self.head().unwrap();
+        assert_eq!(head.status, 100, "{head:?}");
+    }
+
+    /// Sends the body of a request that was begun, and reads the answer.
+    pub(crate) fn finish(&mut self, request: &Request) -> Response {
+        self.send(&request.body).unwrap();
+        self.response().unwrap()
+    }
+
     pub(crate) fn response(&mut self) -> io::Result<Response> {
         let (mut response, mut body) = self.head()?;
         body.read_to_end(&mut response.body)?;

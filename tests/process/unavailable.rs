@@ -86,10 +86,9 @@ fn a_delivery_that_is_under_way_when_the_server_stops_is_told_to_come_back() {
     let server = data.serve();
     let connector = server.add_connector("full", false);
     let before = position(&server.post(&connector, body(0, 10)).expect(202));
-    let request = connector.delivery(body(1, 100).as_bytes()).encode();
-    let (first, rest) = request.split_at(request.len() - 50);
+    let request = connector.delivery(body(1, 100).as_bytes());
     let mut connection = server.connect();
-    connection.send(first).unwrap();
+    connection.begin(&request);
     // The stop has begun when a follower is told so.
     let mut follower = server.connect();
     let follow = crate::common::http::Request::get("/api/streams/full/changes?after=now")
@@ -99,8 +98,7 @@ fn a_delivery_that_is_under_way_when_the_server_stops_is_told_to_come_back() {
     let mut seen = String::new();
     std::io::Read::read_to_string(&mut frames, &mut seen).unwrap();
     assert!(seen.contains("event: goodbye"), "{seen}");
-    connection.send(rest).unwrap();
-    assert_come_back(&connection.response().unwrap());
+    assert_come_back(&connection.finish(&request));
     assert_eq!(server.wait().code(), Some(0));
     let server = data.serve();
     assert_eq!(
