@@ -17,7 +17,7 @@ use hookpool_core::{
     event::Event,
     fold::{self, Note},
     json::JsonError,
-    name::StreamName,
+    name::{ItemId, StreamName},
     plan::Ruled,
     position::{Epoch, Generation, Position},
     projection::{Change, Projection, Unfit},
@@ -110,7 +110,10 @@ impl Frames<'_> {
                 generation: ruled.generation,
                 position: event.position,
             };
-            fresh.push(event.position, |into| encode(into, &cursor, event, change));
+            let item = change.item_id.as_str();
+            fresh.push(event.position, item, |into| {
+                encode(into, &cursor, event, change);
+            });
         }
     }
 
@@ -237,10 +240,13 @@ impl Told {
 /// What comes next for a follower.
 #[derive(Debug)]
 pub enum Step {
-    /// Encoded frames, shared with all who are here.
-    Encoded(Bytes),
-    /// Events from the log, for who is behind or wants another form. Perhaps none.
+    /// Encoded frames, shared with all who are here, and the position of the last of them. What comes after it, up to the position of the
+    /// follower, is of no item that is followed.
+    Encoded(Bytes, Position),
+    /// Events from the log, for who is behind or wants another form. Perhaps none, and perhaps of other items.
     Told(Vec<Told>),
+    /// Nothing of the item that is followed, up to the position of the follower.
+    Passed,
     /// Another generation is served. What of this one is not handed out yet is in the pool and the log.
     Retired,
 }
@@ -265,6 +271,8 @@ pub struct Follower<L, P> {
     stream: StreamName,
     ruled: Ruled,
     form: Form,
+    /// Of all items or of this one.
+    item: Option<ItemId>,
     ring: Arc<Ring>,
     retired: watch::Receiver<bool>,
     position: Position,
@@ -288,10 +296,17 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
             stream,
             ruled,
             form,
+            item: None,
             ring,
             retired,
             position: after,
         }
+    }
+
+    /// The same, of one item.
+    #[must_use]
+    pub fn of_item(self, item: Option<ItemId>) -> Self {
+        Self { item, ..self }
     }
 
     /// Everything up to here was handed out.
@@ -332,19 +347,25 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
     }
 
     async fn ready(&mut self, retired: bool) -> Result<Option<Step>, FollowError> {
-        let rewrite = match self.form {
-            Form::Rewritten(rewrite) => Some(rewrite),
-            Form::Encoded | Form::Events => None,
+        let chunk = match self.ring.next(self.position) {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) | Err(Behind) if retired => return Ok(Some(Step::Retired)),
+            Ok(None) => return Ok(None),
+            Err(Behind) => return self.read().await,
         };
-        match (self.ring.next(self.position, rewrite), self.form) {
-            (Ok(Some((bytes, through))), Form::Encoded | Form::Rewritten(_)) => {
-                self.position = through;
-                Ok(Some(Step::Encoded(bytes)))
+        let item = self.item.as_ref();
+        let step = match self.form {
+            Form::Events if item.is_none_or(|item| chunk.tells_of(item, self.position)) => {
+                return self.read().await;
             }
-            (Ok(None) | Err(Behind), _) if retired => Ok(Some(Step::Retired)),
-            (Ok(None), _) => Ok(None),
-            (Ok(Some(_)), Form::Events) | (Err(Behind), _) => self.read().await,
-        }
+            Form::Events => None,
+            Form::Encoded => chunk.after(self.position, item, None),
+            Form::Rewritten(rewrite) => chunk.after(self.position, item, Some(rewrite)),
+        };
+        self.position = chunk.last();
+        Ok(Some(step.map_or(Step::Passed, |(bytes, last)| {
+            Step::Encoded(bytes, last)
+        })))
     }
 
     /// One page of the log, no further than what is in the pool.

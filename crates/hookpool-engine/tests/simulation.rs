@@ -221,8 +221,15 @@ async fn simulate(seed: u64) -> Done {
         };
         let (engine, running) = start(&disk, faults, seed * LIVES + life).await;
         let rewritten = Form::Rewritten(|into, frame| into.extend_from_slice(frame));
-        let followers = [Form::Encoded, rewritten, Form::Events]
-            .map(|form| tokio::spawn(follow(Arc::clone(&engine), form, random.random())));
+        let one = Some("item-1");
+        let followers = [
+            (Form::Encoded, None),
+            (rewritten, None),
+            (Form::Events, None),
+            (Form::Encoded, one),
+            (Form::Events, one),
+        ]
+        .map(|(form, item)| tokio::spawn(follow(Arc::clone(&engine), form, item, random.random())));
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
                 let sender = life * SENDERS + sender;
@@ -463,30 +470,43 @@ async fn deliver(
     }
 }
 
-/// Follows from the start and comes back at its position now and then; returns what it saw, each change as its line.
-async fn follow(engine: Arc<Pipeline>, form: Form, seed: u64) -> Vec<String> {
+/// Follows all items or one from the start and comes back at its position now and then; returns what it was to see, and what it saw, each
+/// change as its line.
+async fn follow(
+    engine: Arc<Pipeline>,
+    form: Form,
+    item: Option<&'static str>,
+    seed: u64,
+) -> (Option<&'static str>, Vec<String>) {
     let mut random = StdRng::seed_from_u64(seed);
     let stream = StreamName::new(STREAM).unwrap();
     let mut seen = Vec::new();
     let ruled = Plan::default().live;
-    let follow = |after| engine.follow(stream.clone(), ruled.clone(), form, after);
+    let id = item.map(|item| ItemId::new(item).unwrap());
+    let follow = |after| {
+        let follower = engine.follow(stream.clone(), ruled.clone(), form, after);
+        follower.of_item(id.clone())
+    };
     let mut follower = follow(Position::ZERO);
     loop {
         let step = tokio::select! {
             step = follower.next() => step,
-            _ = engine.status().ended() => return seen,
+            _ = engine.status().ended() => return (item, seen),
         };
         match step {
-            Ok(Step::Encoded(bytes)) => {
+            Ok(Step::Encoded(bytes, _)) => {
                 let lines = std::str::from_utf8(&bytes).unwrap().lines();
                 seen.extend(lines.map(str::to_owned));
             }
             Ok(Step::Told(told)) => {
                 for told in told {
                     let change = told.change(&ruled.projection).unwrap();
-                    seen.extend(change.map(|change| line(&told.event, &change)));
+                    let named =
+                        change.filter(|change| id.as_ref().is_none_or(|id| *id == *change.item_id));
+                    seen.extend(named.map(|change| line(&told.event, &change)));
                 }
             }
+            Ok(Step::Passed) => {}
             Ok(Step::Retired) => panic!("nothing was promoted"),
             Err(_) => {}
         }
@@ -500,7 +520,7 @@ async fn follow(engine: Arc<Pipeline>, form: Form, seed: u64) -> Vec<String> {
 async fn finish(
     engine: Arc<Pipeline>,
     running: Running,
-    followers: [tokio::task::JoinHandle<Vec<String>>; 3],
+    followers: [tokio::task::JoinHandle<(Option<&'static str>, Vec<String>)>; 5],
     disk: &Disk,
 ) -> usize {
     let head = engine.head();
@@ -513,10 +533,15 @@ async fn finish(
     }
     engine.status().stop();
     drop(engine);
-    let expected = plain::Fold::of(&events(disk)).told;
+    let all = plain::Fold::of(&events(disk)).told;
     let mut told = 0;
     for follower in followers {
-        let seen = follower.await.unwrap();
+        let (item, seen) = follower.await.unwrap();
+        let is_of = |line: &&String| line.split(' ').nth(2) == item;
+        let expected: Vec<_> = match item {
+            Some(_) => all.iter().filter(is_of).cloned().collect(),
+            None => all.clone(),
+        };
         let expected = &expected[..seen.len().min(expected.len())];
         assert_eq!(seen, expected, "a follower sees each change once, in order");
         told += seen.len();

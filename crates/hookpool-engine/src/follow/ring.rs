@@ -5,12 +5,13 @@
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
 use bytes::Bytes;
-use hookpool_core::position::Position;
+use hookpool_core::{name::ItemId, position::Position};
 use tokio::{sync::watch, time::Instant};
 
 use super::{Rewrite, locked};
@@ -53,7 +54,7 @@ impl Ring {
 
     /// Takes frames, and shows them unless there was something only just now: then when the pause has ended.
     pub(super) fn push(self: &Arc<Self>, fresh: Fresh) {
-        if fresh.ends.is_empty() {
+        if fresh.marks.is_empty() {
             return;
         }
         let mut recent = locked(&self.recent);
@@ -94,13 +95,9 @@ impl Ring {
         self.retired.send_replace(true);
     }
 
-    /// The next frames after a position, as they are or rewritten: `None` if nothing is, or an error if the ring does not go back that far.
-    pub(super) fn next(
-        &self,
-        after: Position,
-        rewrite: Option<Rewrite>,
-    ) -> Result<Option<(Bytes, Position)>, Behind> {
-        locked(&self.recent).next(after, rewrite)
+    /// The frames that come next after a position: `None` if none do, or an error if the ring does not go back that far.
+    pub(super) fn next(&self, after: Position) -> Result<Option<Arc<Chunk>>, Behind> {
+        locked(&self.recent).next(after)
     }
 }
 
@@ -111,7 +108,7 @@ pub(super) struct Behind;
 #[derive(Debug)]
 struct Recent {
     from: Position,
-    chunks: VecDeque<Chunk>,
+    chunks: VecDeque<Arc<Chunk>>,
     bytes: usize,
     /// What comes next, and is not shown yet.
     waiting: Fresh,
@@ -134,10 +131,10 @@ impl Recent {
 
     fn show(&mut self, followers: usize) {
         let waiting = std::mem::take(&mut self.waiting);
-        if waiting.ends.is_empty() {
+        if waiting.marks.is_empty() {
             return;
         }
-        self.pause_ends = Instant::now() + pause(waiting.ends.len(), followers);
+        self.pause_ends = Instant::now() + pause(waiting.marks.len(), followers);
         let chunk = Chunk::new(waiting);
         let bytes_max = followers.saturating_mul(BYTES_EACH);
         self.push(chunk, bytes_max.clamp(BYTES_MIN, BYTES_MAX));
@@ -145,7 +142,7 @@ impl Recent {
 
     fn push(&mut self, chunk: Chunk, bytes_max: usize) {
         self.bytes += chunk.frames.bytes.len();
-        self.chunks.push_back(chunk);
+        self.chunks.push_back(Arc::new(chunk));
         while self.bytes > bytes_max && self.chunks.len() > 1 {
             if let Some(old) = self.chunks.pop_front() {
                 self.bytes -= old.frames.bytes.len();
@@ -154,19 +151,12 @@ impl Recent {
         }
     }
 
-    fn next(
-        &self,
-        after: Position,
-        rewrite: Option<Rewrite>,
-    ) -> Result<Option<(Bytes, Position)>, Behind> {
+    fn next(&self, after: Position) -> Result<Option<Arc<Chunk>>, Behind> {
         if after < self.from {
             return Err(Behind);
         }
         let next = self.chunks.partition_point(|chunk| chunk.last() <= after);
-        Ok(self
-            .chunks
-            .get(next)
-            .map(|chunk| (chunk.after(after, rewrite), chunk.last())))
+        Ok(self.chunks.get(next).map(Arc::clone))
     }
 }
 
@@ -185,96 +175,168 @@ fn pause(frames: usize, followers: usize) -> Duration {
 #[derive(Debug, Default)]
 pub(super) struct Fresh {
     bytes: Vec<u8>,
-    /// Position and end of each frame.
-    ends: Vec<(Position, usize)>,
+    /// Where each frame ends in `bytes`.
+    ends: Vec<usize>,
+    ids: String,
+    marks: Vec<Mark>,
+}
+
+/// What a frame is of.
+#[derive(Debug, Clone)]
+struct Mark {
+    position: Position,
+    /// Where the id of its item is among the ids of all.
+    id: Range<usize>,
 }
 
 impl Fresh {
-    /// Adds a frame.
-    pub(super) fn push(&mut self, position: Position, encode: impl FnOnce(&mut Vec<u8>)) {
+    /// Adds the frame of what an event did to an item.
+    pub(super) fn push(
+        &mut self,
+        position: Position,
+        item: &str,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
         encode(&mut self.bytes);
-        self.ends.push((position, self.bytes.len()));
-    }
-
-    fn shown(self) -> Shown {
-        Shown {
-            bytes: self.bytes.into(),
-            ends: self.ends,
-        }
+        self.ends.push(self.bytes.len());
+        let start = self.ids.len();
+        self.ids.push_str(item);
+        self.marks.push(Mark {
+            position,
+            id: start..self.ids.len(),
+        });
     }
 
     fn append(&mut self, more: Self) {
-        if self.ends.is_empty() {
+        if self.marks.is_empty() {
             *self = more;
             return;
         }
-        let before = self.bytes.len();
+        let (bytes, ids) = (self.bytes.len(), self.ids.len());
         self.bytes.extend_from_slice(&more.bytes);
-        let moved = |(position, end)| (position, before + end);
-        self.ends.extend(more.ends.into_iter().map(moved));
+        self.ends.extend(more.ends.iter().map(|end| bytes + end));
+        self.ids.push_str(&more.ids);
+        let moved = |Mark { position, id }| Mark {
+            position,
+            id: ids + id.start..ids + id.end,
+        };
+        self.marks.extend(more.marks.into_iter().map(moved));
     }
 }
 
-/// Frames that are shown at once.
+/// Frames that are shown at once, and what they are of.
 #[derive(Debug)]
-struct Chunk {
+pub(super) struct Chunk {
+    marks: Vec<Mark>,
+    ids: String,
     frames: Shown,
     /// The same rewritten, once somebody wants it; for who comes next it is there. Not counted as bytes that the ring keeps: it is as much again.
     rewritten: OnceLock<Shown>,
 }
 
+/// The bytes of frames, and where each ends.
 #[derive(Debug)]
 struct Shown {
     bytes: Bytes,
-    /// Position and end of each frame.
-    ends: Vec<(Position, usize)>,
+    ends: Vec<usize>,
 }
 
 impl Chunk {
     fn new(fresh: Fresh) -> Self {
         Self {
-            frames: fresh.shown(),
+            marks: fresh.marks,
+            ids: fresh.ids,
+            frames: Shown {
+                bytes: fresh.bytes.into(),
+                ends: fresh.ends,
+            },
             rewritten: OnceLock::new(),
         }
     }
 
-    fn last(&self) -> Position {
-        let last = self.frames.ends.last();
-        last.map_or(Position::ZERO, |(position, _)| *position)
+    /// Up to where it says all.
+    pub(super) fn last(&self) -> Position {
+        let last = self.marks.last();
+        last.map_or(Position::ZERO, |mark| mark.position)
     }
 
-    /// The frames after a position.
-    fn after(&self, after: Position, rewrite: Option<Rewrite>) -> Bytes {
-        match rewrite {
-            Some(rewrite) => {
-                let rewritten = self.rewritten.get_or_init(|| self.frames.each(rewrite));
-                rewritten.after(after)
+    /// Whether a frame after a position is of an item.
+    pub(super) fn tells_of(&self, item: &ItemId, after: Position) -> bool {
+        self.of(item, after).next().is_some()
+    }
+
+    /// The frames after a position, all or those of an item, as they are or rewritten; and the position of the last of them. `None` if
+    /// there are none.
+    pub(super) fn after(
+        &self,
+        after: Position,
+        item: Option<&ItemId>,
+        rewrite: Option<Rewrite>,
+    ) -> Option<(Bytes, Position)> {
+        let shown = match rewrite {
+            Some(rewrite) => self.rewritten.get_or_init(|| self.frames.each(rewrite)),
+            None => &self.frames,
+        };
+        let (bytes, last) = match item {
+            None => {
+                let all = self.first_after(after)..self.marks.len();
+                let last = all.clone().rev().find(|frame| !shown.is_empty(*frame))?;
+                (shown.slice(all), last)
             }
-            None => self.frames.after(after),
-        }
+            Some(item) => shown.picked(self.of(item, after))?,
+        };
+        Some((bytes, self.marks.get(last)?.position))
+    }
+
+    fn first_after(&self, after: Position) -> usize {
+        self.marks.partition_point(|mark| mark.position <= after)
+    }
+
+    /// Which frames after a position are of an item.
+    fn of(&self, item: &ItemId, after: Position) -> impl Iterator<Item = usize> {
+        let marks = self.marks.iter().enumerate().skip(self.first_after(after));
+        let is_of = |mark: &Mark| self.ids.get(mark.id.clone()) == Some(item.as_str());
+        marks.filter_map(move |(frame, mark)| is_of(mark).then_some(frame))
     }
 }
 
 impl Shown {
-    fn after(&self, after: Position) -> Bytes {
-        let seen = self
-            .ends
-            .partition_point(|(position, _)| *position <= after);
-        let start = seen
-            .checked_sub(1)
-            .and_then(|seen| self.ends.get(seen))
-            .map_or(0, |(_, end)| *end);
-        self.bytes.slice(start..)
+    fn slice(&self, frames: Range<usize>) -> Bytes {
+        let end_of = |frame: Option<usize>| frame.and_then(|frame| self.ends.get(frame)).copied();
+        let start = end_of(frames.start.checked_sub(1)).unwrap_or(0);
+        let end = end_of(frames.end.checked_sub(1)).unwrap_or(start);
+        self.bytes.slice(start..end)
+    }
+
+    fn is_empty(&self, frame: usize) -> bool {
+        self.slice(frame..frame + 1).is_empty()
+    }
+
+    /// Some frames, and which is the last of them; one, as it usually is, is shared.
+    fn picked(&self, mut frames: impl Iterator<Item = usize>) -> Option<(Bytes, usize)> {
+        let first = frames.next()?;
+        let one = self.slice(first..first + 1);
+        let Some(mut last) = frames.next() else {
+            return Some((one, first));
+        };
+        let mut several = [one, self.slice(last..last + 1)].concat();
+        for frame in frames {
+            several.extend_from_slice(&self.slice(frame..frame + 1));
+            last = frame;
+        }
+        Some((several.into(), last))
     }
 
     fn each(&self, rewrite: Rewrite) -> Self {
-        let (mut fresh, mut start) = (Fresh::default(), 0);
-        for (position, end) in &self.ends {
-            let frame = self.bytes.slice(start..*end);
-            fresh.push(*position, |into| rewrite(into, &frame));
-            start = *end;
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for frame in 0..self.ends.len() {
+            rewrite(&mut bytes, &self.slice(frame..frame + 1));
+            ends.push(bytes.len());
         }
-        fresh.shown()
+        Self {
+            bytes: bytes.into(),
+            ends,
+        }
     }
 }
 
@@ -293,7 +355,8 @@ mod tests {
     fn frames(positions: impl IntoIterator<Item = u64>) -> Fresh {
         let mut fresh = Fresh::default();
         for position in positions {
-            fresh.push(Position(position), |into| {
+            let item = if position % 2 == 0 { "even" } else { "odd" };
+            fresh.push(Position(position), item, |into| {
                 into.extend_from_slice(format!("{position} ").as_bytes());
             });
         }
@@ -301,7 +364,8 @@ mod tests {
     }
 
     fn next(ring: &Ring, after: u64) -> Option<String> {
-        let (bytes, _) = ring.next(Position(after), None).ok().flatten()?;
+        let chunk = ring.next(Position(after)).ok().flatten()?;
+        let (bytes, _) = chunk.after(Position(after), None, None)?;
         Some(String::from_utf8(bytes.to_vec()).unwrap())
     }
 
@@ -336,13 +400,38 @@ mod tests {
         let (ring, _followers) = followed_by(2);
         ring.push(frames(1..=3));
         let doubled: Rewrite = |into, frame| into.extend_from_slice(&frame.repeat(2));
-        let next = |after| ring.next(Position(after), Some(doubled)).ok().flatten();
+        let chunk = ring.next(Position(0)).ok().flatten().unwrap();
+        let next = |after| chunk.after(Position(after), None, Some(doubled));
         let (all, through) = next(0).unwrap();
         assert_eq!((&*all, through), (&b"1 1 2 2 3 3 "[..], Position(3)));
         let (again, _) = next(1).unwrap();
         assert_eq!(again, "2 2 3 3 ");
         assert_eq!(again.as_ptr(), all.slice(4..).as_ptr());
         assert!(next(3).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_one_item_gets_its_frames_and_no_others() {
+        let (ring, _followers) = followed_by(1);
+        let mut more = frames(1..=3);
+        more.append(frames(4..=5));
+        ring.push(more);
+        let chunk = ring.next(Position(0)).ok().flatten().unwrap();
+        let [even, odd, other] = ["even", "odd", "od"].map(|id| ItemId::new(id).unwrap());
+        let of = |item, after| {
+            let (bytes, last) = chunk.after(Position(after), Some(item), None)?;
+            Some((String::from_utf8(bytes.to_vec()).unwrap(), last.0))
+        };
+        assert_eq!(of(&even, 0), Some(("2 4 ".into(), 4)));
+        assert_eq!(of(&odd, 0), Some(("1 3 5 ".into(), 5)));
+        assert_eq!(of(&odd, 3), Some(("5 ".into(), 5)));
+        assert_eq!(of(&even, 4), None);
+        assert_eq!(of(&other, 0), None);
+        assert!(chunk.tells_of(&even, Position(3)));
+        assert!(!chunk.tells_of(&even, Position(4)));
+        let doubled: Rewrite = |into, frame| into.extend_from_slice(&frame.repeat(2));
+        let (bytes, _) = chunk.after(Position(1), Some(&odd), Some(doubled)).unwrap();
+        assert_eq!(bytes, "3 3 5 5 ");
     }
 
     #[tokio::test(start_paused = true)]
@@ -359,7 +448,7 @@ mod tests {
         let (ring, _followers) = followed_by(1_000);
         ring.push(frames(1..=10));
         let mut much = frames(11..=14);
-        much.push(Position(15), |into| into.resize(WAITING_BYTES, b'x'));
+        much.push(Position(15), "odd", |into| into.resize(WAITING_BYTES, b'x'));
         ring.push(much);
         assert!(next(&ring, 10).is_some());
         ring.push(frames([16]));
@@ -374,12 +463,14 @@ mod tests {
             let (ring, _followers) = followed_by(followers);
             for position in 1..=100 {
                 let mut frame = Fresh::default();
-                frame.push(Position(position), |into| into.resize(256 << 10, b'x'));
+                frame.push(Position(position), "even", |into| {
+                    into.resize(256 << 10, b'x')
+                });
                 ring.push(frame);
             }
             let frames = kept as u64 / (256 << 10);
-            assert!(ring.next(Position(100 - frames), None).is_ok());
-            assert!(ring.next(Position(99 - frames), None).is_err());
+            assert!(ring.next(Position(100 - frames)).is_ok());
+            assert!(ring.next(Position(99 - frames)).is_err());
         }
     }
 
@@ -389,7 +480,7 @@ mod tests {
         ring.push(frames(1..=10));
         ring.push(frames([11]));
         ring.skip(Position(12));
-        assert!(ring.next(Position(11), None).is_err());
+        assert!(ring.next(Position(11)).is_err());
         assert_eq!(next(&ring, 12), None);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(next(&ring, 12), None);

@@ -240,19 +240,15 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     }
 
     fn live(&self, after: Position) -> Phase<L, P> {
-        let whole = self.ask.wanted.is_of_events() && self.ask.wanted.item.is_none();
-        let may_share = whole && self.ask.until.is_none();
+        let may_share = self.ask.wanted.is_of_events() && self.ask.until.is_none();
         let form = match self.ask.shared.filter(|_| may_share) {
             Some(Framing::Sse) => Form::Encoded,
             Some(Framing::Ndjson) => Form::Rewritten(change_as_line),
             None => Form::Events,
         };
-        Phase::Live(Box::new(self.app.engine.follow(
-            self.ask.stream.clone(),
-            self.ruled.clone(),
-            form,
-            after,
-        )))
+        let (stream, ruled) = (self.ask.stream.clone(), self.ruled.clone());
+        let follower = self.app.engine.follow(stream, ruled, form, after);
+        Phase::Live(Box::new(follower.of_item(self.ask.wanted.item.clone())))
     }
 
     /// What to send next; `None` after the end.
@@ -336,8 +332,9 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.told = after;
         match self.woken().await {
             Woken::Step(step) => match step? {
-                Step::Encoded(bytes) => self.push_shared(bytes),
+                Step::Encoded(bytes, last) => self.push_shared(bytes, last),
                 Step::Told(told) => self.live_events(after, told).await?,
+                Step::Passed => self.pass_over(),
                 Step::Retired => self.go_over().await?,
             },
             Woken::Quiet => self.break_silence(),
@@ -371,8 +368,10 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             window.add(&told, through, projection, wanted)?;
             while wanted.merged && through < until && !window.is_full() {
                 // Another generation is told of again by the next step.
-                let Some(Step::Told(mut more)) = follower.try_next().await? else {
-                    break;
+                let mut more = match follower.try_next().await? {
+                    Some(Step::Told(more)) => more,
+                    Some(Step::Passed) => Vec::new(),
+                    _ => break,
                 };
                 more.retain(|told| told.event.position <= until);
                 through = follower.position().min(until);
@@ -428,10 +427,26 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         }
     }
 
-    /// Frames that all who are here share; what was passed over before is behind them.
-    fn push_shared(&mut self, bytes: Bytes) {
-        (self.told_at, self.passed) = (Instant::now(), None);
+    /// Frames that all who are here share, up to a position. What was passed over before is behind them, what was after is told of later.
+    fn push_shared(&mut self, bytes: Bytes, last: Position) {
+        let Phase::Live(follower) = &self.phase else {
+            return;
+        };
+        let through = follower.position();
+        self.passed = Some(through).filter(|through| last < *through);
+        self.told_at = Instant::now();
         self.ready.push_back(Out::Shared(bytes));
+    }
+
+    /// Events of other items.
+    fn pass_over(&mut self) {
+        let Phase::Live(follower) = &self.phase else {
+            return;
+        };
+        let until = self.ask.until.unwrap_or(Position(u64::MAX));
+        let through = follower.position().min(until);
+        self.push_frames(Vec::new(), Some(through));
+        self.end_if_done(through);
     }
 
     /// Frames of these events, of which the last is at `through` or before it.
