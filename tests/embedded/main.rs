@@ -7,6 +7,7 @@
 
 mod catch_up;
 mod node;
+mod slow_passage;
 mod slow_reader;
 mod snapshots;
 

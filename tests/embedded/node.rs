@@ -4,13 +4,15 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use hookpool_core::{
-    event::{NewEvent, Op, RequestId},
+    control::ControlChange,
+    event::{NewEvent, Op, Request, RequestId},
+    key::KeyId,
     name::{ConnectorName, ItemId, StreamName},
     position::Epoch,
     registry::Replay,
@@ -26,7 +28,10 @@ use hookpool_http::{
     Settings, encode_change, routes,
     server::{Limits, serve},
 };
-use hookpool_store::faulty::{Faults, FaultyLog};
+use hookpool_store::{
+    EventLog, PoolSnapshot,
+    faulty::{Faults, FaultyLog},
+};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, task::JoinHandle};
@@ -41,15 +46,15 @@ pub(crate) struct Shape {
     pub(crate) memtable_bytes: u64,
     /// How long the engine may wait for a page of the log.
     pub(crate) page_delay_max: Duration,
+    /// How long a connection may hold a view of the pool.
+    pub(crate) view_lifetime: Duration,
 }
-
-/// How long a connection may hold a view of the pool.
-pub(crate) const VIEW_LIFETIME: Duration = Duration::from_millis(500);
 
 pub(crate) struct Node {
     pub(crate) log: Log,
     pub(crate) engine: Arc<Pipeline>,
     pub(crate) client: Client,
+    operator: KeyId,
     running: Running,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
@@ -60,21 +65,83 @@ impl Node {
     /// A new one, with a connector for each stream.
     pub(crate) async fn start(shape: Shape, streams: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let view_lifetime = shape.view_lifetime;
         let (log, engine, running) = open(folder.path(), shape).await;
-        let key = first_operator(&engine, streams).await;
+        let (operator, key) = first_operator(&engine, streams).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = tokio::spawn(serve_until(listener, Arc::clone(&engine), stopped));
+        let serving = serve_until(listener, Arc::clone(&engine), view_lifetime, stopped);
+        let serving = tokio::spawn(serving);
         Self {
             log,
             engine,
             client: Client { addr, key },
+            operator,
             running,
             stop,
             serving,
             _folder: folder,
         }
+    }
+
+    /// Appends events, and waits until they are in the pool.
+    pub(crate) async fn append(&self, events: impl Iterator<Item = NewEvent>) {
+        let events: Vec<_> = events.collect();
+        for some in events.chunks(500) {
+            let appended = self.log.append(Request::each(some.to_vec())).await;
+            assert_eq!(appended.unwrap().len(), some.len());
+        }
+        let limit = Duration::from_secs(60);
+        assert!(self.engine.wait_applied(self.log.head(), limit).await);
+    }
+
+    /// Makes the next generation of a stream, with other rules, and serves it.
+    pub(crate) async fn put_in_force(&self, stream: &str, rules: &str) {
+        let stream = StreamName::new(stream).unwrap();
+        let rules = serde_json::from_str(rules).unwrap();
+        let plan = || self.engine.control().registry().plan(stream.as_str());
+        let generation = plan().next_generation();
+        self.change(ControlChange::ProjectionSet {
+            stream: stream.clone(),
+            rules,
+        })
+        .await;
+        self.change(ControlChange::RebuildStarted {
+            stream: stream.clone(),
+            generation,
+            projection: plan().newest().version,
+            events_per_second: None,
+        })
+        .await;
+        let begun = Instant::now();
+        let is_compared = || {
+            let made = self.engine.pool().generation(&stream, generation).unwrap();
+            let difference = made.and_then(|made| made.difference);
+            difference.is_some_and(|difference| difference.whole)
+        };
+        while !is_compared() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no difference");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let promoted = self
+            .engine
+            .promote(&self.operator, stream, generation, None);
+        promoted.await.unwrap();
+    }
+
+    /// Serves the generation again that was served before.
+    pub(crate) async fn roll_back(&self, stream: &str) {
+        let stream = StreamName::new(stream).unwrap();
+        self.change(ControlChange::GenerationRolledBack { stream })
+            .await;
+        assert!(self.engine.wait_planned(Duration::from_secs(60)).await);
+    }
+
+    async fn change(&self, change: ControlChange) {
+        let control = self.engine.control();
+        let changed = control.change(&self.operator, "the stream", change).await;
+        changed.unwrap();
     }
 
     /// Ends in order; every other handle of the engine must be dropped.
@@ -117,7 +184,7 @@ async fn open(dir: &Path, shape: Shape) -> (Log, Arc<Pipeline>, Running) {
 }
 
 /// A key that reads everything; and the streams, each of which is there once it has a connector.
-async fn first_operator(engine: &Pipeline, streams: &[&str]) -> String {
+async fn first_operator(engine: &Pipeline, streams: &[&str]) -> (KeyId, String) {
     let (key, change) = engine.control().draw_operator();
     let operator = engine.control().change(&key.key_id, "operator", change);
     operator.await.unwrap();
@@ -136,10 +203,16 @@ async fn first_operator(engine: &Pipeline, streams: &[&str]) -> String {
         let added = engine.control().add_connector(&key.key_id, spec).await;
         added.unwrap();
     }
-    key.secret.expose().to_owned()
+    let secret = key.secret.expose().to_owned();
+    (key.key_id, secret)
 }
 
-async fn serve_until(listener: TcpListener, engine: Arc<Pipeline>, stop: oneshot::Receiver<()>) {
+async fn serve_until(
+    listener: TcpListener,
+    engine: Arc<Pipeline>,
+    view_lifetime: Duration,
+    stop: oneshot::Receiver<()>,
+) {
     let settings = Settings {
         body_bytes: 1 << 20,
         body_timeout: Duration::from_secs(10),
@@ -150,7 +223,7 @@ async fn serve_until(listener: TcpListener, engine: Arc<Pipeline>, stop: oneshot
         trusted_proxies: Vec::new(),
         failures_per_minute: 60,
         followers_max: usize::MAX,
-        view_lifetime: VIEW_LIFETIME,
+        view_lifetime,
     };
     let limits = Limits {
         connections: 64,
@@ -237,5 +310,14 @@ impl Client {
             "GET {target} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nAccept: {accept}\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).unwrap();
+    }
+}
+
+/// Waits until nobody holds a view of the pool any more.
+pub(crate) async fn is_let_go<T>(view: &Weak<T>) {
+    let begun = Instant::now();
+    while view.strong_count() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is held");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,19 +1,13 @@
 //! A reader that stops in the middle of a snapshot holds no view of the pool for long, and what it reads when it goes on is the snapshot that
 //! it began with, whatever was written meanwhile.
 
-use std::{
-    collections::BTreeMap,
-    io::Read,
-    sync::{Arc, Weak},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, io::Read, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use hookpool_core::event::{NewEvent, Op, Request};
+use hookpool_core::event::NewEvent;
 use hookpool_store::EventLog;
 use serde_json::Value;
 
-use crate::node::{Node, Shape, event};
+use crate::node::{Node, Shape, deletion, event, is_let_go};
 
 const STREAM: &str = "wide";
 /// Of two kilobytes each: more than the buffers between the two sides hold.
@@ -21,6 +15,7 @@ const ITEMS: u64 = 4_000;
 const SHAPE: Shape = Shape {
     memtable_bytes: 1 << 20,
     page_delay_max: Duration::ZERO,
+    view_lifetime: Duration::from_millis(500),
 };
 
 #[test]
@@ -32,7 +27,7 @@ fn a_reader_that_stops_in_a_snapshot_pins_no_view_and_reads_on_in_what_it_began(
         .unwrap();
     runtime.block_on(async {
         let node = Node::start(SHAPE, &[STREAM]).await;
-        append(&node, (0..ITEMS).map(|n| item(n, 0))).await;
+        node.append((0..ITEMS).map(|n| item(n, 0))).await;
         let (at, view) = (node.log.head(), Arc::downgrade(&node.engine.pool()));
         let client = node.client.clone();
         let target = format!("/api/streams/{STREAM}/changes?until=0");
@@ -44,9 +39,11 @@ fn a_reader_that_stops_in_a_snapshot_pins_no_view_and_reads_on_in_what_it_began(
         });
         let (mut stream, mut answer) = begun.await.unwrap();
         // Items are changed, are deleted, and are new, before and behind where the reader is.
-        append(&node, (0..ITEMS).map(|n| item(n, 1))).await;
-        append(&node, (0..ITEMS).step_by(7).map(deletion)).await;
-        append(&node, (0..100).map(|n| item(n * 40 + ITEMS * 10, 1))).await;
+        node.append((0..ITEMS).map(|n| item(n, 1))).await;
+        node.append((0..ITEMS).step_by(7).map(|n| deletion(STREAM, &id(n), n)))
+            .await;
+        node.append((0..100).map(|n| item(n * 40 + ITEMS * 10, 1)))
+            .await;
         is_let_go(&view).await;
         let rest = tokio::task::spawn_blocking(move || {
             stream.read_to_end(&mut answer).unwrap();
@@ -77,17 +74,6 @@ fn a_reader_that_stops_in_a_snapshot_pins_no_view_and_reads_on_in_what_it_began(
     });
 }
 
-/// Appends events, and waits until they are in the pool.
-async fn append(node: &Node, events: impl Iterator<Item = NewEvent>) {
-    let events: Vec<_> = events.collect();
-    for some in events.chunks(500) {
-        let appended = node.log.append(Request::each(some.to_vec())).await;
-        assert_eq!(appended.unwrap().len(), some.len());
-    }
-    let limit = Duration::from_secs(60);
-    assert!(node.engine.wait_applied(node.log.head(), limit).await);
-}
-
 fn id(n: u64) -> String {
     format!("item-{n:06}")
 }
@@ -96,21 +82,4 @@ fn item(n: u64, value: u64) -> NewEvent {
     let (id, padding) = (id(n), "x".repeat(2_000));
     let body = format!(r#"{{"id":"{id}","n":{value},"padding":"{padding}"}}"#);
     event(STREAM, &id, n, body)
-}
-
-fn deletion(n: u64) -> NewEvent {
-    NewEvent {
-        op: Op::Delete,
-        field_count: 0,
-        body: Bytes::new(),
-        ..event(STREAM, &id(n), n, String::new())
-    }
-}
-
-async fn is_let_go<T>(view: &Weak<T>) {
-    let begun = Instant::now();
-    while view.strong_count() > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it is held");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

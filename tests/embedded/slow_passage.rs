@@ -1,0 +1,276 @@
+//! A reader that stops while it goes over to another generation holds no view of the pool for long: what is left of the generation before is told
+//! whole whenever it goes on, and who stopped in the difference gets a snapshot.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    net::TcpStream,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hookpool_core::event::NewEvent;
+use hookpool_store::EventLog;
+use serde_json::{Map, Value};
+
+use crate::node::{Node, Shape, event, is_let_go};
+
+const STREAM: &str = "wide";
+/// Of two kilobytes each: more than the buffers between the two sides hold.
+const EVENTS: u64 = 4_000;
+/// More than these buffers hold.
+const BUFFERED: usize = 2 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+const SHAPE: Shape = Shape {
+    memtable_bytes: 1 << 20,
+    page_delay_max: Duration::ZERO,
+    // What a reader that goes on does in one view is done in that time.
+    view_lifetime: Duration::from_secs(3),
+};
+/// Every item looks different with them.
+const RULES: &str = r#"{"fields": {"text": {"from": "/padding"}}}"#;
+
+#[test]
+fn who_stops_in_what_is_left_of_a_generation_is_told_all_of_it_and_goes_over() {
+    run(async {
+        let (node, mut slow) = stopped_in_what_is_left().await;
+        let last = node.log.head().0;
+        let frames = slow.read_until(|frame| cursor(frame) == Some((2, last)));
+        assert_eq!(told(frames), (1..=last).collect::<Vec<_>>(), "a hole");
+        // It was told in a newer view than the one that was let go.
+        let passage = &frames[index_of(frames, "generation")];
+        assert_eq!(passage["data"]["position"], last);
+        assert_eq!(cursor(passage), Some((1, last)));
+        assert_eq!(count(frames, "generation"), 1);
+        assert_eq!(count(frames, "reset"), 0);
+        assert_eq!(folded(frames), items(&node));
+        node.stop().await;
+    });
+}
+
+#[test]
+fn who_stops_in_what_is_left_of_a_generation_stays_where_it_is_served_again() {
+    run(async {
+        let (node, mut slow) = stopped_in_what_is_left().await;
+        node.roll_back(STREAM).await;
+        // Up to now, and one more: there it is live again.
+        for n in [1, 2] {
+            node.append([item(3, n)].into_iter()).await;
+            let last = node.log.head().0;
+            slow.read_until(|frame| cursor(frame) == Some((1, last)));
+        }
+        let (frames, last) = (&slow.frames, node.log.head().0);
+        assert_eq!(told(frames), (1..=last).collect::<Vec<_>>(), "a hole");
+        assert_eq!(count(frames, "generation"), 0);
+        assert_eq!(count(frames, "reset"), 0);
+        assert_eq!(folded(frames), items(&node));
+        node.stop().await;
+    });
+}
+
+#[test]
+fn who_stops_in_a_difference_gets_a_snapshot() {
+    run(async {
+        let node = Node::start(SHAPE, &[STREAM]).await;
+        node.append((0..EVENTS).map(|n| item(n, 0))).await;
+        let at = node.log.head().0;
+        let mut slow = Slow::ask(&node, "now");
+        slow.read_until(|frame| frame["event"] == "bookmark");
+        node.put_in_force(STREAM, RULES).await;
+        slow.read_until(|frame| frame["event"] == "generation");
+        its_view_is_let_go(&node).await;
+        let last = node.log.head().0;
+        let frames = slow.read_until(|frame| frame["event"] == "snapshot-end");
+        let (before, rest) = frames.split_at(index_of(frames, "reset"));
+        let (passage, difference) = before[index_of(before, "generation")..]
+            .split_first()
+            .unwrap();
+        assert_eq!(cursor(passage), Some((1, at)));
+        // Some of it, in its order, and nothing that says that it was all.
+        let ids = difference
+            .iter()
+            .filter_map(|it| it["data"]["itemId"].as_str());
+        let ids: Vec<_> = ids.collect();
+        assert_eq!(ids, (0..ids.len() as u64).map(id).collect::<Vec<_>>());
+        assert!((1..4_000).contains(&ids.len()), "{}", ids.len());
+        assert!(difference.iter().all(|it| cursor(it).is_none()));
+        let reset = &rest[0]["data"];
+        assert_eq!(reset["reason"], "other-generation");
+        assert_eq!(reset["requested"], passage["id"]);
+        assert_eq!(rest.last().and_then(cursor), Some((2, last)));
+        assert_eq!(folded(rest), items(&node));
+        node.stop().await;
+    });
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(test);
+}
+
+/// A reader that stopped in what is left of the first generation, while another is served; the view that it was read from is let go, and not the newest.
+async fn stopped_in_what_is_left() -> (Node, Slow) {
+    let node = Node::start(SHAPE, &[STREAM]).await;
+    // Few items: their difference is told at once.
+    node.append((0..EVENTS).map(|n| item(n % 10, n))).await;
+    let mut slow = Slow::ask(&node, "earliest");
+    slow.read_bytes(64 << 10);
+    node.put_in_force(STREAM, RULES).await;
+    // What was on its way, and some that was read since the other one is served.
+    slow.read_bytes(BUFFERED);
+    its_view_is_let_go(&node).await;
+    (node, slow)
+}
+
+/// Changes items, and waits until nobody holds the view from before.
+async fn its_view_is_let_go(node: &Node) {
+    let view = Arc::downgrade(&node.engine.pool());
+    node.append((0..100).map(|n| item(n % 10, EVENTS + n)))
+        .await;
+    is_let_go(&view).await;
+}
+
+/// A follower that reads only when it is told to. It blocks: a test runs on a thread of its own.
+struct Slow {
+    lines: BufReader<TcpStream>,
+    read: usize,
+    frames: Vec<Value>,
+}
+
+impl Slow {
+    fn ask(node: &Node, after: &str) -> Self {
+        let target = format!("/api/streams/{STREAM}/changes?after={after}");
+        let stream = node.client.ask(&target, 16 << 10);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut slow = Self {
+            lines: BufReader::new(stream),
+            read: 0,
+            frames: Vec::new(),
+        };
+        assert!(slow.line().contains(" 200 "));
+        while !slow.line().is_empty() {}
+        slow
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        let read = self.lines.read_line(&mut line).unwrap();
+        assert_ne!(read, 0, "it ended after {:?}", self.frames.last());
+        self.read += read;
+        line.trim_end().to_owned()
+    }
+
+    fn frame(&mut self) -> &Value {
+        let line = self.line();
+        if !line.is_empty() {
+            self.frames.push(serde_json::from_str(&line).unwrap());
+        }
+        self.frames.last().unwrap_or(&Value::Null)
+    }
+
+    /// So many bytes more.
+    fn read_bytes(&mut self, bytes: usize) {
+        let end = self.read + bytes;
+        while self.read < end {
+            self.frame();
+        }
+    }
+
+    /// All frames up to the first that is the last.
+    fn read_until(&mut self, is_last: impl Fn(&Value) -> bool) -> &[Value] {
+        let begun = Instant::now();
+        while !is_last(self.frame()) {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", self.frames.last());
+        }
+        &self.frames
+    }
+}
+
+/// Generation and position of a frame with an id.
+fn cursor(frame: &Value) -> Option<(u64, u64)> {
+    let mut parts = frame["id"].as_str()?.split('.').skip(1);
+    let mut part = || parts.next().unwrap().parse().unwrap();
+    Some((part(), part()))
+}
+
+/// Positions of the events that were told, all as the first generation shows them.
+fn told(frames: &[Value]) -> Vec<u64> {
+    let changes = frames.iter().filter(|frame| frame["event"] == "change");
+    let cursors = changes.filter_map(cursor);
+    let in_first = |(generation, position)| {
+        assert_eq!(generation, 1, "{position}");
+        position
+    };
+    cursors.map(in_first).collect()
+}
+
+fn index_of(frames: &[Value], event: &str) -> usize {
+    let found = frames.iter().position(|frame| frame["event"] == event);
+    found.unwrap_or_else(|| panic!("no {event} in {} frames", frames.len()))
+}
+
+fn count(frames: &[Value], event: &str) -> usize {
+    frames
+        .iter()
+        .filter(|frame| frame["event"] == event)
+        .count()
+}
+
+type Items = BTreeMap<String, Map<String, Value>>;
+
+/// What a client has after these frames.
+fn folded(frames: &[Value]) -> Items {
+    let mut items = Items::new();
+    for frame in frames {
+        let data = &frame["data"];
+        let id = || data["itemId"].as_str().unwrap().to_owned();
+        match frame["event"].as_str().unwrap() {
+            "item" => {
+                let fields = data["fields"].as_object().unwrap().clone();
+                assert_eq!(items.insert(id(), fields), None, "twice");
+            }
+            "change" => {
+                assert_eq!(data["op"], "upsert");
+                let item = items.entry(id()).or_default();
+                for name in data["unset"].as_array().into_iter().flatten() {
+                    item.remove(name.as_str().unwrap());
+                }
+                item.extend(data["set"].as_object().unwrap().clone());
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+/// What is served.
+fn items(node: &Node) -> Items {
+    let (mut items, mut after) = (Items::new(), String::new());
+    loop {
+        let target = format!("/api/streams/{STREAM}/items?limit=1000{after}");
+        let page: Value = serde_json::from_str(&node.client.get(&target)).unwrap();
+        let rows = page["items"].as_array().unwrap().iter();
+        items.extend(rows.map(|row| {
+            let id = row["itemId"].as_str().unwrap().to_owned();
+            (id, row["fields"].as_object().unwrap().clone())
+        }));
+        let Some(next) = page["next"].as_str() else {
+            return items;
+        };
+        after = format!("&after={next}");
+    }
+}
+
+fn id(n: u64) -> String {
+    format!("item-{n:06}")
+}
+
+fn item(n: u64, value: u64) -> NewEvent {
+    let (id, padding) = (id(n), "x".repeat(2_000));
+    let body = format!(r#"{{"id":"{id}","n":{value},"padding":"{padding}"}}"#);
+    event(STREAM, &id, n, body)
+}
