@@ -138,6 +138,14 @@ impl Node {
         assert!(self.engine.wait_planned(Duration::from_secs(60)).await);
     }
 
+    /// Keeps the generation of a stream no longer that was served before.
+    pub(crate) async fn release(&self, stream: &str) {
+        let stream = StreamName::new(stream).unwrap();
+        self.change(ControlChange::GenerationReleased { stream })
+            .await;
+        assert!(self.engine.wait_planned(Duration::from_secs(60)).await);
+    }
+
     async fn change(&self, change: ControlChange) {
         let control = self.engine.control();
         let changed = control.change(&self.operator, "the stream", change).await;

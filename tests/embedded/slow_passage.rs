@@ -16,6 +16,9 @@ use serde_json::{Map, Value};
 use crate::node::{Node, Shape, event, is_let_go};
 
 const STREAM: &str = "wide";
+const LARGE: &str = "large";
+/// So many that a generation of them is not removed at once.
+const LARGE_ITEMS: u64 = 20_000;
 /// Of two kilobytes each: more than the buffers between the two sides hold.
 const EVENTS: u64 = 4_000;
 /// More than these buffers hold.
@@ -64,6 +67,35 @@ fn who_stops_in_what_is_left_of_a_generation_stays_where_it_is_served_again() {
         assert_eq!(count(frames, "generation"), 0);
         assert_eq!(count(frames, "reset"), 0);
         assert_eq!(folded(frames), items(&node));
+        node.stop().await;
+    });
+}
+
+/// What is released is not followed from then on, and is there until it is removed, which may take its time.
+#[test]
+fn what_is_left_of_a_generation_is_not_read_when_it_was_released() {
+    run(async {
+        let node = Node::start(SHAPE, &[LARGE, STREAM]).await;
+        node.append((0..LARGE_ITEMS).map(|n| event(LARGE, &id(n), n, "{}".into())))
+            .await;
+        node.append((0..EVENTS).map(|n| item(n % 10, n))).await;
+        let mut slow = Slow::ask(&node, "earliest");
+        slow.read_bytes(64 << 10);
+        node.put_in_force(LARGE, "{}").await;
+        let rules = r#"{"fields": {"hidden": {"drop": true}}}"#;
+        node.put_in_force(STREAM, rules).await;
+        // One that is removed before.
+        node.release(LARGE).await;
+        node.release(STREAM).await;
+        let hidden = r#"{"id": "item-000003", "hidden": true}"#;
+        let hidden = event(STREAM, &id(3), EVENTS, hidden.into());
+        node.append([hidden].into_iter()).await;
+        let last = node.log.head().0;
+        let frames = slow.read_until(|frame| cursor(frame) == Some((2, last)));
+        assert_eq!(folded(frames), items(&node));
+        let reset = &frames[index_of(frames, "reset")];
+        assert_eq!(reset["data"]["reason"], "other-generation");
+        assert_eq!(count(frames, "generation"), 0);
         node.stop().await;
     });
 }
@@ -241,6 +273,7 @@ fn folded(frames: &[Value]) -> Items {
                 }
                 item.extend(data["set"].as_object().unwrap().clone());
             }
+            "reset" => items.clear(),
             _ => {}
         }
     }

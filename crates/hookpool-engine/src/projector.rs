@@ -350,7 +350,7 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
         let registry = Arc::clone(&self.control.registry());
         let changes = self.materials.replan(&*self.pool.snapshot(), registry)?;
         let served = changes.served.clone();
-        if !served.is_empty() {
+        if !(served.is_empty() && changes.generations.is_empty()) {
             self.pool.commit(changes)?;
         }
         for (stream, generation) in served {

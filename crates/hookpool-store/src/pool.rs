@@ -280,7 +280,7 @@ pub struct Checkpoint {
 pub struct GenerationState {
     /// Version of the projection that it follows.
     pub projection: u32,
-    /// Up to where the log is in it, while it is being built; `None` once it follows the pool's checkpoint.
+    /// Up to where the log is in it, while it is being built, and again when it is kept no longer; `None` while it follows the pool's checkpoint.
     pub built: Option<Position>,
     /// The last event of the stream that is in it.
     pub position: Position,

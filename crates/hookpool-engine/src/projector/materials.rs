@@ -104,7 +104,8 @@ impl Materials {
         held > HELD_BYTES || self.streams.len() > STREAMS_MAX
     }
 
-    /// Follows the plans that changed: what is served from now on, and generations whose difference was to something else.
+    /// Follows the plans that changed: what is served from now on, generations whose difference was to something else, and those that are
+    /// followed no more.
     pub(super) fn replan(
         &mut self,
         pool: &impl PoolSnapshot,
@@ -131,6 +132,7 @@ impl Materials {
             }
             changes.served.push((name, live));
         }
+        changes.generations.extend(left_behind(pool, &registry)?);
         self.registry = registry;
         Ok(changes)
     }
@@ -271,6 +273,30 @@ impl Materials {
         }
         Ok(self.streams.get_mut(name).expect("it was just inserted"))
     }
+}
+
+/// Generations that no plan names any more and that follow the checkpoint no longer from here on.
+///
+/// IMPORTANT: with the plan, and not when their rows are removed, which may be much later: a reader would take what such a generation was
+/// for what it is at a later checkpoint.
+fn left_behind(
+    pool: &impl PoolSnapshot,
+    registry: &Registry,
+) -> Result<Vec<GenerationChanges>, PoolError> {
+    let checkpoint = pool.checkpoint().map_or(Position::ZERO, |at| at.position);
+    let mut changes = Vec::new();
+    for (name, generation) in pool.generations()? {
+        if registry.plan(name.as_str()).ruled(generation).is_some() {
+            continue;
+        }
+        if let Some(mut state) = pool.generation(&name, generation)?
+            && state.built.is_none()
+        {
+            state.built = Some(checkpoint);
+            changes.push(GenerationChanges::empty(&name, generation, state));
+        }
+    }
+    Ok(changes)
 }
 
 /// Whether a generation is in the pool and follows the checkpoint.

@@ -134,6 +134,8 @@ pub(super) struct Watched {
     pool: MemoryPool,
     synced: AtomicBool,
     views: Mutex<Vec<Weak<MemorySnapshot>>>,
+    /// Whether it removes nothing.
+    pub(super) keeps: AtomicBool,
 }
 
 impl Watched {
@@ -165,6 +167,9 @@ impl PoolStore for Watched {
     }
 
     fn remove(&self, stream: &StreamName, generation: Generation) -> Result<(), PoolError> {
+        if self.keeps.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         self.pool.remove(stream, generation)
     }
 }
