@@ -32,6 +32,7 @@ use tokio::{
 };
 
 use materials::Materials;
+pub(crate) use materials::must_be_of;
 
 use crate::{
     control::{Control, ControlError},
@@ -409,6 +410,8 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
                 answer,
             } => {
                 self.materials.take_up(&*self.pool.snapshot(), &stream)?;
+                // IMPORTANT: before the record, which outlives a power cut: the generation must, too.
+                self.pool.sync()?;
                 let promoted = self.promote(stream, generation, &author, expected).await;
                 if promoted.is_ok() {
                     self.replan()?;

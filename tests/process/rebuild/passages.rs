@@ -77,6 +77,49 @@ fn followers_go_along_back_and_forth_while_writers_go_on() {
 }
 
 #[test]
+fn followers_go_along_from_rules_to_rules_while_writers_go_on() {
+    let mut rng = seeded("followers_go_along_from_rules_to_rules_while_writers_go_on");
+    let data = Data::new();
+    let server = data.serve();
+    let connector = server.add_connector(STREAM, false);
+    let stream = operate(&server, STREAM);
+    deliver(&server, &connector, &bodies(100));
+    let followers = both(stream);
+    let writers = Writers::start(&server, &connector, &bodies(97), Duration::from_millis(1));
+    let dropping = |name: &str| json!({"fields": {name: {"drop": true}}});
+    let others = [dropping("n"), dropping("x"), rules(), json!({})];
+    let mut served = json!({});
+    for round in 0..others.len() * 2 {
+        let other = &others[round % others.len()];
+        stream.start(&json!({"projection": other}));
+        stream.ready();
+        stream.promote(Some("*")).expect(200);
+        let before = std::mem::replace(&mut served, other.clone());
+        match rng.random_range(0..4) {
+            0 => {
+                stream.post(":rollback", &Value::Null).expect(200);
+                served = before;
+            }
+            // Before followers are told of the one that is served now, or after.
+            1 => drop(stream.post(":release", &Value::Null).expect(200)),
+            2 => {
+                std::thread::sleep(Duration::from_millis(rng.random_range(0..20)));
+                stream.post(":release", &Value::Null).expect(200);
+            }
+            _ => {}
+        }
+    }
+    writers.finish();
+    let last = position(&server.post(&connector, r#"{"id":"last"}"#).expect(202));
+    let (_, items) = server.items(STREAM, last);
+    assert_eq!(items, project(&served, &server.log(STREAM)).served());
+    let generation = stream.row()["generation"].as_u64().unwrap();
+    for follower in followers {
+        assert_eq!(state(&follower.finish_in(generation, last)), items);
+    }
+}
+
+#[test]
 fn who_follows_a_stream_without_events_goes_along_too() {
     let data = Data::new();
     let server = data.serve();

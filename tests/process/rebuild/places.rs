@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{deliver, operate};
+use crate::common::eventually;
 use crate::common::program::succeed;
 use crate::common::server::{Data, Server};
 
@@ -89,6 +91,46 @@ fn without_its_pool_a_server_makes_again_what_is_served_and_what_it_could_go_bac
     assert_eq!(stream.digest(), digest);
     stream.act("cancel").expect(200);
     assert_eq!(hashes(&server, last), before);
+}
+
+/// The one kind of pool that could be folded on in and would leave something out: a generation was promoted that was only begun in it.
+#[test]
+fn a_pool_from_the_middle_of_a_rebuild_that_was_promoted_is_refused() {
+    let data = Data::new();
+    let server = data.serve();
+    let connector = server.add_connector(STREAM, false);
+    let bodies = bodies();
+    deliver(&server, &connector, &bodies[..150]);
+    let stream = operate(&server, STREAM);
+    stream.start(&json!({"projection": rules(), "eventsPerSecond": 100}));
+    eventually("it folds", Duration::from_secs(20), || {
+        (stream.status()["done"].as_u64() > Some(5)).then_some(())
+    });
+    stream.act("pause").expect(200);
+    server.stop();
+    let (pool, old) = (data.path().join("pool"), data.path().join("old"));
+    succeed(Command::new("cp").arg("-a").args([&pool, &old]));
+
+    let server = data.serve();
+    let stream = operate(&server, STREAM);
+    let done = stream.status()["done"].as_u64().unwrap();
+    assert!((6..150).contains(&done), "{done}");
+    stream.act("resume").expect(200);
+    stream.ready();
+    stream.promote(Some("*")).expect(200);
+    let last = deliver(&server, &connector, &bodies[150..]);
+    let items = server.items(STREAM, last);
+    server.stop();
+    fs::remove_dir_all(&pool).unwrap();
+    fs::rename(&old, &pool).unwrap();
+    let refused = Server::try_start(data.path()).err().unwrap();
+    assert!(
+        refused.contains("generation 2 is not there as a whole")
+            && refused.contains("delete the pool folder"),
+        "{refused}"
+    );
+    fs::remove_dir_all(&pool).unwrap();
+    assert_eq!(data.serve().items(STREAM, last), items);
 }
 
 /// All that a backup needs.

@@ -15,7 +15,7 @@ use crate::{
     entropy::Entropy,
     follow::{EncodeChange, Rings},
     pace::Paces,
-    projector::Projector,
+    projector::{self, Projector},
     rebuild::{Rebuilder, Rebuilds},
     rejections::{Keeping, Rejections},
     retention::{Retainer, Retentions},
@@ -130,6 +130,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         )
         .await?;
         let control = Arc::new(control);
+        projector::must_be_of(&control.registry(), &*pool.snapshot())?;
         let (appender, writer) = Appender::start(Arc::clone(&log), limits, status.clone());
         let served = pool.snapshot().streams()?.into_iter().collect();
         let rings = Arc::new(Rings::new(encode, log.epoch(), applied, served));

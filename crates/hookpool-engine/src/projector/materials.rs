@@ -33,9 +33,9 @@ const HELD_BYTES: usize = 144 << 20;
 /// Streams in hand after which all are let go.
 const STREAMS_MAX: usize = 1_024;
 
-/// A generation that should be in the pool is not.
+/// A generation that should be in the pool is not, or only in part.
 #[derive(Debug, Clone, Copy, Error)]
-#[error("generation {0} is not there")]
+#[error("generation {0} is not there as a whole")]
 struct Missing(Generation);
 
 /// The generations of one stream.
@@ -275,6 +275,30 @@ impl Materials {
     }
 }
 
+/// That of each stream in the pool everything follows the checkpoint that is served or could be gone back to. It does not in a pool from before
+/// a promotion: whoever folded on in what was built until then would leave out what came between.
+pub(crate) fn must_be_of(registry: &Registry, pool: &impl PoolSnapshot) -> Result<(), PoolError> {
+    for (name, _) in pool.streams()? {
+        let plan = registry.plan(name.as_str());
+        for ruled in std::iter::once(&plan.live).chain(&plan.previous) {
+            must_follow(pool, &name, ruled.generation)?;
+        }
+    }
+    Ok(())
+}
+
+fn must_follow(
+    pool: &impl PoolSnapshot,
+    name: &StreamName,
+    generation: Generation,
+) -> Result<(), PoolError> {
+    if has_attached(pool, name, generation)? {
+        Ok(())
+    } else {
+        Err(PoolError::Damaged(Arc::new(Missing(generation))))
+    }
+}
+
 /// Generations that no plan names any more and that follow the checkpoint no longer from here on.
 ///
 /// IMPORTANT: with the plan, and not when their rows are removed, which may be much later: a reader would take what such a generation was
@@ -346,8 +370,8 @@ impl OfStream {
         let open = |ruled: &Ruled| {
             let mut material = Material::open(pool, name, ruled)?;
             material.state.difference = None;
-            if !unserved && pool.generation(name, ruled.generation)?.is_none() {
-                return Err(PoolError::Damaged(Arc::new(Missing(ruled.generation))));
+            if !unserved {
+                must_follow(pool, name, ruled.generation)?;
             }
             Ok(material)
         };

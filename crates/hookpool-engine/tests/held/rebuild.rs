@@ -43,47 +43,76 @@ async fn a_rebuild_that_folds_holds_no_view_of_the_pool() {
     world.end().await;
 }
 
+impl World {
+    /// Makes another generation, and serves it.
+    async fn rebuild(&self) {
+        let change = ControlChange::RebuildStarted {
+            stream: stream(),
+            generation: Generation(2),
+            projection: 0,
+            events_per_second: None,
+        };
+        self.change(change).await;
+        until("the rebuild is compared", || {
+            is_compared(&*self.pool.snapshot())
+        })
+        .await;
+        let author = author();
+        let promoted = self.engine.promote(&author, stream(), Generation(2), None);
+        promoted.await.unwrap();
+    }
+
+    async fn change(&self, change: ControlChange) {
+        let control = self.engine.control();
+        control.change(&author(), "sales", change).await.unwrap();
+    }
+
+    /// Up to where the log is in a generation that does not follow the checkpoint.
+    fn built(&self, generation: u32) -> Option<Position> {
+        let state = self
+            .pool
+            .snapshot()
+            .generation(&stream(), Generation(generation));
+        state.unwrap().unwrap().built
+    }
+}
+
+fn is_compared(pool: &impl PoolSnapshot) -> bool {
+    let state = pool.generation(&stream(), Generation(2)).unwrap();
+    let difference = state.and_then(|state| state.difference);
+    difference.is_some_and(|difference| difference.whole)
+}
+
+/// The record of a promotion does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_outlives_a_power_cut_before_it_is_promoted() {
+    let world = World::with_events(3).await;
+    world.rebuild().await;
+    let lasting = world.pool.lasting.lock().unwrap().clone().unwrap();
+    assert!(is_compared(&*lasting));
+    assert_eq!(
+        lasting.served(&stream()).unwrap(),
+        Some(Generation(1)),
+        "before"
+    );
+    world.end().await;
+}
+
 /// Its rows are removed later: who reads it meanwhile would take what it was for what it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_generation_that_was_released_follows_the_checkpoint_no_longer() {
     let mut world = World::with_events(3).await;
     world.pool.keeps.store(true, Ordering::SeqCst);
-    let started = ControlChange::RebuildStarted {
-        stream: stream(),
-        generation: Generation(2),
-        projection: 0,
-        events_per_second: None,
-    };
-    let control = world.engine.control();
-    control.change(&author(), "sales", started).await.unwrap();
-    let state_of = |world: &World, generation| {
-        let state = world
-            .pool
-            .snapshot()
-            .generation(&stream(), Generation(generation));
-        state.unwrap()
-    };
-    until("the rebuild is compared", || {
-        let difference = state_of(&world, 2).and_then(|state| state.difference);
-        difference.is_some_and(|difference| difference.whole)
-    })
-    .await;
-    let author = author();
-    let promoted = world
-        .engine
-        .promote(&author, stream(), Generation(2), None)
-        .await;
-    promoted.unwrap();
+    world.rebuild().await;
     world.deliver(None).await;
-    assert_eq!(state_of(&world, 1).unwrap().built, None, "it is kept");
-    let released = ControlChange::GenerationReleased { stream: stream() };
+    assert_eq!(world.built(1), None, "it is kept");
     let last = world.last;
-    let control = world.engine.control();
-    control.change(&author, "sales", released).await.unwrap();
+    let released = ControlChange::GenerationReleased { stream: stream() };
+    world.change(released).await;
     assert!(world.engine.wait_planned(PATIENCE).await);
-    assert_eq!(state_of(&world, 1).unwrap().built, Some(last));
+    assert_eq!(world.built(1), Some(last));
     world.deliver(None).await;
-    assert_eq!(state_of(&world, 1).unwrap().built, Some(last));
-    assert_eq!(state_of(&world, 2).unwrap().built, None);
+    assert_eq!(world.built(1), Some(last));
+    assert_eq!(world.built(2), None);
     world.end().await;
 }

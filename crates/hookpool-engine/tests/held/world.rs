@@ -134,6 +134,8 @@ pub(super) struct Watched {
     pool: MemoryPool,
     synced: AtomicBool,
     views: Mutex<Vec<Weak<MemorySnapshot>>>,
+    /// What outlives a power cut.
+    pub(super) lasting: Mutex<Option<Arc<MemorySnapshot>>>,
     /// Whether it removes nothing.
     pub(super) keeps: AtomicBool,
 }
@@ -163,6 +165,7 @@ impl PoolStore for Watched {
 
     fn sync(&self) -> Result<(), PoolError> {
         self.synced.store(true, Ordering::SeqCst);
+        *self.lasting.lock().unwrap() = Some(self.pool.snapshot());
         self.pool.sync()
     }
 
