@@ -43,6 +43,7 @@ async fn costs(others: u64) -> Vec<(String, u64)> {
     let shape = Shape {
         memtable_bytes: 16 << 20,
         page_delay_max: Duration::ZERO,
+        read_one_in: 0,
     };
     let [a, b, c] = OTHERS;
     let node = Node::start(shape, &[SMALL, a, b, c]).await;

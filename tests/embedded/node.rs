@@ -41,6 +41,8 @@ pub(crate) struct Shape {
     pub(crate) memtable_bytes: u64,
     /// How long the engine may wait for a page of the log.
     pub(crate) page_delay_max: Duration,
+    /// One in this many pages that the engine wants of the log can't be read; 0 is never.
+    pub(crate) read_one_in: u64,
 }
 
 /// How long a connection may hold a view of the pool.
@@ -107,6 +109,7 @@ async fn open(dir: &Path, shape: Shape) -> (Log, Arc<Pipeline>, Running) {
     let slow = Faults {
         seed: 1,
         delay_max: shape.page_delay_max,
+        read_one_in: shape.read_one_in,
         ..Faults::default()
     };
     let slow = FaultyLog::new(Arc::clone(&log), slow);

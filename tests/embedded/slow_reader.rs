@@ -21,6 +21,7 @@ const ITEMS: u64 = 4_000;
 const SHAPE: Shape = Shape {
     memtable_bytes: 1 << 20,
     page_delay_max: Duration::ZERO,
+    read_one_in: 0,
 };
 
 #[test]

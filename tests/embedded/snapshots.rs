@@ -37,6 +37,7 @@ const SHAPE: Shape = Shape {
     memtable_bytes: 64 << 10,
     // In half of that time come more batches than fit one page.
     page_delay_max: Duration::from_millis(100),
+    read_one_in: 0,
 };
 /// Events that may wait.
 const BEHIND_MAX: u64 = 40_000;
