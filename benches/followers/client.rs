@@ -153,7 +153,7 @@ pub(crate) async fn measure(server: &Server, plan: &Plan) -> Figures {
     let mut followers = JoinSet::new();
     for n in 0..plan.followers {
         let stream = TcpStream::connect(server.address).await.unwrap();
-        let request = server.follow.clone();
+        let request = server.follow.replace("{n}", &n.to_string());
         let open = follow(stream, request, Arc::clone(&counted), n % SAMPLED == 0);
         followers.spawn(open);
         if (n + 1) % OPENED_AT_ONCE == 0 {
@@ -215,11 +215,11 @@ async fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
 
 pub(crate) async fn follow(
     mut stream: TcpStream,
-    request: Vec<u8>,
+    request: String,
     counted: Arc<Counted>,
     sampled: bool,
 ) {
-    stream.write_all(&request).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
     let (mut buffer, mut filled, mut first) = (vec![0; 16 << 10], 0, true);
     let mark = memchr::memmem::Finder::new(MARK);
     loop {

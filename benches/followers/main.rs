@@ -3,7 +3,7 @@
 //! Every follower is a raw socket that counts the frames that it gets; publishers wait for each answer. Unpaced, the rate is that of all
 //! frames until the last; paced, the delay is from before an event is sent, and from its answer, to when its frame is read.
 //! `cargo bench --bench followers -- --rounds 3 --followers 1000`; `--nchan` and `--durable-streams PROGRAM` measure peers in the same rounds, and
-//! `--before PROGRAM` another build. `--ndjson` and `--select QUERY` follow in other ways. `--troubled`: what it costs those who send that some followers stop reading or vanish.
+//! `--before PROGRAM` another build. `--ndjson` and `--select QUERY` follow in other ways, the other build then too; `{n}` in the query is each follower's number. `--troubled`: what it costs those who send that some followers stop reading or vanish.
 
 #![expect(
     clippy::unwrap_used,
@@ -38,9 +38,11 @@ fn main() {
         paced_seconds: number("--seconds", if smoke { 1 } else { 5 }),
     };
     let mut targets = vec![Target::Hookpool];
-    targets.extend(text("--before").map(Target::Before));
+    let select = text("--select");
+    let before = |program| Target::Before(program, select.clone().unwrap_or_default());
+    targets.extend(text("--before").map(before));
     targets.extend(has("--ndjson").then_some(Target::Ndjson));
-    targets.extend(text("--select").map(Target::Selected));
+    targets.extend(select.clone().map(Target::Selected));
     targets.extend(text("--durable-streams").map(Target::DurableStreams));
     targets.extend(has("--nchan").then_some(Target::Nchan));
     let rounds = number("--rounds", if smoke { 1 } else { 3 });

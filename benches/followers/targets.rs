@@ -17,8 +17,8 @@ pub(crate) enum Target {
     Ndjson,
     /// The same, followed with this in the query.
     Selected(String),
-    /// Another build of it, by the path of its program.
-    Before(String),
+    /// Another build of it, by the path of its program, with this in the query.
+    Before(String, String),
     /// The crate `durable-streams`, by the path of its server.
     DurableStreams(String),
     /// nginx with nchan, as Debian packages them.
@@ -31,7 +31,7 @@ impl Target {
             Self::Hookpool => "hookpool",
             Self::Ndjson => "hookpool NDJSON",
             Self::Selected(query) => query,
-            Self::Before(_) => "hookpool before",
+            Self::Before(..) => "hookpool before",
             Self::DurableStreams(_) => "durable-streams",
             Self::Nchan => "nginx+nchan",
         }
@@ -41,8 +41,8 @@ impl Target {
 /// A running server, and how to follow and to publish.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    /// A whole request.
-    pub(crate) follow: Vec<u8>,
+    /// A whole request; `{n}` in it is the number of the follower.
+    pub(crate) follow: String,
     /// The head of a request up to its length.
     pub(crate) publish: String,
     child: Child,
@@ -55,8 +55,8 @@ impl Server {
         match target {
             Target::Hookpool => hookpool(OURS, folder, "", EVENTS),
             Target::Ndjson => hookpool(OURS, folder, "", LINES),
-            Target::Selected(query) => hookpool(OURS, folder, &format!("&{query}"), EVENTS),
-            Target::Before(program) => hookpool(program, folder, "", EVENTS),
+            Target::Selected(query) => hookpool(OURS, folder, query, EVENTS),
+            Target::Before(program, query) => hookpool(program, folder, query, EVENTS),
             Target::DurableStreams(program) => durable_streams(program, folder),
             Target::Nchan => nchan(folder),
         }
@@ -117,11 +117,12 @@ fn hookpool(program: &str, folder: tempfile::TempDir, query: &str, accept: &str)
     });
     let bearer = |key: &Secret| format!("Authorization: Bearer {}\r\n", key.expose());
     let (write, read) = (bearer(&connector.ingest_key), bearer(&reader.read_key));
-    let target = format!("/api/streams/c/changes?after=now{query}");
+    let and = if query.is_empty() { "" } else { "&" };
+    let target = format!("/api/streams/c/changes?after=now{and}{query}");
     let follow = head("GET", &target, &format!("{read}{accept}"));
     Server {
         address: url.strip_prefix("http://").unwrap().parse().unwrap(),
-        follow: follow.into_bytes(),
+        follow,
         publish: head("POST", "/api/webhook/c", &format!("{write}{JSON}")),
         child,
         _folder: folder,
@@ -146,7 +147,7 @@ fn durable_streams(program: &str, folder: tempfile::TempDir) -> Server {
     assert!(made.unwrap().success(), "a stream is made with curl");
     Server {
         address,
-        follow: head("GET", "/c?offset=now&live=sse", EVENTS).into_bytes(),
+        follow: head("GET", "/c?offset=now&live=sse", EVENTS),
         publish: head("POST", "/c", JSON),
         child,
         _folder: folder,
@@ -166,7 +167,7 @@ fn nchan(folder: tempfile::TempDir) -> Server {
     wait_for(address);
     Server {
         address,
-        follow: head("GET", "/sub", EVENTS).into_bytes(),
+        follow: head("GET", "/sub", EVENTS),
         publish: head("POST", "/pub", JSON),
         child,
         _folder: folder,

@@ -100,7 +100,7 @@ async fn reads_its_head(server: &Server) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
     let mut stream = socket.connect(server.address).await.unwrap();
-    stream.write_all(&server.follow).await.unwrap();
+    stream.write_all(server.follow.as_bytes()).await.unwrap();
     let mut head = [0; 1_024];
     let read = stream.read(&mut head).await.unwrap();
     assert!(head[..read].starts_with(b"HTTP/1.1 200"));

@@ -30,6 +30,8 @@ pub(crate) struct From {
     pub(crate) cursor: Option<String>,
     /// Only this one.
     pub(crate) item: Option<&'static str>,
+    /// Only this field.
+    pub(crate) field: Option<&'static str>,
 }
 
 pub(crate) struct Follower {
@@ -118,7 +120,10 @@ fn request(key: &str, stream: &str, framing: Framing, from: &From) -> Request {
     let item = from
         .item
         .map_or_else(String::new, |item| format!("&item={item}"));
-    let target = format!("/api/streams/{stream}/changes?heartbeat=1{after}{item}");
+    let field = from
+        .field
+        .map_or_else(String::new, |field| format!("&fields={field}"));
+    let target = format!("/api/streams/{stream}/changes?heartbeat=1{after}{item}{field}");
     let mut request = Request::get(&target).bearer(key);
     if let Some(cursor) = &from.cursor {
         request = request.header("Last-Event-ID", cursor);

@@ -44,6 +44,7 @@ async fn costs(others: u64) -> Vec<(String, u64)> {
         memtable_bytes: 16 << 20,
         page_delay_max: Duration::ZERO,
         view_lifetime: Duration::from_secs(60),
+        read_one_in: 0,
     };
     let [a, b, c] = OTHERS;
     let node = Node::start(shape, &[SMALL, a, b, c]).await;

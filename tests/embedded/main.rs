@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "seeds and counts are for people")]
 
 mod catch_up;
+mod feeds;
 mod node;
 mod slow_passage;
 mod slow_reader;

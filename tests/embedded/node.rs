@@ -48,6 +48,8 @@ pub(crate) struct Shape {
     pub(crate) page_delay_max: Duration,
     /// How long a connection may hold a view of the pool.
     pub(crate) view_lifetime: Duration,
+    /// One in this many pages that the engine wants of the log can't be read; 0 is never.
+    pub(crate) read_one_in: u64,
 }
 
 pub(crate) struct Node {
@@ -182,6 +184,7 @@ async fn open(dir: &Path, shape: Shape) -> (Log, Arc<Pipeline>, Running) {
     let slow = Faults {
         seed: 1,
         delay_max: shape.page_delay_max,
+        read_one_in: shape.read_one_in,
         ..Faults::default()
     };
     let slow = FaultyLog::new(Arc::clone(&log), slow);

@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SHAPE: Shape = Shape {
     memtable_bytes: 1 << 20,
     page_delay_max: Duration::ZERO,
+    read_one_in: 0,
     // What a reader that goes on does in one view is done in that time.
     view_lifetime: Duration::from_secs(3),
 };

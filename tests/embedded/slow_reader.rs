@@ -16,6 +16,7 @@ const SHAPE: Shape = Shape {
     memtable_bytes: 1 << 20,
     page_delay_max: Duration::ZERO,
     view_lifetime: Duration::from_millis(500),
+    read_one_in: 0,
 };
 
 #[test]

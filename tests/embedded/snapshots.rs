@@ -38,6 +38,7 @@ const SHAPE: Shape = Shape {
     // In half of that time come more batches than fit one page.
     page_delay_max: Duration::from_millis(100),
     view_lifetime: Duration::from_millis(500),
+    read_one_in: 0,
 };
 /// Events that may wait.
 const BEHIND_MAX: u64 = 40_000;

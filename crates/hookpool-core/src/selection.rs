@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Conditions and fields; the default is everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Selection {
     /// All must hold.
     pub conditions: Vec<Condition>,
@@ -69,20 +69,20 @@ pub enum ConditionError {
 /// let condition: Condition = "sales>=1e3".parse()?;
 /// # Ok::<(), hookpool_core::selection::ConditionError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Condition {
     field: Box<str>,
     test: Test,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Test {
     Present,
     Absent,
     Compares(Operator, Literal),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Operator {
     Equal,
     NotEqual,
@@ -120,7 +120,7 @@ impl Operator {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Literal {
     Number(Decimal),
     Text(Box<str>),

@@ -4,6 +4,7 @@
 //! whoever is not reads the log until it is. A follower belongs to one generation; when another is served, it is told so after the last
 //! event before that. What the bytes mean is the encoder's business.
 
+mod feed;
 mod ring;
 
 use std::{
@@ -26,7 +27,8 @@ use hookpool_store::{EventLog, Page, PageRequest, PoolError, PoolSnapshot, PoolS
 use thiserror::Error;
 use tokio::sync::watch;
 
-use ring::{Behind, Fresh, Ring};
+pub use feed::Feed;
+use ring::{BYTES_MIN, Behind, Fresh, Ring};
 
 use crate::control::Control;
 
@@ -199,12 +201,14 @@ impl Rings {
             .get(stream)
             .is_some_and(|served| *served != generation)
         {
-            return Arc::new(Ring::new(Position::ZERO, true));
+            let retired = Ring::new(Position::ZERO, BYTES_MIN);
+            retired.retire();
+            return Arc::new(retired);
         }
         if let Some(ring) = state.rings.get(stream).and_then(Weak::upgrade) {
             return ring;
         }
-        let ring = Arc::new(Ring::new(state.applied, false));
+        let ring = Arc::new(Ring::new(state.applied, BYTES_MIN));
         state.rings.retain(|_, ring| ring.strong_count() > 0);
         state.rings.insert(stream.clone(), Arc::downgrade(&ring));
         ring
@@ -245,7 +249,7 @@ pub enum Step {
     Encoded(Bytes, Position),
     /// Events from the log, for who is behind or wants another form. Perhaps none, and perhaps of other items.
     Told(Vec<Told>),
-    /// Nothing of the item that is followed, up to the position of the follower.
+    /// Nothing of what is followed, up to the position of the follower.
     Passed,
     /// Another generation is served. What of this one is not handed out yet is in the pool and the log.
     Retired,
@@ -300,6 +304,16 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
             ring,
             retired,
             position: after,
+        }
+    }
+
+    /// The same, from a feed of its generation where it is not behind that. Events are told as they are, whatever the feed is of.
+    #[must_use]
+    pub fn of_feed(self, feed: &Feed) -> Self {
+        Self {
+            ring: Arc::clone(&feed.ring),
+            retired: feed.ring.subscribe(),
+            ..self
         }
     }
 

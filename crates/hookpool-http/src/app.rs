@@ -69,6 +69,7 @@ pub(crate) struct App<L, P: PoolStore> {
     pub(crate) metrics: Metrics,
     pub(crate) tickets: Tickets,
     pub(crate) followers: Arc<Followers>,
+    pub(crate) feeds: changes::Feeds,
     pub(crate) failures: Failures,
 }
 
@@ -185,6 +186,7 @@ pub fn routes<L: EventLog, P: PoolStore>(
         metrics: Metrics::default(),
         tickets: Tickets::default(),
         followers: Arc::default(),
+        feeds: changes::Feeds::default(),
     });
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()

@@ -1,5 +1,6 @@
 //! `GET /api/streams/{s}/changes` and `GET /api/changes`: a snapshot, then every change, on one connection that can be cut anywhere.
 
+mod feeds;
 mod poll;
 mod selected;
 mod session;
@@ -31,6 +32,7 @@ use crate::{
     server::Endless,
     sse::Framing,
 };
+pub(crate) use feeds::Feeds;
 use selected::Wanted;
 use session::{Ask, Session, Start};
 use wire::{Asked, Out, Places, Wire};

@@ -43,7 +43,7 @@ pub(crate) fn push_string(json: &mut String, text: &str) {
 }
 
 /// Whether nested values go out as strings, as they are stored, or as the JSON they hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Nested {
     #[default]
     AsString,

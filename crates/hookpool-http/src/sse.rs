@@ -18,7 +18,7 @@ use hookpool_core::{
 use crate::render::{Nested, push_fields, push_string};
 
 /// How a client reads its frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Framing {
     /// `text/event-stream`
     Sse,

@@ -56,6 +56,12 @@ fn followers_go_along_back_and_forth_while_writers_go_on() {
         ..From::default()
     };
     let of_one = Follower::start(&server, STREAM, Framing::Sse, &of_one);
+    let of_a_field = From {
+        field: Some("n"),
+        ..From::default()
+    };
+    let of_a_field = [Framing::Sse, Framing::Sse, Framing::Ndjson]
+        .map(|framing| Follower::start(&server, STREAM, framing, &of_a_field));
     let writers = Writers::start(&server, &connector, &bodies(97), Duration::from_millis(1));
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(rng.random_range(0..60)));
@@ -71,9 +77,16 @@ fn followers_go_along_back_and_forth_while_writers_go_on() {
         assert_eq!(named(&frames, "snapshot-end").len(), 1);
         assert!(named(&frames, "generation").len() > 1);
     }
-    let mut one = items;
+    let mut one = items.clone();
     one.retain(|id, _| id == "a1");
     assert_eq!(state(&of_one.finish_in(2, last)), one);
+    let mut some = items;
+    for fields in some.values_mut() {
+        fields.retain(|name, _| name == "n");
+    }
+    for follower in of_a_field {
+        assert_eq!(state(&follower.finish_in(2, last)), some);
+    }
 }
 
 #[test]

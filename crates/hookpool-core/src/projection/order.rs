@@ -53,7 +53,7 @@ pub(super) fn number_in(text: &str) -> Option<Cow<'_, str>> {
 }
 
 /// A JSON number of any length: sign, power of ten of its first digit, and digits without zeros at either end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Decimal {
     negative: bool,
     magnitude: i64,

@@ -18,11 +18,12 @@ use super::{Rewrite, locked};
 
 /// Bytes of encoded frames that a ring keeps, for each who follows: whoever falls behind it reads the log alone, and if many do at once there
 /// is no time left to write.
-const BYTES_EACH: usize = 8 << 10;
-const BYTES_MIN: usize = 1 << 20;
+pub(super) const BYTES_EACH: usize = 8 << 10;
+/// Of a whole stream a ring keeps as much at least.
+pub(super) const BYTES_MIN: usize = 1 << 20;
 const BYTES_MAX: usize = 64 << 20;
 /// Bytes of frames that are shown although the pause has not ended.
-const WAITING_BYTES: usize = BYTES_MIN / 4;
+const WAITING_BYTES: usize = 256 << 10;
 /// Pause after frames were shown, for each of them and each who waits.
 const PAUSE_EACH: Duration = Duration::from_micros(2);
 /// As many frames make the longest pause.
@@ -35,16 +36,30 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Ring {
     recent: Mutex<Recent>,
+    /// Bytes that it keeps at least.
+    bytes_min: usize,
     /// Whether another generation is served by now; touched whenever there is something new.
     retired: watch::Sender<bool>,
 }
 
 impl Ring {
-    pub(super) fn new(from: Position, retired: bool) -> Self {
+    /// A ring of what comes after a position, which keeps so many bytes at least.
+    pub(super) fn new(from: Position, bytes_min: usize) -> Self {
         Self {
             recent: Mutex::new(Recent::new(from)),
-            retired: watch::Sender::new(retired),
+            bytes_min,
+            retired: watch::Sender::new(false),
         }
+    }
+
+    /// How many wait for what is new.
+    pub(super) fn followers(&self) -> usize {
+        self.retired.receiver_count()
+    }
+
+    /// Waits until nobody does.
+    pub(super) async fn unfollowed(&self) {
+        self.retired.closed().await;
     }
 
     /// Touched when there is something new; whether another generation is served by now.
@@ -78,8 +93,10 @@ impl Ring {
 
     /// Wakes all who wait for what is there.
     fn show(&self) {
-        let followers = self.retired.receiver_count();
-        locked(&self.recent).show(followers);
+        let followers = self.followers();
+        let bytes_max = followers.saturating_mul(BYTES_EACH);
+        let bytes_max = bytes_max.clamp(self.bytes_min, BYTES_MAX);
+        locked(&self.recent).show(followers, bytes_max);
         self.retired.send_modify(|_| {});
     }
 
@@ -129,15 +146,13 @@ impl Recent {
         }
     }
 
-    fn show(&mut self, followers: usize) {
+    fn show(&mut self, followers: usize, bytes_max: usize) {
         let waiting = std::mem::take(&mut self.waiting);
         if waiting.marks.is_empty() {
             return;
         }
         self.pause_ends = Instant::now() + pause(waiting.marks.len(), followers);
-        let chunk = Chunk::new(waiting);
-        let bytes_max = followers.saturating_mul(BYTES_EACH);
-        self.push(chunk, bytes_max.clamp(BYTES_MIN, BYTES_MAX));
+        self.push(Chunk::new(waiting), bytes_max);
     }
 
     fn push(&mut self, chunk: Chunk, bytes_max: usize) {
@@ -205,6 +220,11 @@ impl Fresh {
             position,
             id: start..self.ids.len(),
         });
+    }
+
+    /// Says that up to a position there is no other frame.
+    pub(super) fn pass(&mut self, position: Position) {
+        self.push(position, "", |_| {});
     }
 
     fn append(&mut self, more: Self) {
@@ -346,7 +366,7 @@ mod tests {
 
     /// A ring, and as many who wait.
     fn followed_by(count: usize) -> (Arc<Ring>, Vec<watch::Receiver<bool>>) {
-        let ring = Arc::new(Ring::new(Position::ZERO, false));
+        let ring = Arc::new(Ring::new(Position::ZERO, BYTES_MIN));
         let followers = (0..count).map(|_| ring.subscribe()).collect();
         (ring, followers)
     }
@@ -432,6 +452,20 @@ mod tests {
         let doubled: Rewrite = |into, frame| into.extend_from_slice(&frame.repeat(2));
         let (bytes, _) = chunk.after(Position(1), Some(&odd), Some(doubled)).unwrap();
         assert_eq!(bytes, "3 3 5 5 ");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_passed_over_is_told_of_without_a_frame() {
+        let (ring, _followers) = followed_by(1);
+        let mut some = frames(1..=2);
+        some.pass(Position(5));
+        ring.push(some);
+        let chunk = ring.next(Position(0)).ok().flatten().unwrap();
+        let (bytes, last) = chunk.after(Position(0), None, None).unwrap();
+        assert_eq!((&*bytes, last), (&b"1 2 "[..], Position(2)));
+        assert_eq!(chunk.last(), Position(5));
+        assert!(chunk.after(Position(2), None, None).is_none());
+        assert!(ring.next(Position(5)).ok().flatten().is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,9 +15,11 @@ use hookpool_core::{
     selection::Selection,
 };
 use hookpool_engine::{
+    Engine,
     follow::{FollowError, Told},
-    past::{Stretch, Touch},
+    past::{Stretch, Touch, View},
 };
+use hookpool_store::{EventLog, PoolStore};
 
 use crate::{
     render::Nested,
@@ -30,7 +32,7 @@ const KNOWN_BYTES_MAX: usize = 1 << 20;
 const ITEMS_MAX: usize = 10_000;
 
 /// What a reader wants to be told.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Wanted {
     /// Only this item.
     pub(super) item: Option<ItemId>,
@@ -46,6 +48,11 @@ impl Wanted {
     /// Whether events say it all, without a look at their items.
     pub(super) fn is_of_events(&self) -> bool {
         self.selection.is_all() && !self.merged
+    }
+
+    /// Whether each event is told by what its item was before and after.
+    pub(super) fn is_of_states(&self) -> bool {
+        !self.selection.is_all() && !self.merged
     }
 
     pub(super) fn names(&self, id: &ItemId) -> bool {
@@ -106,8 +113,23 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// The frames of a window, oldest first, as a view shows what happened in it; `None` if the view does not have the generation.
+    pub(super) async fn frames<L: EventLog, P: PoolStore>(
+        &mut self,
+        engine: &Engine<L, P>,
+        view: View<P::Snapshot>,
+        wanted: &Wanted,
+        window: &Window,
+    ) -> Result<Option<Vec<Frame>>, FollowError> {
+        let (stream, stretches) = (view.stream.clone(), self.stretches(window));
+        let end = engine.cursor(view.ruled.generation, window.through);
+        let filled = engine.touches(view, stretches, window.after, window.through);
+        let filled = filled.await?;
+        Ok(filled.map(|stretches| self.frames_of(&stream, wanted, stretches, end)))
+    }
+
     /// What has to be filled in for the items of a window.
-    pub(super) fn stretches(&mut self, window: &Window) -> Vec<Stretch> {
+    fn stretches(&mut self, window: &Window) -> Vec<Stretch> {
         let stretch = |id: &ItemId| {
             let known = self.items.remove(id);
             self.bytes -= known.as_ref().map_or(0, Item::memory_bytes);
@@ -128,8 +150,8 @@ impl Known {
         }
     }
 
-    /// The frames of a window whose stretches are filled in, oldest first; the ids go up to its end.
-    pub(super) fn frames(
+    /// The frames of stretches that are filled in; the ids go up to the end of their window.
+    fn frames_of(
         &mut self,
         stream: &StreamName,
         wanted: &Wanted,

@@ -28,6 +28,7 @@ use lease::Lease;
 use crate::{
     app::App,
     changes::{
+        feeds::{self, Key},
         selected::{Known, Wanted, Window},
         wire::Out,
     },
@@ -90,7 +91,7 @@ pub(super) struct Session<L, P: PoolStore> {
     phase: Phase<L, P>,
     /// What is ready to go out before the phase goes on.
     ready: VecDeque<Out>,
-    /// Items as they were, for who wants some of them.
+    /// Items as they were before what is read next, for who looks at them alone.
     known: Known,
     /// When the last frames went out.
     told_at: Instant,
@@ -240,15 +241,26 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     }
 
     fn live(&self, after: Position) -> Phase<L, P> {
-        let may_share = self.ask.wanted.is_of_events() && self.ask.until.is_none();
-        let form = match self.ask.shared.filter(|_| may_share) {
-            Some(Framing::Sse) => Form::Encoded,
-            Some(Framing::Ndjson) => Form::Rewritten(change_as_line),
-            None => Form::Events,
+        let (wanted, ruled) = (&self.ask.wanted, self.ruled.clone());
+        let framing = self.ask.shared.filter(|_| self.ask.until.is_none());
+        let form = match framing {
+            Some(framing) if wanted.is_of_states() => {
+                let key = Key {
+                    stream: self.ask.stream.clone(),
+                    generation: ruled.generation,
+                    wanted: wanted.clone(),
+                    framing,
+                };
+                let follower = feeds::follow(&self.app, key, ruled, after);
+                return Phase::Live(Box::new(follower));
+            }
+            Some(Framing::Sse) if wanted.is_of_events() => Form::Encoded,
+            Some(Framing::Ndjson) if wanted.is_of_events() => Form::Rewritten(change_as_line),
+            _ => Form::Events,
         };
-        let (stream, ruled) = (self.ask.stream.clone(), self.ruled.clone());
-        let follower = self.app.engine.follow(stream, ruled, form, after);
-        Phase::Live(Box::new(follower.of_item(self.ask.wanted.item.clone())))
+        let engine = &self.app.engine;
+        let follower = engine.follow(self.ask.stream.clone(), ruled, form, after);
+        Phase::Live(Box::new(follower.of_item(wanted.item.clone())))
     }
 
     /// What to send next; `None` after the end.
@@ -434,7 +446,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         };
         let through = follower.position();
         self.passed = Some(through).filter(|through| last < *through);
-        self.told_at = Instant::now();
+        (self.told_at, self.known) = (Instant::now(), Known::default());
         self.ready.push_back(Out::Shared(bytes));
     }
 
@@ -445,6 +457,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         };
         let until = self.ask.until.unwrap_or(Position(u64::MAX));
         let through = follower.position().min(until);
+        self.known = Known::default();
         self.push_frames(Vec::new(), Some(through));
         self.end_if_done(through);
     }
@@ -481,16 +494,13 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             stream: self.ask.stream.clone(),
             ruled: self.ruled.clone(),
         };
-        let stretches = self.known.stretches(&window);
-        let (after, through) = (window.after, window.through);
-        let filled = self.app.engine.touches(view, stretches, after, through);
-        let Some(stretches) = filled.await? else {
+        let (engine, wanted) = (&self.app.engine, &self.ask.wanted);
+        let frames = self.known.frames(engine, view, wanted, &window).await?;
+        let Some(frames) = frames else {
             return Ok(false);
         };
-        let end = self.app.engine.cursor(self.ruled.generation, through);
-        let (stream, wanted) = (&self.ask.stream, &self.ask.wanted);
-        let frames = self.known.frames(stream, wanted, stretches, end);
-        self.push_frames(frames, Some(through).filter(|through| *through > after));
+        let through = Some(window.through).filter(|through| *through > window.after);
+        self.push_frames(frames, through);
         Ok(true)
     }
 
@@ -564,7 +574,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     }
 }
 
-fn checkpoint(pool: &impl PoolSnapshot) -> Position {
+pub(super) fn checkpoint(pool: &impl PoolSnapshot) -> Position {
     pool.checkpoint()
         .map_or(Position::ZERO, |checkpoint| checkpoint.position)
 }

@@ -1,0 +1,222 @@
+//! Frames for who wants some of a stream, made once for all who want the same.
+//!
+//! What a reader is told of an event depends on the event, the item and what the reader wants, and on nothing else: so one task reads the
+//! events for all of them, looks at the items and makes the frames. It ends with the last of them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use hookpool_core::{
+    name::StreamName,
+    plan::Ruled,
+    position::{Generation, Position},
+};
+use hookpool_engine::{
+    follow::{Feed, FollowError, Follower, Form, Step},
+    past::View,
+};
+use hookpool_store::{EventLog, PoolStore};
+use tokio::time::Instant;
+
+use super::{
+    selected::{Known, Wanted, Window},
+    session::checkpoint,
+};
+use crate::{
+    app::App,
+    sse::{Frame, Framing},
+};
+
+/// How often at most followers are woken to hear that events were passed over: twice as often as they say so.
+const PASSED_EVERY: Duration = Duration::from_millis(125);
+/// How long a feed waits after it could not read; its followers do not wait for it.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// All feeds that somebody follows.
+#[derive(Debug, Default)]
+pub(crate) struct Feeds(Mutex<HashMap<Key, Feed>>);
+
+/// What a feed is of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) stream: StreamName,
+    pub(super) generation: Generation,
+    pub(super) wanted: Wanted,
+    pub(super) framing: Framing,
+}
+
+/// Follows what is wanted of a generation after a position, through the feed of all who want the same.
+pub(super) fn follow<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    key: Key,
+    ruled: Ruled,
+    after: Position,
+) -> Follower<L, P> {
+    let stream = key.stream.clone();
+    let follower = app
+        .engine
+        .follow(stream, ruled.clone(), Form::Encoded, after);
+    // IMPORTANT: followed under the lock under which a feed ends that nobody follows.
+    let mut feeds = app.feeds.locked();
+    let feed = feeds.entry(key.clone()).or_insert_with(|| {
+        let from = reached(app);
+        let feed = Feed::new(from);
+        tokio::spawn(Maker::new(app, key, ruled, feed.clone(), from).run());
+        feed
+    });
+    follower.of_feed(feed)
+}
+
+impl Feeds {
+    /// Takes a feed away that is followed no more; whether it was taken.
+    fn end_if_unfollowed(&self, key: &Key, feed: &Feed) -> bool {
+        let mut feeds = self.locked();
+        let ends = !feed.is_followed();
+        if ends {
+            feeds.remove(key);
+        }
+        ends
+    }
+
+    fn end(&self, key: &Key) {
+        self.locked().remove(key);
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<Key, Feed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who makes the frames of a feed.
+struct Maker<L, P: PoolStore> {
+    app: Arc<App<L, P>>,
+    key: Key,
+    ruled: Ruled,
+    feed: Feed,
+    follower: Follower<L, P>,
+    known: Known,
+    /// When something was shown last, and up to where nothing is to be shown since.
+    shown_at: Instant,
+    passed: Option<Position>,
+}
+
+impl<L: EventLog, P: PoolStore> Maker<L, P> {
+    fn new(app: &Arc<App<L, P>>, key: Key, ruled: Ruled, feed: Feed, after: Position) -> Self {
+        Self {
+            follower: events(app, &key, &ruled, after),
+            app: Arc::clone(app),
+            key,
+            ruled,
+            feed,
+            known: Known::default(),
+            shown_at: Instant::now(),
+            passed: None,
+        }
+    }
+
+    /// Makes frames until nobody follows the feed or another generation is served.
+    async fn run(mut self) {
+        loop {
+            let after = self.follower.position();
+            let (passed, due) = (self.passed, self.shown_at + PASSED_EVERY);
+            let step = tokio::select! {
+                biased;
+                () = self.feed.unfollowed() => {
+                    if self.app.feeds.end_if_unfollowed(&self.key, &self.feed) {
+                        return;
+                    }
+                    continue;
+                }
+                step = self.follower.next() => step,
+                () = tokio::time::sleep_until(due), if passed.is_some() => {
+                    self.show(Vec::new());
+                    continue;
+                }
+            };
+            let made = match step {
+                Ok(step) => self.frames(after, step).await,
+                Err(error) => Err(error),
+            };
+            match made {
+                Ok(Some(frames)) if frames.is_empty() && Instant::now() < due => {
+                    self.passed = Some(self.follower.position());
+                }
+                Ok(Some(frames)) => self.show(frames),
+                Ok(None) => {
+                    self.app.feeds.end(&self.key);
+                    return self.feed.retire();
+                }
+                Err(error) => self.start_over(&error).await,
+            }
+        }
+    }
+
+    /// The frames of a step; `None` if the generation is served no more.
+    async fn frames(
+        &mut self,
+        after: Position,
+        step: Step,
+    ) -> Result<Option<Vec<Frame>>, FollowError> {
+        let told = match step {
+            Step::Told(told) => told,
+            Step::Passed => return Ok(Some(Vec::new())),
+            // Encoded frames are for who asks for them.
+            Step::Retired | Step::Encoded(..) => return Ok(None),
+        };
+        let (wanted, through) = (&self.key.wanted, self.follower.position());
+        let mut window = Window::new(after);
+        window.add(&told, through, &self.ruled.projection, wanted)?;
+        let view = View {
+            pool: self.app.engine.pool(),
+            stream: self.key.stream.clone(),
+            ruled: self.ruled.clone(),
+        };
+        let engine = &self.app.engine;
+        self.known.frames(engine, view, wanted, &window).await
+    }
+
+    /// Shows frames; after them there is nothing up to where events were read.
+    fn show(&mut self, frames: Vec<Frame>) {
+        let framing = self.key.framing;
+        let written = frames.into_iter().filter_map(|frame| {
+            let (mut bytes, cursor) = (Vec::new(), frame.cursor?);
+            framing.push(&mut bytes, frame.event, Some(&cursor), &frame.data);
+            Some((cursor.position, bytes))
+        });
+        self.feed.push(written, self.follower.position());
+        (self.shown_at, self.passed) = (Instant::now(), None);
+    }
+
+    /// Goes on where the pool is by now. Followers read what is left out for themselves, and say so if they can't.
+    async fn start_over(&mut self, error: &FollowError) {
+        tracing::warn!(stream = %self.key.stream, %error, "changes that several followers want were not read; each reads them for itself");
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = self.feed.unfollowed() => {}
+        }
+        let through = reached(&self.app);
+        self.follower = events(&self.app, &self.key, &self.ruled, through);
+        (self.known, self.passed) = (Known::default(), None);
+        self.feed.skip(through);
+    }
+}
+
+/// All events after a position of which somebody wants to be told.
+fn events<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    key: &Key,
+    ruled: &Ruled,
+    after: Position,
+) -> Follower<L, P> {
+    let (stream, ruled) = (key.stream.clone(), ruled.clone());
+    let follower = app.engine.follow(stream, ruled, Form::Events, after);
+    follower.of_item(key.wanted.item.clone())
+}
+
+/// Up to where the pool is.
+fn reached<L: EventLog, P: PoolStore>(app: &App<L, P>) -> Position {
+    checkpoint(&*app.engine.pool())
+}
