@@ -298,8 +298,14 @@ fn an_export_that_breaks_off_is_never_taken_for_a_whole_one() {
     assert_eq!(answer.status, 200);
     let mut begun = [0; 1000];
     lines.read_exact(&mut begun).unwrap();
+    // The stop has begun when a follower is told so.
+    let mut follower = server.connect();
+    let follow = Request::get("/api/streams/big/changes?after=now").bearer(&server.operator_key);
+    let (_, mut frames) = follower.follow(&follow).unwrap();
     server.terminate();
-    std::thread::sleep(Duration::from_millis(500));
+    let mut told = String::new();
+    frames.read_to_string(&mut told).unwrap();
+    assert!(told.contains("event: goodbye"), "{told}");
     let mut rest = Vec::new();
     assert!(lines.read_to_end(&mut rest).is_err(), "cut inside the body");
     assert!(!String::from_utf8_lossy(&rest).contains(r#"{"end":"#));

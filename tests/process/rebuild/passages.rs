@@ -230,8 +230,6 @@ fn a_release_in_the_middle_of_a_snapshot_starts_another() {
     let frames = read_late(&server, || {
         stream.put_in_force(&rules());
         stream.post(":release", &Value::Null).expect(200);
-        // The rows of the generation go away.
-        std::thread::sleep(Duration::from_millis(500));
         position(&server.post(&connector, r#"{"id":"last"}"#).expect(202))
     });
     assert_eq!(named(&frames, "snapshot-end").len(), 2);
