@@ -75,7 +75,6 @@ async fn rewrite(batches: u64, mut random: StdRng) {
         seen: Default::default(),
         stamps: AtomicU64::new(0),
         gaps: AtomicU64::new(0),
-        expired: AtomicU64::new(0),
     });
     let begun = Instant::now();
     let ways: [fn(&Readers, u64) -> Seen; 3] = [Readers::view, Readers::pages, Readers::changes];
@@ -103,11 +102,10 @@ async fn rewrite(batches: u64, mut random: StdRng) {
     }
     let readers = Arc::into_inner(readers).unwrap();
     let [views, pages, changes] = readers.seen.map(AtomicU64::into_inner);
-    let [stamps, gaps, expired] =
-        [readers.stamps, readers.gaps, readers.expired].map(AtomicU64::into_inner);
+    let [stamps, gaps] = [readers.stamps, readers.gaps].map(AtomicU64::into_inner);
     eprintln!(
         "{batches} batches of {ITEMS} in {:.0?}; {views} views, {pages} chains of pages, {changes} snapshots of changes, at {stamps} \
-         different stamps: none with two; {gaps} without the items that were deleted; {expired} chains begun again",
+         different stamps: none with two; {gaps} without the items that were deleted",
         begun.elapsed(),
     );
     assert!([views, pages, changes, gaps].iter().all(|seen| *seen > 0));
@@ -158,8 +156,6 @@ struct Readers {
     stamps: AtomicU64,
     /// Times that a reader saw a stamp of a batch that left items deleted.
     gaps: AtomicU64,
-    /// Chains of pages that waited too long.
-    expired: AtomicU64,
 }
 
 impl Readers {
@@ -204,7 +200,7 @@ impl Readers {
         }
     }
 
-    /// A chain of pages over HTTP, which begins again when it waited too long.
+    /// A chain of pages over HTTP.
     fn pages(&self, limit: u64) -> Seen {
         let first = format!("/api/streams/{STREAM}/items?limit={limit}");
         let mut seen = Vec::new();
@@ -212,12 +208,6 @@ impl Readers {
         loop {
             let (status, page) = self.client.answer(&target);
             let page: Value = serde_json::from_str(&page).unwrap();
-            if status == 410 && page["code"] == "PAGE_EXPIRED" {
-                self.expired.fetch_add(1, Ordering::Relaxed);
-                seen.clear();
-                target.clone_from(&first);
-                continue;
-            }
             assert_eq!(status, 200, "{page}");
             seen.extend(page["items"].as_array().unwrap().iter().map(row));
             let Some(next) = page["next"].as_str() else {

@@ -200,7 +200,7 @@ impl Consumer {
     /// no `next`.
     ///
     /// # Errors
-    /// `PAGE_EXPIRED` if the page before is older than a minute; otherwise as every call.
+    /// `PAGE_EXPIRED` if what the page before showed can't be read any more; otherwise as every call.
     pub async fn items(&self, stream: &str, query: &ItemQuery) -> Result<ItemPage, Error> {
         let mut request = self.get(stream, &["items"])?;
         request = request.query(&[("limit", query.limit)]);

@@ -56,7 +56,7 @@ pub struct Settings {
     pub failures_per_minute: u32,
     /// Change streams at a time; who comes then is told to come back later.
     pub followers_max: usize,
-    /// How long a connection may hold a view of the pool, which keeps in memory what was written since: who reads a snapshot for longer reads
+    /// How long a connection or a chain of pages may hold a view of the pool, which keeps in memory what was written since: who reads a snapshot for longer reads
     /// the rest as it was, from newer views.
     pub view_lifetime: Duration,
 }
@@ -178,11 +178,12 @@ pub fn routes<L: EventLog, P: PoolStore>(
     settings: Settings,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static {
     let failures = Failures::new(settings.failures_per_minute);
+    let pages = PageChains::new(settings.view_lifetime);
     let app = Arc::new(App {
         engine,
         settings,
         failures,
-        pages: PageChains::default(),
+        pages,
         metrics: Metrics::default(),
         tickets: Tickets::default(),
         followers: Arc::default(),

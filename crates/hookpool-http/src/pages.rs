@@ -9,55 +9,59 @@ use std::{
 use hookpool_core::position::{Generation, Position};
 use tokio::time::Instant;
 
-/// How long a chain may pause between two pages.
-const CHAIN_LIFETIME: Duration = Duration::from_secs(60);
-/// Positions held at once; beyond it the one that was used longest ago goes.
+/// Positions held at once; beyond it the one that is held for longest goes.
 const HELD_MAX: usize = 4_096;
 
 /// What all pages of a chain show: a position, in a generation.
 pub(crate) type Chain = (Position, Generation);
 
 /// Held snapshots by what they show; chains that show the same share one.
-pub(crate) struct PageChains<S>(Arc<Held<S>>);
+pub(crate) struct PageChains<S> {
+    held: Arc<Held<S>>,
+    lifetime: Duration,
+}
 
 type Held<S> = Mutex<BTreeMap<Chain, (Instant, Arc<S>)>>;
 
-impl<S> Default for PageChains<S> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
 impl<S: Send + Sync + 'static> PageChains<S> {
-    /// Keeps a snapshot for the next page. It is let go in time even if nobody asks again: a held snapshot keeps what the pool has
-    /// overwritten since.
+    /// Snapshots are held so long at most.
+    pub(crate) fn new(lifetime: Duration) -> Self {
+        Self {
+            held: Arc::default(),
+            lifetime,
+        }
+    }
+
+    /// Keeps a snapshot for the next pages. It is let go in time, however often it is asked for and even if nobody asks again: a held snapshot
+    /// keeps what the pool has overwritten since.
     pub(crate) fn hold(&self, chain: Chain, snapshot: Arc<S>) {
         {
-            let mut held = locked(&self.0);
+            let mut held = locked(&self.held);
+            if held.contains_key(&chain) {
+                return;
+            }
             held.insert(chain, (Instant::now(), snapshot));
             if held.len() > HELD_MAX {
                 let oldest = held
                     .iter()
-                    .min_by_key(|(_, (used, _))| *used)
+                    .min_by_key(|(_, (since, _))| *since)
                     .map(|(chain, _)| *chain);
                 oldest.and_then(|oldest| held.remove(&oldest));
             }
         }
-        let held = Arc::downgrade(&self.0);
+        let (held, lifetime) = (Arc::downgrade(&self.held), self.lifetime);
         tokio::spawn(async move {
-            tokio::time::sleep(CHAIN_LIFETIME).await;
+            tokio::time::sleep(lifetime).await;
             if let Some(held) = held.upgrade() {
-                locked(&held).retain(|_, (used, _)| used.elapsed() < CHAIN_LIFETIME);
+                locked(&held).retain(|_, (since, _)| since.elapsed() < lifetime);
             }
         });
     }
 
-    /// The snapshot of a chain, unless it waited too long.
+    /// The snapshot of a chain, unless it was let go.
     pub(crate) fn find(&self, chain: Chain) -> Option<Arc<S>> {
-        let held = locked(&self.0);
-        held.get(&chain)
-            .filter(|(used, _)| used.elapsed() < CHAIN_LIFETIME)
-            .map(|(_, snapshot)| Arc::clone(snapshot))
+        let held = locked(&self.held);
+        held.get(&chain).map(|(_, snapshot)| Arc::clone(snapshot))
     }
 }
 
@@ -70,12 +74,15 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_held_snapshot_is_let_go_after_its_lifetime() {
-        let (chains, snapshot) = (PageChains::default(), Arc::new(()));
+    async fn a_held_snapshot_is_let_go_in_time_however_often_it_is_asked_for() {
+        let (chains, snapshot) = (PageChains::new(Duration::from_secs(60)), Arc::new(()));
         let chain = (Position(1), Generation(1));
-        chains.hold(chain, Arc::clone(&snapshot));
-        assert!(chains.find(chain).is_some());
-        tokio::time::sleep(CHAIN_LIFETIME + Duration::from_secs(1)).await;
+        for _ in 0..6 {
+            chains.hold(chain, Arc::clone(&snapshot));
+            assert!(chains.find(chain).is_some());
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(chains.find(chain).is_none());
         assert_eq!(Arc::strong_count(&snapshot), 1);
     }

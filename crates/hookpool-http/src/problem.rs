@@ -62,7 +62,7 @@ codes! {
     IdempotencyInProgress = CONFLICT, "IDEMPOTENCY_IN_PROGRESS", "A request with this idempotency key is still in flight.";
     IdempotencyMismatch = UNPROCESSABLE_ENTITY, "IDEMPOTENCY_MISMATCH", "Another request had this idempotency key.";
     NotReady = CONFLICT, "NOT_READY", "The rebuild has not caught up yet.";
-    PageExpired = GONE, "PAGE_EXPIRED", "The page chain is too old; start again without after.";
+    PageExpired = GONE, "PAGE_EXPIRED", "What the pages show can't be read any more; start again without after.";
     BeforeRetention = GONE, "BEFORE_RETENTION", "The stream does not keep history that far back.";
     PreconditionFailed = PRECONDITION_FAILED, "PRECONDITION_FAILED", "It is another one by now.";
     PreconditionRequired = PRECONDITION_REQUIRED, "PRECONDITION_REQUIRED", "This call needs If-Match.";

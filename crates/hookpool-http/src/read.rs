@@ -3,6 +3,7 @@
 use std::{fmt::Display, sync::Arc, time::Duration};
 
 use hookpool_core::{
+    cursor::Cursor,
     event::Event,
     fold::Item,
     name::{ItemId, StreamName},
@@ -21,7 +22,6 @@ use warp::{
 
 use crate::{
     app::{App, Request, set},
-    pages::Chain,
     problem::{Code, Problem},
     query::{Query, decode},
     render::{
@@ -189,38 +189,34 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     let (nested, selection) = (query.nested()?, query.selection()?);
     app.wait_for(request, &query).await?;
     let at = app.moment(&stream, &query, "at").await?;
-    let (snapshot, after) = match query.text("after")? {
-        None => (app.engine.pool(), None),
+    let (shown, after) = match query.text("after")? {
+        None => (Shown::first(app, &stream).await?, None),
         Some(token) => {
-            let (chain, after) = parse_token(&token)?;
-            let snapshot = app.pages.find(chain).ok_or(Code::PageExpired)?;
-            (snapshot, Some(after))
+            let (begun, after) = parse_token(&token)?;
+            (Shown::next(app, &stream, begun).await?, Some(after))
         }
     };
-    let checkpoint = snapshot
-        .checkpoint()
-        .map_or(Position::ZERO, |checkpoint| checkpoint.position);
-    if at.is_some_and(|at| at > checkpoint) {
+    let Shown { view, at: begun } = shown;
+    if at.is_some_and(|at| at > begun) {
         let detail = "at is not that of the page before";
         return Err(Problem::with(Code::InvalidParameter, detail));
     }
-    let position = at.unwrap_or(checkpoint);
-    let view = app.view_of(Arc::clone(&snapshot), &stream).await?;
-    let generation = view.ruled.generation;
-    let etag = page_etag(app, &view, at).await?;
+    let position = at.unwrap_or(begun);
+    let is_past = begun < checkpoint(&*view.pool);
+    let etag = page_etag(app, &view, at.or_else(|| is_past.then_some(begun))).await?;
     if matches_etag(request, &etag) {
         return Ok(not_modified(&etag));
     }
-    let chain = (checkpoint, generation);
+    let (chain, pool) = ((begun, view.ruled.generation), Arc::clone(&view.pool));
     let selected = Selected {
         selection: &selection,
         limit,
         after,
     };
     let (rows, last) = selected.read(app, view, position).await?;
-    let next = last.map(|last| token(chain, &last));
-    if next.is_some() {
-        app.pages.hold(chain, snapshot);
+    let next = last.map(|last| token(&app.engine.cursor(chain.1, begun), &last));
+    if next.is_some() && !is_past {
+        app.pages.hold(chain, pool);
     }
     let mut json = format!(r#"{{"position":{position},"items":["#);
     for (n, (id, item)) in rows.iter().enumerate() {
@@ -240,6 +236,51 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
         set_next(&mut response, &query, &format!("{stream}/items"), next);
     }
     Ok(response)
+}
+
+/// What a chain of pages shows: a view, and the moment that it began at.
+struct Shown<S> {
+    view: View<S>,
+    at: Position,
+}
+
+impl<S: PoolSnapshot> Shown<S> {
+    async fn first<L: EventLog, P: PoolStore<Snapshot = S>>(
+        app: &Arc<App<L, P>>,
+        stream: &StreamName,
+    ) -> Result<Self, Problem> {
+        let pool = app.engine.pool();
+        let at = checkpoint(&*pool);
+        let view = app.view_of(pool, stream).await?;
+        Ok(Self { view, at })
+    }
+
+    /// In the view of the page before, or if that was let go in the newest one, which says what items were as long as it has the generation.
+    async fn next<L: EventLog, P: PoolStore<Snapshot = S>>(
+        app: &Arc<App<L, P>>,
+        stream: &StreamName,
+        begun: Cursor,
+    ) -> Result<Self, Problem> {
+        let (at, generation) = (begun.position, begun.generation);
+        let pool = app.pages.find((at, generation));
+        let pool = pool.unwrap_or_else(|| app.engine.pool());
+        let here = app.engine.cursor(generation, checkpoint(&*pool));
+        let view = app.view_of(pool, stream).await?;
+        let goes_on = begun.epoch == here.epoch
+            && at <= here.position
+            && at >= app.engine.earliest(stream)
+            && view.ruled.generation == generation;
+        if goes_on {
+            Ok(Self { view, at })
+        } else {
+            Err(Code::PageExpired.into())
+        }
+    }
+}
+
+fn checkpoint(pool: &impl PoolSnapshot) -> Position {
+    pool.checkpoint()
+        .map_or(Position::ZERO, |checkpoint| checkpoint.position)
 }
 
 /// What a page is to hold.
@@ -486,25 +527,16 @@ pub(crate) fn matches_etag(request: &Request, etag: &str) -> bool {
     }
 }
 
-/// Where the next page starts: position and generation of the chain and the last id, in letters that need no encoding.
-fn token((position, generation): Chain, last: &ItemId) -> String {
-    format!(
-        "{position}.{generation}.{}",
-        const_hex::encode(last.as_str())
-    )
+/// Where the next page starts: where the chain began and the last id, in letters that need no encoding.
+fn token(begun: &Cursor, last: &ItemId) -> String {
+    format!("{begun}.{}", const_hex::encode(last.as_str()))
 }
 
-fn parse_token(token: &str) -> Result<(Chain, ItemId), Problem> {
+fn parse_token(token: &str) -> Result<(Cursor, ItemId), Problem> {
     let parse = || {
-        let mut parts = token.split('.');
-        let position = Position(parts.next()?.parse().ok()?);
-        let generation = Generation(parts.next()?.parse().ok()?);
-        let id = String::from_utf8(const_hex::decode(parts.next()?).ok()?).ok()?;
-        let chain = (position, generation);
-        parts
-            .next()
-            .is_none()
-            .then_some((chain, ItemId::new(id).ok()?))
+        let (begun, id) = token.rsplit_once('.')?;
+        let id = String::from_utf8(const_hex::decode(id).ok()?).ok()?;
+        Some((begun.parse().ok()?, ItemId::new(id).ok()?))
     };
     parse()
         .ok_or_else(|| Problem::with(Code::InvalidParameter, "after is the next of another page"))
@@ -516,17 +548,15 @@ mod tests {
 
     #[test]
     fn tokens_carry_any_id() {
+        let begun: Cursor = "00000000000000ab.2.7".parse().unwrap();
         for id in ["a", "a/b %ü.\u{202e}"] {
             let id = ItemId::new(id).unwrap();
-            assert_eq!(
-                parse_token(&token((Position(7), Generation(2)), &id)).unwrap(),
-                ((Position(7), Generation(2)), id)
-            );
+            assert_eq!(parse_token(&token(&begun, &id)).unwrap(), (begun, id));
         }
-        for bad in [
-            "", "7", "7.1.", "x.1.61", "7.1.6", "7.1.zz", "7.1.ff", "7.1.00", "7.61", "7.1.61.1",
-        ] {
+        for bad in ["", "7", "7.61", "", ".", ".6", ".zz", ".ff", ".00", ".61.1"] {
             assert!(parse_token(bad).is_err(), "{bad}");
+            let bad = format!("{begun}{bad}");
+            assert!(parse_token(&bad).is_err(), "{bad}");
         }
     }
 }
