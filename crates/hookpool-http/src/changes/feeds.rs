@@ -32,7 +32,7 @@ use crate::{
 
 /// How often at most followers are woken to hear that events were passed over: twice as often as they say so.
 const PASSED_EVERY: Duration = Duration::from_millis(125);
-/// How long a feed waits after it could not read; its followers do not wait for it.
+/// How long a feed waits after it could not read.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// All feeds that somebody follows.
@@ -193,14 +193,14 @@ impl<L: EventLog, P: PoolStore> Maker<L, P> {
     /// Goes on where the pool is by now. Followers read what is left out for themselves, and say so if they can't.
     async fn start_over(&mut self, error: &FollowError) {
         tracing::warn!(stream = %self.key.stream, %error, "changes that several followers want were not read; each reads them for itself");
-        tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
-            () = self.feed.unfollowed() => {}
-        }
         let through = reached(&self.app);
         self.follower = events(&self.app, &self.key, &self.ruled, through);
         (self.known, self.passed) = (Known::default(), None);
         self.feed.skip(through);
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = self.feed.unfollowed() => {}
+        }
     }
 }
 
