@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 
 export function visit(chromium, url) {
   const profile = mkdtempSync(join(tmpdir(), 'hookpool-chromium-'))
@@ -18,13 +19,25 @@ export function visit(chromium, url) {
     process.exit(1)
   })
   let ending = false
-  browser.on('exit', (code, signal) => {
-    rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 })
+  browser.on('exit', async (code, signal) => {
+    await remove(profile)
     if (!ending) console.error(`the browser ended: ${code ?? signal}`)
     process.exit(ending ? 0 : 1)
   })
   return () => {
     ending = true
     browser.kill('SIGTERM')
+  }
+}
+
+// Helpers of a browser that has ended may write for a moment longer: what is new is then removed as well, which `maxRetries` does not do.
+async function remove(folder) {
+  for (let left = 50; ; left--) {
+    try {
+      return rmSync(folder, { recursive: true, force: true })
+    } catch (error) {
+      if (left === 0 || error.code !== 'ENOTEMPTY') throw error
+    }
+    await pause(200)
   }
 }
