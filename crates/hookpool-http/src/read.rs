@@ -553,8 +553,10 @@ mod tests {
             let id = ItemId::new(id).unwrap();
             assert_eq!(parse_token(&token(&begun, &id)).unwrap(), (begun, id));
         }
-        for bad in ["", "7", "7.61", "", ".", ".6", ".zz", ".ff", ".00", ".61.1"] {
+        for bad in ["", "7", "7.61", "2.7.61"] {
             assert!(parse_token(bad).is_err(), "{bad}");
+        }
+        for bad in ["", ".", ".6", ".zz", ".ff", ".00", ".61.1"] {
             let bad = format!("{begun}{bad}");
             assert!(parse_token(&bad).is_err(), "{bad}");
         }
