@@ -278,7 +278,8 @@ impl<S: PoolSnapshot> Shown<S> {
     }
 }
 
-fn checkpoint(pool: &impl PoolSnapshot) -> Position {
+/// Up to where the log is in a view of the pool.
+pub(crate) fn checkpoint(pool: &impl PoolSnapshot) -> Position {
     pool.checkpoint()
         .map_or(Position::ZERO, |checkpoint| checkpoint.position)
 }

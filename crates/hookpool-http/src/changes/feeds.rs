@@ -21,12 +21,10 @@ use hookpool_engine::{
 use hookpool_store::{EventLog, PoolStore};
 use tokio::time::Instant;
 
-use super::{
-    selected::{Known, Wanted, Window},
-    session::checkpoint,
-};
+use super::selected::{Known, Wanted, Window};
 use crate::{
     app::App,
+    read::checkpoint,
     sse::{Frame, Framing},
 };
 

@@ -20,7 +20,7 @@ use hookpool_engine::{
     past::View,
     status::Status,
 };
-use hookpool_store::{EventLog, PoolError, PoolSnapshot, PoolStore};
+use hookpool_store::{EventLog, PoolError, PoolStore};
 use tokio::{sync::watch, time::Instant};
 
 use lease::Lease;
@@ -34,6 +34,7 @@ use crate::{
     },
     followers::Listed,
     metrics::FollowerGauge,
+    read::checkpoint,
     sse::{Frame, Framing, change_as_line, change_json},
     viewer::Viewer,
 };
@@ -572,9 +573,4 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             data,
         }]));
     }
-}
-
-pub(super) fn checkpoint(pool: &impl PoolSnapshot) -> Position {
-    pool.checkpoint()
-        .map_or(Position::ZERO, |checkpoint| checkpoint.position)
 }
