@@ -11,7 +11,7 @@ use hookpool_core::event::Request;
 use hookpool_store::EventLog;
 use serde_json::Value;
 
-use crate::node::{Client, Node, Shape, event};
+use crate::node::{Client, Node, Shape, event, run};
 
 const STREAM: &str = "some";
 const WANTED: &str = "fields=n&where=n%3E=0";
@@ -83,15 +83,6 @@ async fn append(node: &Node, n: u64) {
         .append(Request::each([event(STREAM, &item, n, body)]))
         .await;
     outcome.unwrap();
-}
-
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(test)
 }
 
 #[test]

@@ -52,6 +52,16 @@ pub(crate) struct Shape {
     pub(crate) read_one_in: u64,
 }
 
+/// Runs a test as the program runs: on several threads.
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(test)
+}
+
 pub(crate) struct Node {
     pub(crate) log: Log,
     pub(crate) engine: Arc<Pipeline>,

@@ -13,7 +13,7 @@ use hookpool_core::event::NewEvent;
 use hookpool_store::EventLog;
 use serde_json::{Map, Value};
 
-use crate::node::{Node, Shape, event, is_let_go};
+use crate::node::{Node, Shape, event, is_let_go, run};
 
 const STREAM: &str = "wide";
 const LARGE: &str = "large";
@@ -134,15 +134,6 @@ fn who_stops_in_a_difference_gets_a_snapshot() {
         assert_eq!(folded(rest), items(&node));
         node.stop().await;
     });
-}
-
-fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(test);
 }
 
 /// A reader that stopped in what is left of the first generation, while another is served; the view that it was read from is let go, and not the newest.

@@ -12,7 +12,7 @@ use hookpool_core::event::NewEvent;
 use hookpool_store::EventLog;
 use serde_json::Value;
 
-use crate::node::{Node, Shape, deletion, event, is_let_go};
+use crate::node::{Node, Shape, deletion, event, is_let_go, run};
 
 const STREAM: &str = "wide";
 /// Of two kilobytes each: more than the buffers between the two sides hold.
@@ -26,12 +26,7 @@ const SHAPE: Shape = Shape {
 
 #[test]
 fn a_reader_that_stops_in_a_snapshot_pins_no_view_and_reads_on_in_what_it_began() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    run(async {
         let node = Node::start(SHAPE, &[STREAM]).await;
         node.append((0..ITEMS).map(|n| item(n, 0))).await;
         let (at, view) = (node.log.head(), Arc::downgrade(&node.engine.pool()));
@@ -86,12 +81,7 @@ async fn change_everything(node: &Node) {
 
 #[test]
 fn a_chain_of_pages_pins_no_view_and_goes_on_in_what_it_began() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    run(async {
         let node = Node::start(SHAPE, &[STREAM]).await;
         node.append((0..ITEMS).map(|n| item(n, 0))).await;
         let view = Arc::downgrade(&node.engine.pool());
