@@ -133,9 +133,10 @@ impl<'a> World<'a> {
         position(answer)
     }
 
-    /// The bytes of a case as of now.
+    /// The bytes of a case as of now, which is one second for all of its parts.
     pub(super) fn render(&self, case: &Case) -> Vec<u8> {
-        let fill = |text: &str| self.fill(text, &|name| self.value(case, name));
+        let now = now_s();
+        let fill = |text: &str| self.fill(text, &|name| self.value(case, now, name));
         if let Some(raw) = &case.raw {
             return fill(raw);
         }
@@ -155,13 +156,13 @@ impl<'a> World<'a> {
         let body = text(&case.body, "{}");
         if case.signed {
             let timestamp = text(&case.timestamp, "<now>");
-            let signed = self.mac(case, &timestamp, &body);
+            let signed = self.mac(case, now, &timestamp, &body);
             let value = |name: &str| match name {
                 "ts" => Some(timestamp.clone()),
                 "mac" => Some(crate::common::hex(&signed).into_bytes()),
                 "MAC" => Some(crate::common::hex(&signed).to_uppercase().into_bytes()),
                 "mac64" => Some(canary::base64(&signed).into_bytes()),
-                _ => self.value(case, name),
+                _ => self.value(case, now, name),
             };
             let signature = case.signature.as_deref().unwrap_or("sha256=<mac>");
             field("X-Webhook-Signature", self.fill(signature, &value));
@@ -192,7 +193,7 @@ impl<'a> World<'a> {
         [&head[..], b"\r\n\r\n", &body].concat()
     }
 
-    fn mac(&self, case: &Case, timestamp: &[u8], body: &[u8]) -> Vec<u8> {
+    fn mac(&self, case: &Case, now: u64, timestamp: &[u8], body: &[u8]) -> Vec<u8> {
         let usual = Mac::default();
         let mac = case.mac.as_ref().unwrap_or(&usual);
         let whole = self.signed.signing_key.as_deref().unwrap();
@@ -206,14 +207,9 @@ impl<'a> World<'a> {
             "empty" => Vec::new(),
             other => panic!("{case}: no key {other}"),
         };
-        let body = match &mac.body {
-            Some(text) => self.fill(text, &|name| self.value(case, name)),
-            None => body.to_vec(),
-        };
-        let at = mac
-            .at
-            .as_ref()
-            .map(|text| self.fill(text, &|name| self.value(case, name)));
+        let fill = |text: &String| self.fill(text, &|name| self.value(case, now, name));
+        let body = mac.body.as_ref().map_or_else(|| body.to_vec(), fill);
+        let at = mac.at.as_ref().map(fill);
         let timestamp = at.as_deref().unwrap_or(timestamp);
         let signed = match &*mac.form {
             "" | "page" => [timestamp, b".", &body].concat(),
@@ -225,7 +221,7 @@ impl<'a> World<'a> {
         hmac(&key, &signed)
     }
 
-    fn value(&self, case: &Case, name: &str) -> Option<Vec<u8>> {
+    fn value(&self, case: &Case, now: u64, name: &str) -> Option<Vec<u8>> {
         let connector = self.connector(case);
         let (id, secret) = connector.ingest_key.strip_prefix("ik_")?.split_once('_')?;
         let Others {
@@ -253,7 +249,7 @@ impl<'a> World<'a> {
                 } else {
                     offset.parse().ok()?
                 };
-                return Some(now_s().checked_add_signed(offset)?.to_string().into_bytes());
+                return Some(now.checked_add_signed(offset)?.to_string().into_bytes());
             }
         };
         Some(text.as_bytes().to_vec())
