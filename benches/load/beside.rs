@@ -76,7 +76,8 @@ impl Server {
             .block_on(self.operator.cancel_rebuild(STREAM))
             .unwrap();
         let ratio = beside.rate() / alone.rate();
-        let rebuilt = (after.done - before.done) as f64 / took.as_secs_f64();
+        let [before, after] = [before, after].map(|rebuild| rebuild.done.unwrap_or(0));
+        let rebuilt = (after - before) as f64 / took.as_secs_f64();
         let delays = |run: &Run| format!("{:.2}/{:.2} ms", run.millis(500), run.millis(990));
         println!(
             "{:>9.0} {:>10.0} {ratio:>6.2} {rebuilt:>12.0} {:>17} {:>17}",

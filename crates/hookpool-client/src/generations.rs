@@ -44,12 +44,12 @@ pub struct Rebuild {
     /// Whether it rests.
     #[serde(default)]
     pub paused: bool,
-    /// Events that are folded.
+    /// Events that are folded; of a rebuild that ended those that are in its generation by now, as long as that is kept.
     #[serde(default)]
-    pub done: u64,
-    /// Events of the stream.
+    pub done: Option<u64>,
+    /// Events of the stream; the same once it is ready.
     #[serde(default)]
-    pub total: u64,
+    pub total: Option<u64>,
     /// Events a second, lately.
     #[serde(default)]
     pub rate: u64,
@@ -59,19 +59,19 @@ pub struct Rebuild {
     /// Items that are compared with the served ones, once all events are folded.
     #[serde(default)]
     pub compared: Option<u64>,
-    /// Events that fit the projection not at all.
+    /// Events that fit the projection not at all, of those that are folded.
     #[serde(default)]
-    pub quarantined: u64,
-    /// Events that were older than what their item had seen.
+    pub quarantined: Option<u64>,
+    /// Events that were older than what their item had seen, of those that are folded.
     #[serde(default)]
-    pub superseded: u64,
+    pub superseded: Option<u64>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How it differs from what is served, once that is known.
+    /// How it differs from what is served, once that is known; of one that was promoted, how it did then.
     #[serde(default)]
     pub diff: Option<Summary>,
-    /// RFC 3339, for one that runs.
+    /// RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
     /// RFC 3339, for one that ended.

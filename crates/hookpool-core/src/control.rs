@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    difference::Counts,
     key::{KeyId, SecretHash},
     limits::Limits,
     name::{ConnectorName, StreamName},
@@ -195,6 +196,9 @@ pub enum ControlChange {
         generation: Generation,
         /// Of the difference that was promoted; `None` if whatever it was was wanted.
         digest: Option<String>,
+        /// Of the same, if it was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        counts: Option<Counts>,
     },
     /// Live and previous generation change places.
     GenerationRolledBack {
@@ -337,6 +341,7 @@ mod tests {
             r#"{"change":"rebuild-paused","stream":"sales","generation":2,"paused":true}"#,
             r#"{"change":"rebuild-cancelled","stream":"sales","generation":2}"#,
             r#"{"change":"generation-promoted","stream":"sales","generation":2,"digest":"ab"}"#,
+            r#"{"change":"generation-promoted","stream":"sales","generation":2,"digest":"ab","counts":{"added":1,"removed":0,"changed":3}}"#,
             r#"{"change":"generation-rolled-back","stream":"sales"}"#,
             r#"{"change":"generation-released","stream":"sales"}"#,
             r#"{"change":"retention-set","stream":"sales","maxAgeSeconds":2592000,"maxPositions":null}"#,

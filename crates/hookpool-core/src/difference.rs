@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -95,6 +96,18 @@ impl<'a> Difference<'a> {
     }
 }
 
+/// How many items differ. Stored with a promotion: never rename, only add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Items only in the new generation.
+    pub added: u64,
+    /// Items only in the old one.
+    pub removed: u64,
+    /// Items with other fields.
+    pub changed: u64,
+}
+
 /// The differences of a stream, counted and summed up: equal sums mean equal differences, in whatever order they were added.
 ///
 /// The digests of all differences are added up modulo 2^256, so that one that goes can be taken off again. It guards against a
@@ -139,6 +152,16 @@ impl DifferenceSum {
             Sort::Changed => &mut self.changed,
         };
         *count = count.wrapping_add(by);
+    }
+
+    /// How many there are, once all are added.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            added: self.added,
+            removed: self.removed,
+            changed: self.changed,
+        }
     }
 
     /// The digest that names these differences: 64 hex digits.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::{
+    difference::Counts,
     position::{Generation, Position},
     projection::{Projection, Rules, RulesError},
     retention::{Floor, Retention},
@@ -43,7 +44,7 @@ pub enum Outcome {
 }
 
 /// A rebuild that ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// What it made.
     pub generation: Generation,
@@ -51,8 +52,12 @@ pub struct Ended {
     pub projection: u32,
     /// How.
     pub outcome: Outcome,
-    /// When.
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// When it ended.
     pub at: Timestamp,
+    /// Digest and counts of the difference that was promoted, if they were recorded.
+    pub promoted: Option<(String, Counts)>,
 }
 
 /// Why a change does not fit a plan.
@@ -210,16 +215,17 @@ impl Plan {
         generation: Generation,
         at: Timestamp,
     ) -> Result<(), PlanError> {
-        self.end(generation, Outcome::Cancelled, at).map(drop)
+        self.end(generation, Outcome::Cancelled, None, at).map(drop)
     }
 
     /// The rebuilt generation becomes live; what was live is kept, and what was kept before it is not.
     pub(crate) fn promote(
         &mut self,
         generation: Generation,
+        difference: Option<(String, Counts)>,
         at: Timestamp,
     ) -> Result<(), PlanError> {
-        let made = self.end(generation, Outcome::Promoted, at)?;
+        let made = self.end(generation, Outcome::Promoted, difference, at)?;
         self.previous = Some(std::mem::replace(&mut self.live, made));
         Ok(())
     }
@@ -251,6 +257,7 @@ impl Plan {
         &mut self,
         generation: Generation,
         outcome: Outcome,
+        promoted: Option<(String, Counts)>,
         at: Timestamp,
     ) -> Result<Ruled, PlanError> {
         let running = |rebuild: &mut Rebuild| rebuild.made.generation == generation;
@@ -262,7 +269,9 @@ impl Plan {
             generation,
             projection: rebuild.made.projection.version,
             outcome,
+            started_at: rebuild.started_at,
             at,
+            promoted,
         });
         Ok(rebuild.made)
     }
@@ -290,7 +299,7 @@ mod tests {
             plan.start(Generation(3), 1, None, AT),
             Err(PlanError::Running(Generation(2)))
         );
-        plan.promote(Generation(2), AT).unwrap();
+        plan.promote(Generation(2), None, AT).unwrap();
         assert_eq!(
             (numbers(&plan), plan.live.projection.version),
             ((2, None, Some(1)), 1)
@@ -331,7 +340,7 @@ mod tests {
             Err(PlanError::NotRunning(Generation(2)))
         );
         assert_eq!(
-            plan.promote(Generation(2), AT),
+            plan.promote(Generation(2), None, AT),
             Err(PlanError::NotRunning(Generation(2)))
         );
         assert_eq!(plan.next_generation(), Generation(3));

@@ -457,10 +457,11 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
         author: &KeyId,
         expected: Option<String>,
     ) -> Result<(), PromoteError> {
-        let digest = self
+        let difference = self
             .materials
-            .digest(&stream, generation)
+            .difference(&stream, generation)
             .ok_or(PromoteError::NotReady)?;
+        let digest = difference.digest();
         if expected.is_some_and(|expected| expected != digest) {
             return Err(PromoteError::Moved(digest));
         }
@@ -469,6 +470,7 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
             stream,
             generation,
             digest: Some(digest),
+            counts: Some(difference.counts()),
         };
         Ok(self.control.change(author, &subject, change).await?)
     }

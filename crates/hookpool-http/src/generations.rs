@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use futures_util::{Stream, stream};
 use hookpool_core::{
     control::ControlChange,
-    difference::Difference,
+    difference::{Counts, Difference, DifferenceSum},
     fold::Note,
     key::KeyId,
     name::StreamName,
@@ -244,11 +244,9 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
     fn rebuilds(&self) -> Result<Response, Problem> {
         Query::of(self.request)?;
         let plan = self.plan();
-        let mut rows: Vec<_> = plan
-            .ended
-            .iter()
-            .map(|ended| self.ended_json(ended))
-            .collect();
+        let ended = plan.ended.iter();
+        let ended = ended.map(|ended| self.ended_json(&plan, ended));
+        let mut rows = ended.collect::<Result<Vec<_>, _>>()?;
         if let Some(rebuild) = &plan.next {
             rows.push(self.running_json(&plan, rebuild)?);
         }
@@ -335,8 +333,8 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         Ok(running_json(self.app, &self.stream, plan, rebuild)?)
     }
 
-    fn ended_json(&self, ended: &Ended) -> Value {
-        ended_json(&self.stream, ended)
+    fn ended_json(&self, plan: &Plan, ended: &Ended) -> Result<Value, Problem> {
+        Ok(ended_json(self.app, &self.stream, plan, ended)?)
     }
 
     /// The whole difference, as lines of JSON from one view of the pool.
@@ -350,7 +348,8 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         rebuild.ok_or(Code::NotFound)?;
         let pool = self.app.engine.pool();
         let state = pool.generation(&self.stream, generation)?;
-        let digest = state.as_ref().and_then(digest).ok_or(Code::NotReady)?;
+        let difference = state.as_ref().and_then(whole).ok_or(Code::NotReady)?;
+        let digest = difference.digest();
         let lines = Lines {
             app: Arc::clone(self.app),
             comparison: Comparison::new(
@@ -516,7 +515,7 @@ fn rebuild_json<L: EventLog, P: PoolStore>(
         .iter()
         .find(|ended| ended.generation == generation)
     {
-        return Ok(Some(ended_json(stream, ended)));
+        return ended_json(app, stream, &plan, ended).map(Some);
     }
     let running = plan.next.as_ref();
     let running = running.filter(|next| next.made.generation == generation);
@@ -542,11 +541,8 @@ fn running_json<L: EventLog, P: PoolStore>(
         .unwrap_or_default();
     let total = live.map_or(0, |live| live.events);
     let done = state.map_or(0, |state| state.events).max(job.events);
-    let digest = state.as_ref().and_then(digest);
-    let diff = digest.map(|digest| {
-        let sum = state.and_then(|state| state.difference).unwrap_or_default().sum;
-        json!({ "added": sum.added, "removed": sum.removed, "changed": sum.changed, "digest": digest })
-    });
+    let difference = state.as_ref().and_then(whole);
+    let diff = difference.map(|sum| diff_json(&sum.digest(), sum.counts()));
     let running = match (&job.failed, &diff) {
         (Some(_), _) => "failed",
         (None, Some(_)) => "ready",
@@ -573,14 +569,40 @@ fn running_json<L: EventLog, P: PoolStore>(
     }))
 }
 
-fn ended_json(stream: &StreamName, ended: &Ended) -> Value {
-    json!({
+/// What is still true of it: its events are those that are in its generation by now, as long as that is kept.
+fn ended_json<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    stream: &StreamName,
+    plan: &Plan,
+    ended: &Ended,
+) -> Result<Value, PoolError> {
+    let kept = plan.ruled(ended.generation);
+    let kept = kept.map(|kept| app.engine.pool().generation(stream, kept.generation));
+    let kept = kept.transpose()?.flatten();
+    let events = kept.map(|kept| kept.events);
+    let promoted = ended.promoted.as_ref();
+    Ok(json!({
         "id": ended.generation.to_string(),
         "stream": stream.as_str(),
         "projection": ended.projection,
         "state": word(ended.outcome),
+        "startedAt": ended.started_at.to_string(),
         "endedAt": ended.at.to_string(),
-    })
+        "done": events,
+        "total": events,
+        "quarantined": kept.map(|kept| kept.quarantined),
+        "superseded": kept.map(|kept| kept.superseded),
+        "diff": promoted.map(|(digest, counts)| diff_json(digest, *counts)),
+    }))
+}
+
+fn diff_json(digest: &str, counts: Counts) -> Value {
+    let Counts {
+        added,
+        removed,
+        changed,
+    } = counts;
+    json!({ "added": added, "removed": removed, "changed": changed, "digest": digest })
 }
 
 /// The state of a rebuild that ended.
@@ -591,10 +613,10 @@ fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-/// The digest of a difference that is whole.
-fn digest(state: &GenerationState) -> Option<String> {
+/// A difference that is whole.
+fn whole(state: &GenerationState) -> Option<DifferenceSum> {
     let difference = state.difference.filter(|difference| difference.whole)?;
-    Some(difference.sum.digest())
+    Some(difference.sum)
 }
 
 /// Somebody who follows the progress of a rebuild.

@@ -94,8 +94,8 @@ async fn ready(operator: &Operator, stream: &str) -> anyhow::Result<Rebuild> {
     let bar = bar(stream);
     loop {
         let rebuild = operator.rebuild(stream).await?;
-        bar.set_length(rebuild.total);
-        bar.set_position(rebuild.done);
+        bar.set_length(rebuild.total.unwrap_or(0));
+        bar.set_position(rebuild.done.unwrap_or(0));
         bar.set_message(match (rebuild.paused, rebuild.compared) {
             (true, _) => "paused".to_owned(),
             (false, Some(items)) => format!("comparing, {items} items"),
@@ -146,9 +146,11 @@ fn print(rebuild: &Rebuild, output: &OutputArgs) -> anyhow::Result<()> {
         ("projection", rebuild.projection.to_string()),
         ("state", format!("{}{paused}", rebuild.state)),
     ];
-    if rebuild.ended_at.is_none() {
-        facts.push(("events", format!("{} of {}", rebuild.done, rebuild.total)));
-        facts.push(("quarantined", rebuild.quarantined.to_string()));
+    if let (Some(done), Some(total)) = (rebuild.done, rebuild.total) {
+        facts.push(("events", format!("{done} of {total}")));
+    }
+    if let Some(quarantined) = rebuild.quarantined {
+        facts.push(("quarantined", quarantined.to_string()));
     }
     if let Some(diff) = &rebuild.diff {
         facts.push(("added", diff.added.to_string()));

@@ -309,6 +309,83 @@ fn more_rebuilds_than_run_at_once_wait_for_their_turn() {
 }
 
 #[test]
+fn a_rebuild_tells_how_far_it_came_and_what_was_promoted_also_after_restarts() {
+    let data = Data::new();
+    let (server, connector) = filled(&data, 50);
+    let stream = operate(&server, STREAM);
+    stream.start(&json!({"projection": rules()}));
+    let ready = stream.ready();
+    assert_eq!(progress_of(&ready), json!([50, 50, 5, 0]));
+    assert_ne!(counts_of(&ready), json!([0, 0, 0]));
+    let server = server.restart();
+    let stream = operate(&server, STREAM);
+    let again = stream.status();
+    assert_eq!(progress_of(&again), progress_of(&ready));
+    assert_eq!(again["diff"], ready["diff"]);
+
+    let promoted: Value = stream.promote(Some("*")).expect(200).json();
+    assert_eq!(promoted["state"], "promoted");
+    settled(&server, &connector, r#"{"id":"late","n":"none"}"#);
+    let server = server.restart();
+    let stream = operate(&server, STREAM);
+    let status = stream.status();
+    assert_eq!(progress_of(&status), json!([51, 51, 6, 0]));
+    assert_eq!(
+        [&status["diff"], &status["startedAt"]],
+        [&ready["diff"], &ready["startedAt"]]
+    );
+    assert_eq!(promoted["diff"], ready["diff"]);
+    let all: Value = stream.get("/rebuilds").expect(200).json();
+    assert_eq!(all["rebuilds"], json!([status]));
+
+    // Its generation is the one that could be gone back to, and then is none.
+    stream.post(":rollback", &Value::Null).expect(200);
+    assert_eq!(progress_of(&stream.status()), json!([51, 51, 6, 0]));
+    stream.post(":release", &Value::Null).expect(200);
+    let status = stream.status();
+    assert_eq!(progress_of(&status), json!([null, null, null, null]));
+    assert_eq!(status["diff"], ready["diff"]);
+    let told = stream.cli(&["rebuild", "status", STREAM, "--output", "json"]);
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(
+        (&told["done"], &told["diff"]),
+        (&Value::Null, &ready["diff"])
+    );
+
+    stream.start(&json!({}));
+    stream.ready();
+    let cancelled: Value = stream.act("cancel").expect(200).json();
+    assert_eq!(progress_of(&cancelled), json!([null, null, null, null]));
+    assert_eq!(cancelled["diff"], Value::Null);
+}
+
+#[test]
+fn a_rebuild_that_is_ready_has_done_all_of_it_also_where_history_was_dropped() {
+    let data = Data::new();
+    let (server, connector) = filled(&data, 50);
+    let stream = operate(&server, STREAM);
+    let limits = json!({"maxPositions": 10});
+    let retention = format!("streams/{STREAM}/retention");
+    server.admin("PUT", &retention, &limits).expect(200);
+    eventually("history is dropped", Duration::from_secs(60), || {
+        let told: Value = stream.get("/retention").expect(200).json();
+        (told["dropped"] == true && told["earliest"].is_object()).then_some(())
+    });
+    settled(&server, &connector, r#"{"id":"late"}"#);
+    stream.start(&json!({"projection": rules()}));
+    let ready = stream.ready();
+    let done = ready["done"].as_u64();
+    assert!(Some(10) <= done && done < Some(51), "{ready}");
+    assert_eq!(ready["done"], ready["total"]);
+}
+
+/// Events done and to be done, and of them quarantined and superseded.
+fn progress_of(status: &Value) -> Value {
+    let names = ["done", "total", "quarantined", "superseded"];
+    names.iter().map(|name| status[name].clone()).collect()
+}
+
+#[test]
 fn progress_is_told_until_a_rebuild_ended() {
     let data = Data::new();
     let (server, _) = filled(&data, 60);

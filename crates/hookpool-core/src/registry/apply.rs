@@ -185,8 +185,13 @@ impl Registry {
                 self.replan(stream, |plan| plan.cancel(generation, at))?;
             }
             ControlChange::GenerationPromoted {
-                stream, generation, ..
-            } => self.replan(stream, |plan| plan.promote(generation, at))?,
+                stream,
+                generation,
+                digest,
+                counts,
+            } => self.replan(stream, |plan| {
+                plan.promote(generation, digest.zip(counts), at)
+            })?,
             ControlChange::GenerationRolledBack { stream } => {
                 self.replan(stream, Plan::roll_back)?;
             }

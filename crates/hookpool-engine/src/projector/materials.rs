@@ -247,10 +247,14 @@ impl Materials {
         self.stream(pool, name).map(drop)
     }
 
-    /// The digest of a difference that is whole, of a stream in hand.
-    pub(super) fn digest(&mut self, name: &StreamName, generation: Generation) -> Option<String> {
+    /// A difference that is whole, of a stream in hand.
+    pub(super) fn difference(
+        &mut self,
+        name: &StreamName,
+        generation: Generation,
+    ) -> Option<DifferenceSum> {
         let difference = self.other(name, generation)?.state.difference?;
-        difference.whole.then(|| difference.sum.digest())
+        difference.whole.then_some(difference.sum)
     }
 
     fn other(&mut self, name: &StreamName, generation: Generation) -> Option<&mut Material> {
