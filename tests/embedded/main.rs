@@ -8,6 +8,7 @@
 mod catch_up;
 mod feeds;
 mod node;
+mod slow_pages;
 mod slow_passage;
 mod slow_reader;
 mod snapshots;

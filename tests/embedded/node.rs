@@ -14,7 +14,7 @@ use hookpool_core::{
     event::{NewEvent, Op, Request, RequestId},
     key::KeyId,
     name::{ConnectorName, ItemId, StreamName},
-    position::Epoch,
+    position::{Epoch, Generation},
     registry::Replay,
     seal::MasterKey,
     time::Timestamp,
@@ -110,6 +110,12 @@ impl Node {
 
     /// Makes the next generation of a stream, with other rules, and serves it.
     pub(crate) async fn put_in_force(&self, stream: &str, rules: &str) {
+        let generation = self.rebuild(stream, rules).await;
+        self.promote(stream, generation).await;
+    }
+
+    /// Makes the next generation of a stream, with other rules, up to where it could be served.
+    pub(crate) async fn rebuild(&self, stream: &str, rules: &str) -> Generation {
         let stream = StreamName::new(stream).unwrap();
         let rules = serde_json::from_str(rules).unwrap();
         let plan = || self.engine.control().registry().plan(stream.as_str());
@@ -136,6 +142,12 @@ impl Node {
             assert!(begun.elapsed() < Duration::from_secs(60), "no difference");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        generation
+    }
+
+    /// Serves what was rebuilt.
+    pub(crate) async fn promote(&self, stream: &str, generation: Generation) {
+        let stream = StreamName::new(stream).unwrap();
         let promoted = self
             .engine
             .promote(&self.operator, stream, generation, None);

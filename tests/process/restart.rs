@@ -4,8 +4,9 @@ use std::fs;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::common::eventually;
 use crate::common::fold::assert_same;
 use crate::common::http::Request;
 use crate::common::server::{Data, Server, position};
@@ -50,6 +51,53 @@ fn a_removed_pool_is_rebuilt_with_the_same_items_and_generated_ids() {
     fs::remove_dir_all(data.path().join("pool")).unwrap();
     let server = data.serve();
     assert_eq!(server.items("sales", last), (at, items));
+}
+
+#[test]
+fn a_chain_of_pages_goes_on_after_a_restart_also_while_its_pool_is_made_again() {
+    let data = Data::new();
+    let server = data.serve();
+    let sales = server.add_connector("sales", false);
+    // So many that the pool is not made in no time.
+    let rewrite = |server: &Server, stamp: u64, times: u64| {
+        let line = |n| format!("{{\"id\":\"item-{:02}\",\"stamp\":{stamp}}}\n", n % 40);
+        let lines: String = (0..40 * times).map(line).collect();
+        let request = sales.delivery_to("/api/ingest", lines.as_bytes());
+        let request = request.header("Content-Type", "application/x-ndjson");
+        position(&server.call(&request).expect(202))
+    };
+    let last = rewrite(&server, 1, 500);
+    server.items("sales", last);
+    let target = "/api/streams/sales/items?limit=15";
+    let mut page: Value = server.get(target).expect(200).json();
+    let at = page["position"].clone();
+    let last = rewrite(&server, 2, 1);
+    server.items("sales", last);
+    server.stop();
+    fs::remove_dir_all(data.path().join("pool")).unwrap();
+    let server = data.serve();
+    let mut seen = 0;
+    loop {
+        assert_eq!(page["position"], at);
+        for item in page["items"].as_array().unwrap() {
+            assert_eq!(item["itemId"], format!("item-{seen:02}"));
+            assert_eq!(item["fields"]["stamp"], 1);
+            seen += 1;
+        }
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        let next = format!("{target}&after={next}");
+        page = eventually("the next page", Duration::from_secs(60), || {
+            let answer = server.get(&next);
+            if answer.status == 503 {
+                answer.expect_problem(503, "NOT_YET_APPLIED");
+                return None;
+            }
+            Some(answer.expect(200).json())
+        });
+    }
+    assert_eq!(seen, 40);
 }
 
 #[test]
@@ -150,7 +198,7 @@ fn a_read_that_names_its_own_write_sees_it_at_once() {
         let request = Request::get(&target)
             .bearer(&server.operator_key)
             .header("Prefer", "wait=30");
-        let item: serde_json::Value = connection.call(&request).unwrap().expect(200).json();
+        let item: Value = connection.call(&request).unwrap().expect(200).json();
         assert_eq!(item["fields"]["n"], n);
     }
 }

@@ -64,16 +64,7 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
         self: &Arc<Self>,
         stream: &StreamName,
     ) -> Result<View<P::Snapshot>, PoolError> {
-        self.view_of(self.engine.pool(), stream).await
-    }
-
-    /// The same in a view of the pool that is at hand.
-    pub(crate) async fn view_of(
-        self: &Arc<Self>,
-        pool: Arc<P::Snapshot>,
-        stream: &StreamName,
-    ) -> Result<View<P::Snapshot>, PoolError> {
-        let (app, stream) = (Arc::clone(self), stream.clone());
+        let (app, stream, pool) = (Arc::clone(self), stream.clone(), self.engine.pool());
         let view = move || {
             let ruled = app.engine.served(&pool, &stream)?;
             Ok(View {

@@ -11,7 +11,10 @@ use hookpool_core::{
     selection::Selection,
     verify::Header,
 };
-use hookpool_engine::{follow::blocking, past::View};
+use hookpool_engine::{
+    follow::{FollowError, blocking, follows_checkpoint},
+    past::View,
+};
 use hookpool_store::{EventLog, PageRequest, PoolError, PoolSnapshot, PoolStore};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -189,34 +192,48 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     let (nested, selection) = (query.nested()?, query.selection()?);
     app.wait_for(request, &query).await?;
     let at = app.moment(&stream, &query, "at").await?;
-    let (shown, after) = match query.text("after")? {
-        None => (Shown::first(app, &stream).await?, None),
-        Some(token) => {
-            let (begun, after) = parse_token(&token)?;
-            (Shown::next(app, &stream, begun).await?, Some(after))
+    let token = query.text("after")?;
+    let token = token.map(|token| parse_token(&token)).transpose()?;
+    let (view, chain, after) = match token {
+        None => {
+            let view = app.view(&stream).await?;
+            let chain = app
+                .engine
+                .cursor(view.ruled.generation, checkpoint(&*view.pool));
+            (view, chain, None)
+        }
+        Some((chain, after)) => {
+            let view = chained(app, &stream, chain).await?;
+            (view, chain, Some(after))
         }
     };
-    let Shown { view, at: begun } = shown;
-    if at.is_some_and(|at| at > begun) {
+    if at.is_some_and(|at| at > chain.position) {
         let detail = "at is not that of the page before";
         return Err(Problem::with(Code::InvalidParameter, detail));
     }
-    let position = at.unwrap_or(begun);
-    let is_past = begun < checkpoint(&*view.pool);
-    let etag = page_etag(app, &view, at.or_else(|| is_past.then_some(begun))).await?;
+    let position = at.unwrap_or(chain.position);
+    let begins = after.is_none();
+    let moment = (at.is_some() || !begins).then_some(position);
+    let etag = page_etag(app, &view, moment).await?;
     if matches_etag(request, &etag) {
         return Ok(not_modified(&etag));
     }
-    let (chain, pool) = ((begun, view.ruled.generation), Arc::clone(&view.pool));
+    let pool = Arc::clone(&view.pool);
     let selected = Selected {
         selection: &selection,
         limit,
         after,
     };
-    let (rows, last) = selected.read(app, view, position).await?;
-    let next = last.map(|last| token(&app.engine.cursor(chain.1, begun), &last));
-    if next.is_some() && !is_past {
-        app.pages.hold(chain, pool);
+    let (rows, last) = match selected.read(app, view, position).await {
+        // Nobody asked for this moment: the chain was overtaken by the floor.
+        Err(FollowError::BeforeRetention(_)) if at.is_none() => {
+            return Err(Code::PageExpired.into());
+        }
+        read => read?,
+    };
+    let next = last.map(|last| token_of(chain, &last));
+    if begins && next.is_some() {
+        app.pages.hold((chain.position, chain.generation), pool);
     }
     let mut json = format!(r#"{{"position":{position},"items":["#);
     for (n, (id, item)) in rows.iter().enumerate() {
@@ -238,43 +255,37 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     Ok(response)
 }
 
-/// What a chain of pages shows: a view, and the moment that it began at.
-struct Shown<S> {
-    view: View<S>,
-    at: Position,
-}
-
-impl<S: PoolSnapshot> Shown<S> {
-    async fn first<L: EventLog, P: PoolStore<Snapshot = S>>(
-        app: &Arc<App<L, P>>,
-        stream: &StreamName,
-    ) -> Result<Self, Problem> {
-        let pool = app.engine.pool();
-        let at = checkpoint(&*pool);
-        let view = app.view_of(pool, stream).await?;
-        Ok(Self { view, at })
-    }
-
-    /// In the view of the page before, or if that was let go in the newest one, which says what items were as long as it has the generation.
-    async fn next<L: EventLog, P: PoolStore<Snapshot = S>>(
-        app: &Arc<App<L, P>>,
-        stream: &StreamName,
-        begun: Cursor,
-    ) -> Result<Self, Problem> {
-        let (at, generation) = (begun.position, begun.generation);
-        let pool = app.pages.find((at, generation));
-        let pool = pool.unwrap_or_else(|| app.engine.pool());
-        let here = app.engine.cursor(generation, checkpoint(&*pool));
-        let view = app.view_of(pool, stream).await?;
-        let goes_on = begun.epoch == here.epoch
-            && at <= here.position
-            && at >= app.engine.earliest(stream)
-            && view.ruled.generation == generation;
-        if goes_on {
-            Ok(Self { view, at })
-        } else {
-            Err(Code::PageExpired.into())
-        }
+/// The view that a page behind another is read in: that of its chain or, once that was let go, the newest, in which the chain's position is past.
+async fn chained<L: EventLog, P: PoolStore>(
+    app: &App<L, P>,
+    stream: &StreamName,
+    chain: Cursor,
+) -> Result<View<P::Snapshot>, Problem> {
+    let Cursor {
+        generation,
+        position,
+        ..
+    } = chain;
+    let plan = app.engine.control().registry().plan(stream.as_str());
+    // What is being rebuilt is for nobody's eyes before it is promoted.
+    let mut seen = std::iter::once(&plan.live).chain(&plan.previous);
+    let ruled = seen.find(|ruled| ruled.generation == generation).cloned();
+    let is_ours = chain == app.engine.cursor(generation, position);
+    let ruled = ruled.filter(|_| is_ours).ok_or(Code::PageExpired)?;
+    let held = app.pages.find((position, generation));
+    let view = View {
+        pool: held.unwrap_or_else(|| app.engine.pool()),
+        stream: stream.clone(),
+        ruled,
+    };
+    let reaches = {
+        let View { pool, stream, .. } = view.clone();
+        move || follows_checkpoint(&*pool, &stream, generation)
+    };
+    match checkpoint(&*view.pool) < position {
+        true if position <= app.engine.head() => Err(Code::NotYetApplied.into()),
+        false if blocking(reaches).await? => Ok(view),
+        _ => Err(Code::PageExpired.into()),
     }
 }
 
@@ -298,7 +309,7 @@ impl Selected<'_> {
         app: &App<L, P>,
         view: View<P::Snapshot>,
         position: Position,
-    ) -> Result<(Vec<(ItemId, Item)>, Option<ItemId>), Problem> {
+    ) -> Result<(Vec<(ItemId, Item)>, Option<ItemId>), FollowError> {
         let (mut rows, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
         loop {
             let (view, after) = (view.clone(), self.after.take());
@@ -329,7 +340,7 @@ impl Selected<'_> {
     }
 }
 
-/// The same for all pages that show the same; weak, since they also say how far the pool is.
+/// The same for all pages that show the same; weak, since they also say how far the pool is. Behind the first one they show a moment, as with `at`.
 async fn page_etag<L: EventLog, P: PoolStore>(
     app: &App<L, P>,
     view: &View<P::Snapshot>,
@@ -528,16 +539,16 @@ pub(crate) fn matches_etag(request: &Request, etag: &str) -> bool {
     }
 }
 
-/// Where the next page starts: where the chain began and the last id, in letters that need no encoding.
-fn token(begun: &Cursor, last: &ItemId) -> String {
-    format!("{begun}.{}", const_hex::encode(last.as_str()))
+/// Where the next page starts: what the chain shows and the last id, in letters that need no encoding.
+fn token_of(chain: Cursor, last: &ItemId) -> String {
+    format!("{chain}.{}", const_hex::encode(last.as_str()))
 }
 
 fn parse_token(token: &str) -> Result<(Cursor, ItemId), Problem> {
     let parse = || {
-        let (begun, id) = token.rsplit_once('.')?;
-        let id = String::from_utf8(const_hex::decode(id).ok()?).ok()?;
-        Some((begun.parse().ok()?, ItemId::new(id).ok()?))
+        let (chain, last) = token.rsplit_once('.')?;
+        let last = String::from_utf8(const_hex::decode(last).ok()?).ok()?;
+        Some((chain.parse().ok()?, ItemId::new(last).ok()?))
     };
     parse()
         .ok_or_else(|| Problem::with(Code::InvalidParameter, "after is the next of another page"))
@@ -549,16 +560,17 @@ mod tests {
 
     #[test]
     fn tokens_carry_any_id() {
-        let begun: Cursor = "00000000000000ab.2.7".parse().unwrap();
+        let chain: Cursor = "00000000000000a1.2.7".parse().unwrap();
         for id in ["a", "a/b %ü.\u{202e}"] {
             let id = ItemId::new(id).unwrap();
-            assert_eq!(parse_token(&token(&begun, &id)).unwrap(), (begun, id));
+            let token = token_of(chain, &id);
+            assert_eq!(parse_token(&token).unwrap(), (chain, id));
         }
         for bad in ["", "7", "7.61", "2.7.61"] {
             assert!(parse_token(bad).is_err(), "{bad}");
         }
         for bad in ["", ".", ".6", ".zz", ".ff", ".00", ".61.1"] {
-            let bad = format!("{begun}{bad}");
+            let bad = format!("{chain}{bad}");
             assert!(parse_token(&bad).is_err(), "{bad}");
         }
     }
