@@ -2,27 +2,26 @@
 //! operator key.
 
 mod check;
+mod lines;
+mod progress;
+mod status;
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::{Buf, Bytes};
-use futures_util::{Stream, stream};
+use bytes::Buf;
+use futures_util::Stream;
 use hookpool_core::{
     control::ControlChange,
-    difference::{Counts, Difference, DifferenceSum},
     fold::Note,
     key::KeyId,
     name::StreamName,
-    plan::{Ended, Outcome, Plan, PlanError, Rebuild},
+    plan::{Plan, PlanError},
     position::{Generation, Position},
     projection::{Projection, Rules},
     verify::Header,
 };
-use hookpool_engine::{
-    compare::{Comparison, Pair},
-    follow::blocking,
-};
-use hookpool_store::{EventLog, GenerationState, PageRequest, PoolError, PoolSnapshot, PoolStore};
+use hookpool_engine::{compare::Comparison, follow::blocking};
+use hookpool_store::{EventLog, PoolError, PoolSnapshot, PoolStore};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use warp::{
@@ -36,18 +35,13 @@ use crate::{
     app::{App, Request, set},
     problem::{Code, Problem},
     query::Query,
-    render::{Nested, json_response, push_difference},
+    render::json_response,
     retention,
     route::{GenerationsRoute, RebuildAct},
-    sse::Framing,
 };
 
-/// How often progress is told to who follows it.
-const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// How long a change of plans may take to be in force.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Reasons that a check of rules against history lists.
-const REASONS_MAX: usize = 20;
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -191,65 +185,9 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         Ok(response)
     }
 
-    fn checked(&self, rules: Rules) -> Result<Response, Problem> {
-        let projection = ready(rules)?;
-        let answer = json!({ "stream": self.stream.as_str(), "valid": true, "projection": projection.rules() });
-        Ok(json_response(answer.to_string()))
-    }
-
-    /// Reads every event of the stream under the rules, and says how many do not fit and why.
-    async fn check_history(&self, rules: Rules) -> Result<Response, Problem> {
-        let projection = ready(rules)?;
-        let (mut events, mut unfit) = (0, 0);
-        let mut reasons: BTreeMap<String, (u64, Position)> = BTreeMap::new();
-        let head = self.app.engine.head();
-        let mut at = Position::ZERO;
-        while at < head {
-            let request = PageRequest {
-                until: head,
-                ..PageRequest::of_stream(self.stream.clone(), at)
-            };
-            let page = self.app.engine.log_page(request).await?;
-            for event in &page.events {
-                events += 1;
-                let Ok(fields) = event.event.fields() else {
-                    tracing::error!(position = %event.position, "a recorded body is not an object");
-                    return Err(Code::Internal.into());
-                };
-                if let Err(reason) = projection.read(event, fields) {
-                    unfit += 1;
-                    let reason = reason.to_string();
-                    if reasons.len() < REASONS_MAX || reasons.contains_key(&reason) {
-                        reasons.entry(reason).or_insert((0, event.position)).0 += 1;
-                    }
-                }
-            }
-            at = page.through;
-        }
-        let reasons: Vec<_> = reasons
-            .into_iter()
-            .map(|(reason, (count, first))| json!({ "reason": reason, "events": count, "firstPosition": first }))
-            .collect();
-        let answer = json!({
-            "stream": self.stream.as_str(),
-            "valid": true,
-            "projection": projection.rules(),
-            "events": events,
-            "quarantined": unfit,
-            "reasons": reasons,
-        });
-        Ok(json_response(answer.to_string()))
-    }
-
     fn rebuilds(&self) -> Result<Response, Problem> {
         Query::of(self.request)?;
-        let plan = self.plan();
-        let ended = plan.ended.iter();
-        let ended = ended.map(|ended| self.ended_json(&plan, ended));
-        let mut rows = ended.collect::<Result<Vec<_>, _>>()?;
-        if let Some(rebuild) = &plan.next {
-            rows.push(self.running_json(&plan, rebuild)?);
-        }
+        let rows = status::rows(self.app, &self.stream)?;
         Ok(json_response(json!({ "rebuilds": rows }).to_string()))
     }
 
@@ -301,40 +239,8 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         Ok(json_response(json.to_string()))
     }
 
-    /// Ends when the rebuild did, the key is revoked, or the server stops.
-    fn progress(&self, generation: Generation) -> Response {
-        let told = Told {
-            app: Arc::clone(self.app),
-            author: self.author.clone(),
-            stream: self.stream.clone(),
-            generation,
-            last: None,
-            ended: false,
-        };
-        let frames = stream::unfold(told, |mut told| async move {
-            let bytes = told.next().await?;
-            Some((Ok::<_, Infallible>(bytes), told))
-        });
-        let mut response = warp::reply::stream(frames).into_response();
-        set(&mut response, header::CONTENT_TYPE, "text/event-stream");
-        set(
-            &mut response,
-            header::CACHE_CONTROL,
-            "no-store, no-transform",
-        );
-        response
-    }
-
     fn rebuild_json(&self, generation: Generation) -> Result<Value, Problem> {
-        rebuild_json(self.app, &self.stream, generation)?.ok_or_else(|| Code::NotFound.into())
-    }
-
-    fn running_json(&self, plan: &Plan, rebuild: &Rebuild) -> Result<Value, Problem> {
-        Ok(running_json(self.app, &self.stream, plan, rebuild)?)
-    }
-
-    fn ended_json(&self, plan: &Plan, ended: &Ended) -> Result<Value, Problem> {
-        Ok(ended_json(self.app, &self.stream, plan, ended)?)
+        status::row(self.app, &self.stream, generation)?.ok_or_else(|| Code::NotFound.into())
     }
 
     /// The whole difference, as lines of JSON from one view of the pool.
@@ -348,19 +254,14 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         rebuild.ok_or(Code::NotFound)?;
         let pool = self.app.engine.pool();
         let state = pool.generation(&self.stream, generation)?;
-        let difference = state.as_ref().and_then(whole).ok_or(Code::NotReady)?;
+        let difference = state
+            .as_ref()
+            .and_then(status::whole)
+            .ok_or(Code::NotReady)?;
         let digest = difference.digest();
-        let lines = Lines {
-            app: Arc::clone(self.app),
-            comparison: Comparison::new(
-                pool,
-                self.stream.clone(),
-                plan.live.generation,
-                generation,
-            ),
-            left: limit,
-        };
-        let lines = stream::try_unfold(lines, Lines::next);
+        let stream = self.stream.clone();
+        let comparison = Comparison::new(pool, stream, plan.live.generation, generation);
+        let lines = lines::lines(Arc::clone(self.app), comparison, limit);
         let mut response = warp::reply::stream(lines).into_response();
         set(&mut response, header::CONTENT_TYPE, "application/x-ndjson");
         set(&mut response, header::ETAG, &format!("\"{digest}\""));
@@ -376,7 +277,10 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
             .iter()
             .find(|ended| ended.generation == generation)
         {
-            let detail = format!("rebuild {generation} is {} already", word(ended.outcome));
+            let detail = format!(
+                "rebuild {generation} is {} already",
+                status::word(ended.outcome)
+            );
             return Err(Problem::with(Code::Conflict, detail));
         }
         let stream = self.stream.clone();
@@ -500,200 +404,6 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
             "next": next,
         });
         Ok(json_response(answer.to_string()))
-    }
-}
-
-/// A rebuild, running or ended; `None` if there is none of that number.
-fn rebuild_json<L: EventLog, P: PoolStore>(
-    app: &App<L, P>,
-    stream: &StreamName,
-    generation: Generation,
-) -> Result<Option<Value>, PoolError> {
-    let plan = app.engine.control().registry().plan(stream.as_str());
-    if let Some(ended) = plan
-        .ended
-        .iter()
-        .find(|ended| ended.generation == generation)
-    {
-        return ended_json(app, stream, &plan, ended).map(Some);
-    }
-    let running = plan.next.as_ref();
-    let running = running.filter(|next| next.made.generation == generation);
-    running
-        .map(|rebuild| running_json(app, stream, &plan, rebuild))
-        .transpose()
-}
-
-fn running_json<L: EventLog, P: PoolStore>(
-    app: &App<L, P>,
-    stream: &StreamName,
-    plan: &Plan,
-    rebuild: &Rebuild,
-) -> Result<Value, PoolError> {
-    let generation = rebuild.made.generation;
-    let pool = app.engine.pool();
-    let state = pool.generation(stream, generation)?;
-    let live = pool.generation(stream, plan.live.generation)?;
-    let job = app
-        .engine
-        .rebuilds()
-        .state(stream, generation)
-        .unwrap_or_default();
-    let total = live.map_or(0, |live| live.events);
-    let done = state.map_or(0, |state| state.events).max(job.events);
-    let difference = state.as_ref().and_then(whole);
-    let diff = difference.map(|sum| diff_json(&sum.digest(), sum.counts()));
-    let running = match (&job.failed, &diff) {
-        (Some(_), _) => "failed",
-        (None, Some(_)) => "ready",
-        (None, None) => "running",
-    };
-    let rate = if rebuild.paused { 0 } else { job.rate };
-    let eta = (running == "running" && rate > 0).then(|| total.saturating_sub(done) / rate);
-    Ok(json!({
-        "id": generation.to_string(),
-        "stream": stream.as_str(),
-        "projection": rebuild.made.projection.version,
-        "state": running,
-        "paused": rebuild.paused,
-        "startedAt": rebuild.started_at.to_string(),
-        "done": done,
-        "total": total,
-        "rate": rate,
-        "etaSeconds": eta,
-        "compared": job.compared,
-        "quarantined": state.map_or(0, |state| state.quarantined),
-        "superseded": state.map_or(0, |state| state.superseded),
-        "error": job.failed,
-        "diff": diff,
-    }))
-}
-
-/// What is still true of it: its events are those that are in its generation by now, as long as that is kept.
-fn ended_json<L: EventLog, P: PoolStore>(
-    app: &App<L, P>,
-    stream: &StreamName,
-    plan: &Plan,
-    ended: &Ended,
-) -> Result<Value, PoolError> {
-    let kept = plan.ruled(ended.generation);
-    let kept = kept.map(|kept| app.engine.pool().generation(stream, kept.generation));
-    let kept = kept.transpose()?.flatten();
-    let events = kept.map(|kept| kept.events);
-    let promoted = ended.promoted.as_ref();
-    Ok(json!({
-        "id": ended.generation.to_string(),
-        "stream": stream.as_str(),
-        "projection": ended.projection,
-        "state": word(ended.outcome),
-        "startedAt": ended.started_at.to_string(),
-        "endedAt": ended.at.to_string(),
-        "done": events,
-        "total": events,
-        "quarantined": kept.map(|kept| kept.quarantined),
-        "superseded": kept.map(|kept| kept.superseded),
-        "diff": promoted.map(|(digest, counts)| diff_json(digest, *counts)),
-    }))
-}
-
-fn diff_json(digest: &str, counts: Counts) -> Value {
-    let Counts {
-        added,
-        removed,
-        changed,
-    } = counts;
-    json!({ "added": added, "removed": removed, "changed": changed, "digest": digest })
-}
-
-/// The state of a rebuild that ended.
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Promoted => "promoted",
-        Outcome::Cancelled => "cancelled",
-    }
-}
-
-/// A difference that is whole.
-fn whole(state: &GenerationState) -> Option<DifferenceSum> {
-    let difference = state.difference.filter(|difference| difference.whole)?;
-    Some(difference.sum)
-}
-
-/// Somebody who follows the progress of a rebuild.
-struct Told<L, P: PoolStore> {
-    app: Arc<App<L, P>>,
-    author: KeyId,
-    stream: StreamName,
-    generation: Generation,
-    last: Option<String>,
-    ended: bool,
-}
-
-impl<L: EventLog, P: PoolStore> Told<L, P> {
-    async fn next(&mut self) -> Option<Bytes> {
-        while !self.ended && self.app.engine.status().is_ready() {
-            if self.last.is_some() {
-                tokio::time::sleep(PROGRESS_EVERY).await;
-            }
-            let registry = Arc::clone(&self.app.engine.control().registry());
-            registry.operator(self.author.as_str())?;
-            let row = match rebuild_json(&self.app, &self.stream, self.generation) {
-                Ok(row) => row?,
-                Err(error) => {
-                    tracing::error!(%error, "progress can't be read");
-                    return None;
-                }
-            };
-            self.ended = row.get("endedAt").is_some();
-            let data = row.to_string();
-            if self.last.as_ref() != Some(&data) {
-                let mut bytes = Vec::new();
-                Framing::Sse.push(&mut bytes, "progress", None, &data);
-                self.last = Some(data);
-                return Some(bytes.into());
-            }
-        }
-        None
-    }
-}
-
-/// The lines of a difference that are still to be sent.
-struct Lines<L, P: PoolStore> {
-    app: Arc<App<L, P>>,
-    comparison: Comparison<P::Snapshot>,
-    left: u64,
-}
-
-impl<L: EventLog, P: PoolStore> Lines<L, P> {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, PoolError> {
-        while self.left > 0 && self.app.engine.status().is_ready() {
-            let (pairs, comparison) = {
-                let mut comparison = self.comparison;
-                blocking(move || comparison.pairs().map(|pairs| (pairs, comparison))).await?
-            };
-            self.comparison = comparison;
-            let Some(pairs) = pairs else {
-                return Ok(None);
-            };
-            let lines = self.lines(&pairs);
-            if !lines.is_empty() {
-                return Ok(Some((lines.into(), self)));
-            }
-        }
-        Ok(None)
-    }
-
-    fn lines(&mut self, pairs: &[Pair]) -> String {
-        let mut lines = String::new();
-        for pair in pairs {
-            let difference = Difference::between(pair.old.as_ref(), pair.new.as_ref());
-            if let Some(difference) = difference.filter(|_| self.left > 0) {
-                push_difference(&mut lines, pair.id.as_str(), &difference, Nested::AsString);
-                lines.push('\n');
-                self.left -= 1;
-            }
-        }
-        lines
     }
 }
 

@@ -1,16 +1,18 @@
-//! What rules would make of one item: a fold of its events from the log, beside which nothing is built or stored.
-//!
-//! Of events that expired it sees those that are left, as a rebuild does: under the served rules they make the same item.
+//! Rules that are only tried: by themselves, on the history of the stream, or on one item. Nothing is built or stored.
+
+use std::collections::BTreeMap;
 
 use hookpool_core::{
     difference::Difference,
+    event::Event,
     fold::Item,
     name::ItemId,
     position::Position,
-    projection::{Projection, Rules},
+    projection::{Change, Projection, Rules, Unfit},
 };
 use hookpool_engine::follow::blocking;
 use hookpool_store::{EventLog, PageRequest, PoolSnapshot, PoolStore};
+use serde_json::json;
 use warp::reply::Response;
 
 use super::{OfStream, ready};
@@ -19,8 +21,51 @@ use crate::{
     render::{Nested, json_response, push_difference},
 };
 
+/// Reasons that a check of rules against history lists.
+const REASONS_MAX: usize = 20;
+
 impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
-    /// Compares with the served item as of the same moment.
+    /// Whether they are rules at all.
+    pub(super) fn checked(&self, rules: Rules) -> Result<Response, Problem> {
+        let projection = ready(rules)?;
+        let answer = json!({ "stream": self.stream.as_str(), "valid": true, "projection": projection.rules() });
+        Ok(json_response(answer.to_string()))
+    }
+
+    /// Reads every event of the stream under the rules, and says how many do not fit and why.
+    pub(super) async fn check_history(&self, rules: Rules) -> Result<Response, Problem> {
+        let projection = ready(rules)?;
+        let (mut events, mut unfit) = (0, 0);
+        let mut reasons: BTreeMap<String, (u64, Position)> = BTreeMap::new();
+        let read = self.read_events(self.app.engine.head(), &projection, |event, read| {
+            events += 1;
+            if let Err(reason) = read {
+                unfit += 1;
+                let reason = reason.to_string();
+                if reasons.len() < REASONS_MAX || reasons.contains_key(&reason) {
+                    reasons.entry(reason).or_insert((0, event.position)).0 += 1;
+                }
+            }
+        });
+        read.await?;
+        let reasons: Vec<_> = reasons
+            .into_iter()
+            .map(|(reason, (count, first))| json!({ "reason": reason, "events": count, "firstPosition": first }))
+            .collect();
+        let answer = json!({
+            "stream": self.stream.as_str(),
+            "valid": true,
+            "projection": projection.rules(),
+            "events": events,
+            "quarantined": unfit,
+            "reasons": reasons,
+        });
+        Ok(json_response(answer.to_string()))
+    }
+
+    /// What they would make of one item, by a fold of its events from the log, compared with the served item as of the same moment.
+    ///
+    /// Of events that expired it sees those that are left, as a rebuild does: under the served rules they make the same item.
     pub(super) async fn check_item(&self, rules: Rules, id: String) -> Result<Response, Problem> {
         let projection = ready(rules)?;
         let Ok(id) = ItemId::new(id) else {
@@ -58,7 +103,26 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         id: &ItemId,
         until: Position,
     ) -> Result<(u64, Option<Item>), Problem> {
-        let (mut events, mut item, mut at) = (0, Item::default(), Position::ZERO);
+        let (mut events, mut item) = (0, Item::default());
+        let read = self.read_events(until, projection, |event, read| {
+            if let Some(change) = read.ok().filter(|change| *change.item_id == *id) {
+                events += 1;
+                item.apply(event, &change, projection);
+                item.recent.clear();
+            }
+        });
+        read.await?;
+        Ok((events, Some(item).filter(Item::is_there)))
+    }
+
+    /// Shows every event of the stream up to a position, and what the rules read in it.
+    async fn read_events(
+        &self,
+        until: Position,
+        projection: &Projection,
+        mut see: impl FnMut(&Event, Result<Change<'_>, Unfit>),
+    ) -> Result<(), Problem> {
+        let mut at = Position::ZERO;
         while at < until {
             let request = PageRequest {
                 until,
@@ -70,17 +134,10 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
                     tracing::error!(position = %event.position, "a recorded body is not an object");
                     return Err(Code::Internal.into());
                 };
-                match projection.read(event, fields) {
-                    Ok(change) if *change.item_id == *id => {
-                        events += 1;
-                        item.apply(event, &change, projection);
-                        item.recent.clear();
-                    }
-                    Ok(_) | Err(_) => {}
-                }
+                see(event, projection.read(event, fields));
             }
             at = page.through;
         }
-        Ok((events, Some(item).filter(Item::is_there)))
+        Ok(())
     }
 }
