@@ -5,7 +5,7 @@
 //! rounds `--before PROGRAM` measures another build, `--durable-streams PROGRAM` and `--redis PROGRAM` peers, `--keys` requests that each
 //! have an `Idempotency-Key`, `--history 10000000` a server with so many events in its log; `--connections 64` one level alone.
 //! With `--beside-rebuild 200000` the server against itself while it rebuilds so many events a second; with `--bulk 1000` requests of so
-//! many events against requests of one.
+//! many events against requests of one; with `--reopen 10000000` how long a log of so many events takes to open after a kill.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,6 +18,7 @@ mod beside;
 mod bulk;
 mod client;
 mod history;
+mod reopen;
 mod servers;
 
 use std::time::Duration;
@@ -71,9 +72,13 @@ fn main() {
     if smoke || number("--bulk").is_some() {
         bulk::compare(&bulk);
     }
-    if number("--beside-rebuild")
-        .or_else(|| number("--bulk"))
-        .is_some()
+    let reopened = number("--reopen").or_else(|| smoke.then_some(50_000));
+    if let Some(events) = reopened {
+        reopen::measure(&plan, events);
+    }
+    if ["--beside-rebuild", "--bulk", "--reopen"]
+        .into_iter()
+        .any(has)
     {
         return;
     }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use hookpool_client::{Consumer, NewConnector, Operator, Secret, Server as Client};
+use tokio::time::Instant;
 
 use crate::{
     bare,
@@ -84,6 +85,24 @@ impl Server {
         });
     }
 
+    /// Kills it with SIGKILL, starts it again on what is there, and says how long that took, once all events are there and applied.
+    pub(crate) fn kill_and_start(&mut self, events: u64) -> Start {
+        stop(&mut self.child);
+        let begun = Instant::now();
+        let data = self.folder.path().join("data");
+        (self.child, self.address) = serve(HOOKPOOL, &data);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            while client(self.address).ready().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let ready = begun.elapsed();
+            wait_applied(self.address, events).await;
+            let applied = begun.elapsed();
+            Start { ready, applied }
+        })
+    }
+
     /// Processor time that it has taken so far, of programs and kernel; the kernel counts in hundredths of a second.
     pub(crate) fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
@@ -93,6 +112,12 @@ impl Server {
         let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 10)
     }
+}
+
+/// How long a server took from its start.
+pub(crate) struct Start {
+    pub(crate) ready: Duration,
+    pub(crate) applied: Duration,
 }
 
 impl Drop for Server {
@@ -223,7 +248,7 @@ pub(crate) fn operator_key(data: &Path) -> Secret {
 
 /// Waits until the pool has all of a log that has at least so many events.
 pub(crate) async fn wait_applied(address: SocketAddr, events: u64) {
-    for _ in 0..600 {
+    for _ in 0..6_000 {
         let ready = client(address).ready().await.unwrap();
         assert!(
             ready.position >= events,
@@ -233,7 +258,7 @@ pub(crate) async fn wait_applied(address: SocketAddr, events: u64) {
         if ready.applied == ready.position {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("the pool did not catch up within a minute");
 }
