@@ -9,7 +9,7 @@ use hookpool_core::event::Request;
 use hookpool_store::EventLog;
 
 use crate::{
-    node::{Log, Node, Shape, event},
+    node::{Log, Node, Shape, event, run},
     number_from_env,
 };
 
@@ -23,13 +23,7 @@ const BLOCK: u64 = 1_000;
 #[test]
 fn catching_up_reads_no_more_blocks_in_a_longer_log() {
     let others = number_from_env("HOOKPOOL_OTHERS").unwrap_or(200_000);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let short = runtime.block_on(costs(others / 100));
-    let long = runtime.block_on(costs(others));
+    let [short, long] = [others / 100, others].map(|others| run(costs(others)));
     let blocks =
         |costs: &[(String, u64)]| -> Vec<u64> { costs.iter().map(|(_, blocks)| *blocks).collect() };
     assert_eq!(blocks(&long), blocks(&short), "{long:?}\n{short:?}");
@@ -42,9 +36,8 @@ fn catching_up_reads_no_more_blocks_in_a_longer_log() {
 async fn costs(others: u64) -> Vec<(String, u64)> {
     let shape = Shape {
         memtable_bytes: 16 << 20,
-        page_delay_max: Duration::ZERO,
         view_lifetime: Duration::from_secs(60),
-        read_one_in: 0,
+        ..Shape::PROMPT
     };
     let [a, b, c] = OTHERS;
     let node = Node::start(shape, &[SMALL, a, b, c]).await;

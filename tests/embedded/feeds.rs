@@ -16,12 +16,6 @@ use crate::node::{Client, Node, Shape, event, run};
 const STREAM: &str = "some";
 const WANTED: &str = "fields=n&where=n%3E=0";
 const NOT_WANTED: &str = "fields=n&where=n%3C0";
-const SHAPE: Shape = Shape {
-    memtable_bytes: 1 << 20,
-    page_delay_max: Duration::ZERO,
-    read_one_in: 0,
-    view_lifetime: Duration::from_millis(500),
-};
 
 /// A change stream, line by line.
 struct Reader {
@@ -96,7 +90,7 @@ fn readers_who_want_the_same_cost_what_one_of_them_does() {
 
 /// How many blocks of the log are read while so many readers are told of events one by one.
 async fn cost(readers: usize, events: u64) -> u64 {
-    let node = Node::start(SHAPE, &[STREAM]).await;
+    let node = Node::start(Shape::PROMPT, &[STREAM]).await;
     append(&node, 0).await;
     let client = node.client.clone();
     let open = move || {
@@ -128,7 +122,7 @@ async fn cost(readers: usize, events: u64) -> u64 {
 #[test]
 fn who_is_shown_nothing_is_told_how_far_the_stream_is() {
     run(async {
-        let node = Node::start(SHAPE, &[STREAM]).await;
+        let node = Node::start(Shape::PROMPT, &[STREAM]).await;
         append(&node, 0).await;
         let client = node.client.clone();
         let open = move || [(); 2].map(|()| Reader::open(&client, "now", NOT_WANTED));
@@ -151,7 +145,7 @@ fn what_could_not_be_read_for_all_each_reads_alone() {
     run(async {
         let shape = Shape {
             read_one_in: 20,
-            ..SHAPE
+            ..Shape::PROMPT
         };
         let node = Node::start(shape, &[STREAM]).await;
         append(&node, 0).await;

@@ -12,6 +12,7 @@ mod slow_pages;
 mod slow_passage;
 mod slow_reader;
 mod snapshots;
+mod wide;
 
 fn number_from_env(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -52,6 +52,16 @@ pub(crate) struct Shape {
     pub(crate) read_one_in: u64,
 }
 
+impl Shape {
+    /// Its log answers at once and always, and a view is soon let go.
+    pub(crate) const PROMPT: Self = Self {
+        memtable_bytes: 1 << 20,
+        page_delay_max: Duration::ZERO,
+        view_lifetime: Duration::from_millis(500),
+        read_one_in: 0,
+    };
+}
+
 /// Runs a test as the program runs: on several threads.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -26,9 +26,7 @@ const ITEMS: u64 = 60;
 const LIMIT: usize = 4;
 const SHAPE: Shape = Shape {
     memtable_bytes: 64 << 10,
-    page_delay_max: Duration::ZERO,
-    view_lifetime: Duration::from_millis(500),
-    read_one_in: 0,
+    ..Shape::PROMPT
 };
 /// Rules under which no item has a stamp.
 const UNSTAMPED: &str = r#"{"fields":{"stamp":{"drop":true}}}"#;

@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hookpool_core::event::NewEvent;
 use hookpool_store::EventLog;
 use serde_json::{Map, Value};
 
-use crate::node::{Node, Shape, event, is_let_go, run};
+use crate::{
+    node::{Node, Shape, event, is_let_go, run},
+    wide::{STREAM, id, item},
+};
 
-const STREAM: &str = "wide";
 const LARGE: &str = "large";
 /// So many that a generation of them is not removed at once.
 const LARGE_ITEMS: u64 = 20_000;
@@ -25,11 +26,9 @@ const EVENTS: u64 = 4_000;
 const BUFFERED: usize = 2 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 const SHAPE: Shape = Shape {
-    memtable_bytes: 1 << 20,
-    page_delay_max: Duration::ZERO,
-    read_one_in: 0,
     // What a reader that goes on does in one view is done in that time.
     view_lifetime: Duration::from_secs(3),
+    ..Shape::PROMPT
 };
 /// Every item looks different with them.
 const RULES: &str = r#"{"fields": {"text": {"from": "/padding"}}}"#;
@@ -288,14 +287,4 @@ fn items(node: &Node) -> Items {
         };
         after = format!("&after={next}");
     }
-}
-
-fn id(n: u64) -> String {
-    format!("item-{n:06}")
-}
-
-fn item(n: u64, value: u64) -> NewEvent {
-    let (id, padding) = (id(n), "x".repeat(2_000));
-    let body = format!(r#"{{"id":"{id}","n":{value},"padding":"{padding}"}}"#);
-    event(STREAM, &id, n, body)
 }

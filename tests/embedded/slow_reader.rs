@@ -1,28 +1,23 @@
 //! A reader that stops in the middle of a snapshot holds no view of the pool for long, and what it reads when it goes on is the snapshot that it
 //! began with, whatever was written meanwhile.
 
-use std::{collections::BTreeMap, io::Read, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::Read, sync::Arc};
 
-use hookpool_core::event::NewEvent;
 use hookpool_store::EventLog;
 use serde_json::Value;
 
-use crate::node::{Node, Shape, deletion, event, is_let_go, run};
+use crate::{
+    node::{Node, Shape, deletion, is_let_go, run},
+    wide::{STREAM, id, item},
+};
 
-const STREAM: &str = "wide";
 /// Of two kilobytes each: more than the buffers between the two sides hold.
 const ITEMS: u64 = 4_000;
-const SHAPE: Shape = Shape {
-    memtable_bytes: 1 << 20,
-    page_delay_max: Duration::ZERO,
-    view_lifetime: Duration::from_millis(500),
-    read_one_in: 0,
-};
 
 #[test]
 fn a_reader_that_stops_in_a_snapshot_pins_no_view_and_reads_on_in_what_it_began() {
     run(async {
-        let node = Node::start(SHAPE, &[STREAM]).await;
+        let node = Node::start(Shape::PROMPT, &[STREAM]).await;
         node.append((0..ITEMS).map(|n| item(n, 0))).await;
         let (at, view) = (node.log.head(), Arc::downgrade(&node.engine.pool()));
         let client = node.client.clone();
@@ -72,14 +67,4 @@ async fn change_everything(node: &Node) {
         .await;
     node.append((0..100).map(|n| item(n * 40 + ITEMS * 10, 1)))
         .await;
-}
-
-fn id(n: u64) -> String {
-    format!("item-{n:06}")
-}
-
-fn item(n: u64, value: u64) -> NewEvent {
-    let (id, padding) = (id(n), "x".repeat(2_000));
-    let body = format!(r#"{{"id":"{id}","n":{value},"padding":"{padding}"}}"#);
-    event(STREAM, &id, n, body)
 }

@@ -27,7 +27,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 
 use crate::{
-    node::{Client, Log, Node, Pipeline, Shape, deletion, event},
+    node::{Client, Log, Node, Pipeline, Shape, deletion, event, run},
     number_from_env,
 };
 
@@ -37,8 +37,7 @@ const SHAPE: Shape = Shape {
     memtable_bytes: 64 << 10,
     // In half of that time come more batches than fit one page.
     page_delay_max: Duration::from_millis(100),
-    view_lifetime: Duration::from_millis(500),
-    read_one_in: 0,
+    ..Shape::PROMPT
 };
 /// Events that may wait.
 const BEHIND_MAX: u64 = 40_000;
@@ -55,12 +54,7 @@ fn no_snapshot_ever_shows_two_stamps() {
     let batches = number_from_env("HOOKPOOL_BATCHES").unwrap_or(400);
     let batches = batches.next_multiple_of(4);
     eprintln!("snapshots: repeat with HOOKPOOL_SEED={seed}");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(rewrite(batches, StdRng::seed_from_u64(seed)));
+    run(rewrite(batches, StdRng::seed_from_u64(seed)));
 }
 
 async fn rewrite(batches: u64, mut random: StdRng) {
