@@ -11,7 +11,7 @@ use hookpool_core::{
     cursor::Cursor,
     name::{ItemId, StreamName},
     plan::Ruled,
-    position::Position,
+    position::{Generation, Position},
     time::Timestamp,
 };
 use hookpool_engine::{
@@ -216,7 +216,6 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
 
     /// The position of a cursor that this log can go on from.
     ///
-    /// One of another generation is not: who was cut off in the middle of a difference holds some of both.
     fn honour(&self, text: &str) -> Result<Position, &'static str> {
         let cursor: Cursor = text.parse().map_err(|_| "malformed")?;
         let here = self
@@ -530,7 +529,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     fn bookmark(&mut self, position: Position) {
         self.told_at = Instant::now();
         let data = format!(r#"{{"position":{position}}}"#);
-        self.push("bookmark", Some(position), data);
+        self.push("bookmark", position, data);
     }
 
     /// Says that there is no way from where the client is; a snapshot of the served generation follows.
@@ -547,7 +546,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             serde_json::json!({ "reason": reason, "requested": requested, "earliest": earliest });
         self.known = Known::default();
         self.listed.is_nowhere();
-        self.push("reset", None, data.to_string());
+        self.push_lost("reset", checkpoint(&*pool), data.to_string());
         self.snapshot(pool)
     }
 
@@ -564,9 +563,25 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.phase = Phase::Ended;
     }
 
-    fn push(&mut self, event: &'static str, position: Option<Position>, data: String) {
-        let generation = self.ruled.generation;
-        let cursor = position.map(|position| self.app.engine.cursor(generation, position));
+    /// The id behind which a client holds neither what it had nor what it gets: who is cut off there begins with a snapshot, whatever is
+    /// served by then. Without it the client would come back with the id before, which may have become a good one.
+    fn nowhere(&self, position: Position) -> Cursor {
+        self.app.engine.cursor(Generation::NONE, position)
+    }
+
+    fn push_lost(&mut self, event: &'static str, position: Position, data: String) {
+        // What was passed over before is no place to go on from any more.
+        self.passed = None;
+        self.push_one(event, self.nowhere(position), data);
+    }
+
+    fn push(&mut self, event: &'static str, position: Position, data: String) {
+        let cursor = self.app.engine.cursor(self.ruled.generation, position);
+        self.push_one(event, cursor, data);
+    }
+
+    fn push_one(&mut self, event: &'static str, cursor: Cursor, data: String) {
+        let cursor = Some(cursor);
         self.ready.push_back(Out::Frames(vec![Frame {
             event,
             cursor,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hookpool_core::{cursor::Cursor, name::StreamName, time::Timestamp};
+use hookpool_core::{cursor::Cursor, name::StreamName, position::Generation, time::Timestamp};
 
 use super::session::OVERLOADED;
 use super::session::Start;
@@ -151,6 +151,8 @@ pub(super) struct Wire {
     retry: &'static [u8],
     places: Places,
     moved: bool,
+    /// Streams from whose place there is no way on, as long as that is so.
+    lost: BTreeSet<StreamName>,
 }
 
 impl Wire {
@@ -161,12 +163,13 @@ impl Wire {
             retry: RETRY,
             places,
             moved: false,
+            lost: BTreeSet::new(),
         }
     }
 
-    /// Whether an id was written that says where all streams are.
+    /// Whether an id was written from which all streams go on.
     pub(super) fn moved(&self) -> bool {
-        self.moved && self.places.text().is_some()
+        self.moved && self.lost.is_empty() && self.places.text().is_some()
     }
 
     /// What a client sends that wants to go on from here.
@@ -200,8 +203,14 @@ impl Wire {
     fn frames(&mut self, stream: &StreamName, frames: &[Frame]) -> Bytes {
         let mut bytes = Vec::new();
         for frame in frames {
-            let cursor = frame.cursor.as_ref();
-            let id = cursor.map(|cursor| self.places.move_to(stream, cursor));
+            let id = frame.cursor.as_ref().map(|cursor| {
+                if cursor.generation == Generation::NONE {
+                    self.lost.insert(stream.clone());
+                } else {
+                    self.lost.remove(stream);
+                }
+                self.places.move_to(stream, cursor)
+            });
             let shown = id.as_ref().map(|id| id as &dyn Display);
             let data = self.places.named(stream, frame);
             self.framing.push(&mut bytes, frame.event, shown, &data);

@@ -39,9 +39,9 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         Ok(())
     }
 
-    /// Begins with a snapshot of what is served, where there is no way on from a position in the generation that was followed.
-    pub(super) async fn start_over(&mut self, after: Position) -> Result<(), FollowError> {
-        let cursor = self.app.engine.cursor(self.ruled.generation, after);
+    /// Begins with a snapshot of what is served, where there is no way on in what is being told as of a position.
+    pub(super) async fn start_over(&mut self, at: Position) -> Result<(), FollowError> {
+        let cursor = self.nowhere(at);
         let pool = self.app.engine.pool();
         self.ruled = self.served(&pool).await?;
         self.phase = self.reset("other-generation", &cursor.to_string(), pool);
@@ -50,8 +50,8 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
 
     /// What is left of the generation before, page by page, then the frame that says that another is served.
     ///
-    /// Until the difference is through, the id is one of the generation before, which nobody can resume from: a client that breaks off in
-    /// it gets a snapshot.
+    /// Until the difference is through, the id is one that nobody can resume from: a client that breaks off in it holds some of both, and
+    /// gets a snapshot.
     pub(super) async fn leave(&mut self) -> Result<(), FollowError> {
         let Phase::Leaving { pool, to, after } = &self.phase else {
             return Ok(());
@@ -93,7 +93,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         }
         let (number, version) = (to.generation, to.projection.version);
         let data = format!(r#"{{"generation":{number},"projection":{version},"position":{at}}}"#);
-        self.push("generation", Some(at), data);
+        self.push_lost("generation", at, data);
         let stream = self.ask.stream.clone();
         let comparison = Comparison::new(pool, stream, generation, number);
         self.phase = Phase::Crossing {
