@@ -8,6 +8,7 @@
 mod catch_up;
 mod cut_passage;
 mod feeds;
+mod merged;
 mod node;
 mod slow;
 mod slow_pages;

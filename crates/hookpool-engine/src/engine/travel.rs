@@ -116,29 +116,32 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         }
     }
 
-    /// What the events after a position and up to another, which the view has, did to some items. `None` if the view does not have the
-    /// generation any more.
+    /// What events that came after a position, and that the view has, did to their items. `None` if the view does not have the generation any more.
     ///
     /// # Errors
     /// [`FollowError`]
     pub async fn touches(
         &self,
         view: View<P::Snapshot>,
-        mut stretches: Vec<Stretch>,
+        stretches: Vec<Stretch>,
         after: Position,
-        until: Position,
-    ) -> Result<Option<Vec<Stretch>>, FollowError> {
+    ) -> Result<Option<Vec<(ItemId, Vec<Touch>)>>, FollowError> {
         let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
-        let filled = blocking(move || {
+        let touches = blocking(move || {
             if !follows_checkpoint(&*view.pool, &view.stream, view.ruled.generation)? {
                 return Ok(None);
             }
-            past.fill(&mut stretches, after, until)?;
-            Ok(Some(stretches))
+            let touch =
+                |stretch: Stretch| Ok((stretch.id.clone(), past.touches_of(stretch, after)?));
+            stretches
+                .into_iter()
+                .map(touch)
+                .collect::<Result<_, _>>()
+                .map(Some)
         })
         .await;
         self.must_reach(&stream, after)?;
-        filled
+        touches
     }
 
     fn past(&self, view: View<P::Snapshot>) -> Past<L, P> {

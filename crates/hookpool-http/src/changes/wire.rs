@@ -20,8 +20,6 @@ pub(super) enum Out {
     Shared(Bytes),
     /// Frames for this connection.
     Frames(Vec<Frame>),
-    /// Nothing for a while.
-    Quiet,
     /// The last word on the stream, and why.
     Goodbye(&'static str),
 }
@@ -177,12 +175,16 @@ impl Wire {
         self.places.text()
     }
 
+    /// A sign of life.
+    pub(super) fn heartbeat(&self) -> Bytes {
+        Bytes::from_static(self.framing.heartbeat())
+    }
+
     /// The bytes of what a stream hands out; none where there is nothing to say.
     pub(super) fn write(&mut self, stream: &StreamName, out: Out) -> Bytes {
         match out {
             Out::Shared(bytes) if self.must_greet() => self.greet(bytes.into()).into(),
             Out::Shared(bytes) => bytes,
-            Out::Quiet => Bytes::from_static(self.framing.heartbeat()),
             Out::Frames(frames) => self.frames(stream, &frames),
             Out::Goodbye(reason) => {
                 if reason == OVERLOADED {
@@ -317,7 +319,7 @@ mod tests {
     fn the_first_frame_says_when_to_come_back() {
         let mut wire = Wire::new(Framing::Sse, Places::of_one(None));
         let stream = name("a");
-        assert_eq!(wire.write(&stream, Out::Quiet), ": hb\n");
+        assert_eq!(wire.heartbeat(), ": hb\n");
         assert!(
             wire.write(&stream, bookmark(1))
                 .starts_with(b"retry: 2000\nevent: bookmark\n")

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use hookpool_core::position::Position;
 use hookpool_engine::{
     compare::{Comparison, Pair},
-    follow::{FollowError, Told, blocking},
+    follow::{FollowError, blocking},
 };
 use hookpool_store::{EventLog, PoolStore};
 
 use super::{Phase, Session, checkpoint};
 use crate::{
     changes::{
-        selected::{Known, Window, between},
+        selected::{Known, between},
         wire::Out,
     },
     sse::{Facts, Frame},
@@ -68,8 +68,9 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             .engine
             .told(Arc::clone(&pool), stream, generation, after);
         let told = match page.await? {
+            // However often the follower wants to hear of it: it was to be told already.
             Some((told, through)) => self
-                .push_left(&pool, &told, after, through)
+                .push_told(Arc::clone(&pool), after, told, through)
                 .await?
                 .then_some(through),
             None => None,
@@ -102,23 +103,6 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             at,
         };
         Ok(())
-    }
-
-    /// Some events that are left of the generation before, no matter how often; whether the view has it.
-    async fn push_left(
-        &mut self,
-        pool: &Arc<P::Snapshot>,
-        told: &[Told],
-        after: Position,
-        through: Position,
-    ) -> Result<bool, FollowError> {
-        if self.ask.wanted.is_of_events() {
-            self.push_told(told, through)?;
-            return Ok(true);
-        }
-        let mut window = Window::new(after);
-        window.add(told, through, &self.ruled.projection, &self.ask.wanted)?;
-        self.push_window(Arc::clone(pool), window).await
     }
 
     /// Some of the difference, or its end.
