@@ -240,6 +240,13 @@ pub struct Stretch {
     pub events: Vec<Event>,
 }
 
+impl Stretch {
+    /// Of all its events.
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.events.iter().map(|event| event.event.body.len()).sum()
+    }
+}
+
 /// An event that the pool names is not in the log.
 #[derive(Debug, Clone, Copy, Error)]
 #[error("the event at position {0} is not there")]
