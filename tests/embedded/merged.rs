@@ -60,6 +60,27 @@ fn parts_of_more_than_an_interval_holds_do_not_wait_for_the_next() {
     });
 }
 
+#[test]
+fn a_server_that_stops_does_not_wait_for_the_end_of_an_interval() {
+    run(async {
+        let node = filled(Shape::PROMPT, 10, 10).await;
+        let mut lines = lines(&node, "after=earliest&conflate=60000");
+        let first: Vec<_> = lines.by_ref().take(10).collect();
+        assert_eq!(events(&first), 10);
+        // Of the interval that has begun.
+        let late = event(STREAM, "item-3", 10, r#"{"n":10}"#.to_owned());
+        node.append([late].into_iter()).await;
+        let (begun, status) = (Instant::now(), node.engine.status().clone());
+        let last = std::thread::spawn(move || lines.next().unwrap());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        status.stop();
+        let last = last.join().unwrap();
+        assert!(last.contains(r#""reason":"shutdown""#), "{last}");
+        assert!(begun.elapsed() < Duration::from_secs(40));
+        node.stop().await;
+    });
+}
+
 /// So many events of so many items, all in the pool.
 async fn filled(shape: Shape, count: u64, items: u64) -> Node {
     let node = Node::start(shape, &[STREAM]).await;
@@ -74,16 +95,18 @@ async fn filled(shape: Shape, count: u64, items: u64) -> Node {
 /// All lines of changes from the earliest to the last event.
 fn read(node: &Node, conflate: u64, more: &str) -> Vec<String> {
     let until = node.log.head();
-    let target = format!(
-        "/api/streams/{STREAM}/changes?after=earliest&until={until}&conflate={conflate}&{more}"
-    );
+    let query = format!("after=earliest&until={until}&conflate={conflate}&{more}");
+    lines(node, &query).collect()
+}
+
+fn lines(node: &Node, query: &str) -> impl Iterator<Item = String> + Send + use<> {
+    let target = format!("/api/streams/{STREAM}/changes?{query}");
     let stream = node.client.ask(&target, 64 << 10);
-    stream
-        .set_read_timeout(Some(Duration::from_secs(120)))
-        .unwrap();
+    let patience = Duration::from_secs(120);
+    stream.set_read_timeout(Some(patience)).unwrap();
     let lines = BufReader::new(stream).lines().map(Result::unwrap);
     // Behind the head of the answer.
-    lines.skip_while(|line| !line.is_empty()).skip(1).collect()
+    lines.skip_while(|line| !line.is_empty()).skip(1)
 }
 
 fn frames(lines: &[String]) -> impl Iterator<Item = Value> {

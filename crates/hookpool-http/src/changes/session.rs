@@ -93,8 +93,9 @@ pub(super) struct Session<L, P: PoolStore> {
     ready: VecDeque<Out>,
     /// Items as they were before what is read next, for who looks at them alone.
     known: Known,
-    /// When the last frames went out, and when merged ones may go out again.
+    /// When the last frames went out.
     told_at: Instant,
+    /// When merged ones may go out again.
     due: Instant,
     /// Up to where events were passed over since then.
     passed: Option<Position>,
@@ -371,17 +372,12 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             return Ok(());
         };
         let until = self.ask.until.unwrap_or(Position(u64::MAX));
-        told.retain(|told| told.event.position <= until);
-        let mut through = follower.position().min(until);
         if self.ask.wanted.merged {
-            match self.merge(after, told, until).await? {
-                Some(merged) => through = merged,
-                None => return self.go_over_after(after).await,
-            }
-        } else if !self
-            .push_told(self.app.engine.pool(), after, told, through)
-            .await?
-        {
+            return self.merge(after, told, until).await;
+        }
+        told.retain(|told| told.event.position <= until);
+        let (pool, through) = (self.app.engine.pool(), follower.position().min(until));
+        if !self.push_told(pool, after, told, through).await? {
             // The generation is not there any more; whoever serves now has a snapshot.
             return self.go_over_after(after).await;
         }
@@ -400,13 +396,6 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let Phase::Live(follower) = &mut self.phase else {
             return Woken::Quiet;
         };
-        let (merged, due) = (self.ask.wanted.merged, self.due);
-        let step = async {
-            if merged {
-                tokio::time::sleep_until(due).await;
-            }
-            follower.next().await
-        };
         let passed = self.passed.is_some();
         let quiet = async {
             match passed {
@@ -418,7 +407,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             biased;
             _ = self.status.wait_for(|status| *status != Status::Ready) => Woken::Stopping,
             _ = self.registry.changed() => Woken::RegistryChanged,
-            step = step => Woken::Step(step),
+            step = follower.next() => Woken::Step(step),
             () = quiet => Woken::Quiet,
         }
     }

@@ -1,58 +1,84 @@
-//! What is there of an interval, merged item by item.
+//! What happens in an interval, merged item by item.
 
 use hookpool_core::position::Position;
 use hookpool_engine::follow::{FollowError, Step, Told};
 use hookpool_store::{EventLog, PoolStore};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
-use super::{Phase, Session};
+use super::{Phase, Session, Status};
 use crate::changes::selected::{Known, Merging, Window};
 
 impl<L: EventLog, P: PoolStore> Session<L, P> {
-    /// Merges events that follow the last ones with all others that are there, for an interval at most: whoever is far behind moves on in each.
-    /// Up to where they were told; `None` if the generation is not there any more.
+    /// Merges events that follow the last ones with all others that are there when the interval ends: at once after a quiet one. Whoever is so
+    /// far behind that there are more is told what there was time for.
     pub(super) async fn merge(
         &mut self,
         after: Position,
         mut told: Vec<Told>,
         until: Position,
-    ) -> Result<Option<Position>, FollowError> {
-        self.due = Instant::now() + self.ask.conflate;
+    ) -> Result<(), FollowError> {
+        let latest = self.due.max(Instant::now() + self.ask.conflate);
         let (mut merging, mut from) = (Merging::default(), after);
         loop {
             let Phase::Live(follower) = &self.phase else {
-                return Ok(None);
+                return Ok(());
             };
             let through = follower.position().min(until);
             told.retain(|told| told.event.position <= until);
             let projection = &self.ruled.projection;
             let window = Window::new(from, told, projection, &self.ask.wanted)?;
             let Some(touched) = self.touches(self.app.engine.pool(), window).await? else {
-                // Of what is merged nothing was told.
+                // The generation is not there any more. Of what is merged nothing was told.
                 self.known = Known::default();
-                return Ok(None);
+                return self.go_over_after(after).await;
             };
             merging.add(touched);
             from = through;
-            if merging.is_full() {
-                // Told in parts, and the next one need not wait.
-                self.due = Instant::now();
-            }
-            if through >= until || Instant::now() >= self.due {
+            if from >= until || merging.is_full() || Instant::now() >= latest {
                 break;
+            }
+            let Some(more) = self.more_of_interval().await? else {
+                break;
+            };
+            if matches!(self.phase, Phase::Ended) {
+                return Ok(());
+            }
+            told = more;
+        }
+        // The parts of what is too much for one interval do not wait.
+        self.due = Instant::now();
+        if !merging.is_full() {
+            self.due += self.ask.conflate;
+        }
+        self.push_merged(merging, after, from);
+        self.end_if_done(from);
+        Ok(())
+    }
+
+    /// Events that come next in the interval; `None` at its end. It may be that of the whole stream, too.
+    async fn more_of_interval(&mut self) -> Result<Option<Vec<Told>>, FollowError> {
+        loop {
+            if self.must_end() {
+                return Ok(Some(Vec::new()));
             }
             let Phase::Live(follower) = &mut self.phase else {
                 return Ok(None);
             };
-            told = match follower.try_next().await? {
-                Some(Step::Told(more)) => more,
-                Some(Step::Passed) => Vec::new(),
+            match follower.try_next().await? {
+                Some(Step::Told(more)) => return Ok(Some(more)),
+                Some(Step::Passed) => return Ok(Some(Vec::new())),
                 // Another generation is told of again by the next step.
-                Some(Step::Encoded(..) | Step::Retired) | None => break,
-            };
+                Some(Step::Encoded(..) | Step::Retired) => return Ok(None),
+                None if Instant::now() >= self.due => return Ok(None),
+                None => {}
+            }
+            tokio::select! {
+                _ = self.status.wait_for(|status| *status != Status::Ready) => {}
+                // It is looked at above.
+                _ = self.registry.changed() => self.registry.mark_changed(),
+                () = sleep_until(self.due) => {}
+            }
         }
-        self.push_merged(merging, after, from);
-        Ok(Some(from))
     }
 
     /// Frames of what was merged of a stretch.
