@@ -350,7 +350,7 @@ impl Follower {
         match error {
             Error::Unreachable { sent, .. } => *sent || self.was_reached,
             Error::Problem(problem) => matches!(problem.status, 408 | 429 | 500..),
-            Error::Protocol(_) | Error::Invalid(_) => false,
+            Error::MayBeRecorded { .. } | Error::Protocol(_) | Error::Invalid(_) => false,
         }
     }
 }

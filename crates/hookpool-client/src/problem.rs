@@ -50,6 +50,16 @@ impl Problem {
         Self::new(status, &headers, &body)
     }
 
+    /// The request with the same idempotency key is not done yet.
+    pub(crate) fn is_in_progress(&self) -> bool {
+        self.code == "IDEMPOTENCY_IN_PROGRESS"
+    }
+
+    /// What a server or proxy says that may have handed the request on.
+    pub(crate) fn outcome_is_unknown(&self) -> bool {
+        self.status >= 500 || self.is_in_progress()
+    }
+
     fn new(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         let mut document: Document = serde_json::from_slice(body).unwrap_or_default();
         if document.title.is_empty() {
