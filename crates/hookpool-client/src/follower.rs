@@ -29,6 +29,9 @@ const BACKOFF: Backoff = Backoff {
     longest: Duration::from_secs(30),
 };
 
+/// No `Retry-After` is waited for longer.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
 /// Told to whom it concerns when a connection is lost that will be made again.
 #[derive(Debug)]
 pub struct Interruption {
@@ -338,7 +341,8 @@ impl Follower {
         self.unmarked.clear();
         self.failures = self.failures.saturating_add(1);
         let wait = self.backoff.delay(self.failures, self.dice.throw());
-        let retry_in = error.retry_after().map_or(wait, |asked| asked + wait);
+        let asked = error.retry_after().unwrap_or_default();
+        let retry_in = asked.min(RETRY_AFTER_MAX) + wait;
         self.state = State::Waiting(Instant::now() + retry_in);
         if let Some(observer) = &mut self.observer {
             observer(&Interruption { error, retry_in });

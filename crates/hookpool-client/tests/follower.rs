@@ -323,6 +323,25 @@ async fn the_dice_decide_how_long_it_waits() {
 }
 
 #[tokio::test]
+async fn a_server_may_ask_for_a_pause_but_not_for_an_endless_one() {
+    for (asked, expected) in [(3, 3), (601, 600), (u64::MAX, 600)] {
+        let canned = Canned::start(move |_, _| {
+            let headers = format!("retry-after: {asked}\r\n");
+            answer("503 Service Unavailable", &headers, "{}")
+        })
+        .await;
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut follower = follower(&canned)
+            .dice(Dice::new(|| 1.0))
+            .on_interruption(move |it| tell.send(it.retry_in).unwrap());
+        let waits = tokio::time::timeout(Duration::from_millis(300), follower.next()).await;
+        assert!(waits.is_err(), "it waits");
+        let expected = Duration::from_secs(expected) + Duration::from_millis(1);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [expected]);
+    }
+}
+
+#[tokio::test]
 async fn merged_changes_that_a_cut_broke_off_are_told_once() {
     let merged = |id: &str, item: &str, position: u64| {
         let id = match id {

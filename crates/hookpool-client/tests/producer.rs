@@ -192,9 +192,20 @@ async fn retries_are_bounded_in_number_and_in_patience() {
     assert_eq!(error.problem().unwrap().code, "UNAVAILABLE");
     assert_eq!(canned.requests().len(), 4);
 
-    let canned = Canned::start(|_, _| unavailable("retry-after: 3600\r\n")).await;
-    producer(&canned).send(BODY).await.unwrap_err();
-    assert_eq!(canned.requests().len(), 1);
+    for asked in [3600, u64::MAX] {
+        let headers = format!("retry-after: {asked}\r\n");
+        let canned = Canned::start(move |_, _| unavailable(&headers)).await;
+        let producer = producer(&canned).retries(Retries {
+            backoff: Backoff {
+                first: Duration::from_secs(2),
+                longest: Duration::from_secs(2),
+            },
+            ..Retries::default()
+        });
+        let error = producer.send(BODY).await.unwrap_err();
+        assert_eq!(error.problem().unwrap().code, "UNAVAILABLE");
+        assert_eq!(canned.requests().len(), 1);
+    }
 }
 
 #[tokio::test]
