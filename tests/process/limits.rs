@@ -1,5 +1,8 @@
 //! How much may come: failures of an address, events of a connector, bytes and properties of an event.
 
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -7,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::common::http::{Request, Response};
+use crate::common::program::{both, hookpool};
 use crate::common::server::{Connector, Data, Server};
 use crate::common::{eventually, hex};
 
@@ -346,4 +350,55 @@ fn limits_outlive_a_restart_and_hold_for_hooks() {
         let answer = server.admin("PATCH", "connectors/github", &json!({"limits": bad}));
         answer.expect_problem(400, "INVALID_PAYLOAD");
     }
+}
+
+/// A proxy that loses the answer to the first request, once the server has given it.
+fn losing_the_first_answer(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    // Ends with the process.
+    std::thread::spawn(move || {
+        for (nth, client) in listener.incoming().map_while(Result::ok).enumerate() {
+            let mut upstream = TcpStream::connect(server).unwrap();
+            let (mut requests, mut to_server) =
+                (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+            let requests = std::thread::spawn(move || io::copy(&mut requests, &mut to_server));
+            if nth == 0 {
+                upstream.read_exact(&mut [0; 1]).unwrap();
+            } else {
+                io::copy(&mut upstream, &mut &client).unwrap();
+            }
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = upstream.shutdown(Shutdown::Both);
+            let _ = requests.join();
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_limit_that_a_lost_answer_spent_is_waited_out_and_the_event_is_there_once() {
+    let data = Data::new();
+    let server = data.serve();
+    let sales = limited(&server, &json!({"eventsPerSecond": 1, "burst": 1}));
+    let proxy = losing_the_first_answer(server.addr);
+    let mut send = hookpool();
+    send.args(["send", "sales", "-", "--server", &format!("http://{proxy}")])
+        .env("HOOKPOOL_INGEST_KEY", &sales.ingest_key)
+        .env("HOOKPOOL_SIGNING_KEY", sales.signing_key.as_ref().unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut send = send.spawn().unwrap();
+    // Its id is generated, so that a second event would show.
+    send.stdin.take().unwrap().write_all(b"{\"n\":1}").unwrap();
+    let output = send.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", both(&output));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("a repeat, not recorded again"), "{said}");
+    assert_eq!(server.log("sales").len(), 1);
+    let refused = server.get("/metrics").expect(200);
+    let limited = |line: &str| line.contains("rate-limited") && !line.ends_with(" 0");
+    assert!(refused.text().lines().any(limited), "no try was refused");
+    server.stop();
 }

@@ -1,12 +1,18 @@
 //! `hookpool top`, `tail` and `items list` as somebody at a terminal has them, and what the server tells them.
 
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::common::eventually;
 use crate::common::http::Request;
-use crate::common::program::{hookpool, succeed};
+use crate::common::program::{command, hookpool, lines, succeed};
 use crate::common::server::{Connector, Data, Server, percent, position};
 
 struct Terminal {
@@ -185,14 +191,10 @@ fn top_shows_who_follows_what_and_how_far_they_are() {
         serde_json::from_str(&said).unwrap()
     };
     let last = terminal.post(10);
-    let told = eventually(
-        "the follower is told",
-        std::time::Duration::from_secs(10),
-        || {
-            let top = top();
-            (top["followers"][0]["position"] == last).then_some(top)
-        },
-    );
+    let told = eventually("the follower is told", Duration::from_secs(10), || {
+        let top = top();
+        (top["followers"][0]["position"] == last).then_some(top)
+    });
     let followers = told["followers"].as_array().unwrap();
     assert_eq!(followers.len(), 1);
     assert_eq!(followers[0]["reader"], "dashboard");
@@ -218,17 +220,191 @@ fn top_shows_who_follows_what_and_how_far_they_are() {
     );
 
     drop(connection);
-    eventually(
-        "the follower is gone",
-        std::time::Duration::from_secs(10),
-        || {
-            // A server learns that a reader has gone when it has something to say to it.
-            terminal.post(0);
-            (top()["followers"] == json!([])).then_some(())
-        },
-    );
+    eventually("the follower is gone", Duration::from_secs(10), || {
+        // A server learns that a reader has gone when it has something to say to it.
+        terminal.post(0);
+        (top()["followers"] == json!([])).then_some(())
+    });
     let refused = Request::get("/api/admin/followers").bearer(&key);
     terminal.server.call(&refused).expect(401);
+}
+
+/// What an understudy does with a connection.
+#[derive(Debug, Clone, Copy)]
+enum Mood {
+    /// Says what the server said.
+    Answers,
+    /// Says this status.
+    Refuses(&'static str),
+    HangsUp,
+    FallsSilent,
+}
+
+/// Stands in for a server, and knows what it answers to `top`.
+struct Understudy {
+    addr: SocketAddr,
+    mood: Arc<Mutex<Mood>>,
+    /// Hears of each connection that is not answered.
+    silent: Receiver<()>,
+}
+
+impl Understudy {
+    fn of(server: &Server) -> Self {
+        let targets = ["/api/streams", "/api/admin/followers"];
+        let answer = |target: &str| {
+            (
+                target.to_owned(),
+                server.get(target).expect(200).text().to_owned(),
+            )
+        };
+        let answers: BTreeMap<_, _> = targets.map(answer).into();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mood = Arc::new(Mutex::new(Mood::Answers));
+        let (fell_silent, silent) = channel();
+        let moods = Arc::clone(&mood);
+        // Ends with the process.
+        std::thread::spawn(move || play(&listener, &answers, &moods, &fell_silent));
+        Self { addr, mood, silent }
+    }
+
+    fn feels(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    /// `hookpool top` at a terminal.
+    fn top(&self) -> Screen {
+        let program = hookpool();
+        let line = format!("'{}' top --interval 50ms", program.get_program().display());
+        let mut child = command("script")
+            .args(["-qefc", &line, "/dev/null"])
+            .env("HOOKPOOL_SERVER", format!("http://{}", self.addr))
+            .env(
+                "HOOKPOOL_OPERATOR_KEY",
+                format!("ok_{}_{}", "0".repeat(12), "a".repeat(40)),
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = lines(child.stdout.take().unwrap());
+        Screen { child, lines }
+    }
+}
+
+fn play(
+    listener: &TcpListener,
+    answers: &BTreeMap<String, String>,
+    mood: &Mutex<Mood>,
+    fell_silent: &Sender<()>,
+) {
+    let mut silent = Vec::new();
+    for mut socket in listener.incoming().map_while(Result::ok) {
+        let mut request = [0; 4096];
+        let read = socket.read(&mut request).unwrap_or_default();
+        let request = String::from_utf8_lossy(&request[..read]);
+        let target = request.split(' ').nth(1).unwrap_or_default();
+        let (status, body) = match *mood.lock().unwrap() {
+            Mood::Answers => ("200 OK", &*answers[target]),
+            Mood::Refuses(status) => (status, "{}"),
+            Mood::HangsUp => continue,
+            Mood::FallsSilent => {
+                silent.push(socket);
+                fell_silent.send(()).unwrap();
+                continue;
+            }
+        };
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+        let _ = socket.write_all(format!("{head}{body}").as_bytes());
+    }
+}
+
+/// A program that draws at a terminal.
+struct Screen {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Screen {
+    /// Waits for a line with this.
+    #[track_caller]
+    fn shows(&self, what: &str) {
+        let mut seen = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(20)) {
+            seen.push(line);
+            if seen.last().unwrap().contains(what) {
+                return;
+            }
+            assert!(
+                seen.len() < 10_000,
+                "{what:?} is not shown: {:?}",
+                &seen[9_900..]
+            );
+        }
+        panic!("{what:?} is not shown: {seen:?}");
+    }
+
+    /// Waits for a screen that begins and ends without a word of trying again.
+    fn shows_rates(&self) {
+        let is_first = |line: &str| line.contains("\u{1b}[H");
+        let mut screens = 0;
+        while screens < 2 {
+            let line = self.lines.recv_timeout(Duration::from_secs(20)).unwrap();
+            if line.contains("trying again") {
+                screens = 0;
+            } else if is_first(&line) {
+                screens += 1;
+            }
+        }
+    }
+
+    #[track_caller]
+    fn ends(&mut self) -> Option<i32> {
+        let ended = || self.child.try_wait().unwrap();
+        let status = eventually("it ends", Duration::from_secs(10), ended);
+        status.code()
+    }
+}
+
+#[test]
+fn top_lives_through_a_restart_of_the_server() {
+    let terminal = Terminal::new();
+    let server = Understudy::of(&terminal.server);
+    let mut screen = server.top();
+    screen.shows("sales");
+    for mood in [Mood::HangsUp, Mood::Refuses("503 Service Unavailable")] {
+        server.feels(mood);
+        screen.shows("sales");
+        screen.shows("as it was; trying again");
+        server.feels(Mood::Answers);
+        screen.shows_rates();
+    }
+    server.feels(Mood::Refuses("401 Unauthorized"));
+    assert_eq!(screen.ends(), Some(4));
+
+    server.feels(Mood::HangsUp);
+    assert_eq!(server.top().ends(), Some(7), "nobody was ever there");
+}
+
+#[test]
+fn top_ends_when_it_is_told_to_while_it_waits_for_an_answer() {
+    let terminal = Terminal::new();
+    let server = Understudy::of(&terminal.server);
+    let mut screen = server.top();
+    screen.shows_rates();
+    server.feels(Mood::FallsSilent);
+    server.silent.recv_timeout(Duration::from_secs(20)).unwrap();
+    // As Ctrl-C on its keyboard.
+    screen
+        .child
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(b"\x03")
+        .unwrap();
+    assert_eq!(screen.ends(), Some(0));
 }
 
 #[test]

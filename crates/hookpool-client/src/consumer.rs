@@ -253,7 +253,7 @@ impl Consumer {
     pub async fn diff(&self, stream: &str, from: &str, to: &str) -> Result<DiffLines, Error> {
         let request = self.get(stream, &["diff"])?;
         let request = request.query(&[("from", from), ("to", to)]);
-        Ok(DiffLines(self.server.head(request).await?))
+        DiffLines::open(&self.server, request).await
     }
 
     /// A page of the log after a position, or from the earliest event that is kept, with bodies if `body`. `limit` is 1 to 1000.

@@ -21,6 +21,16 @@ pub enum Error {
     /// The server refused.
     #[error("{0}")]
     Problem(Box<Problem>),
+    /// The server refused the last try of a delivery, and an earlier one may have arrived. The same delivery under the same key makes no second event.
+    #[error(
+        "an earlier try may be in the log, and is not recorded again under the idempotency key {idempotency_key}; the last try was refused: {refusal}"
+    )]
+    MayBeRecorded {
+        /// The one that all tries had.
+        idempotency_key: String,
+        /// Why the last try was refused.
+        refusal: Box<Problem>,
+    },
     /// The server answered with something that the protocol does not know. It may have done what was asked.
     #[error("the answer is not Hookpool's: {0}")]
     Protocol(String),
@@ -30,13 +40,30 @@ pub enum Error {
 }
 
 impl Error {
-    /// The server's refusal, if that is what it is.
+    /// The server's refusal, if it refused; of several tries the last one's.
     #[must_use]
     pub fn problem(&self) -> Option<&Problem> {
         match self {
-            Self::Problem(problem) => Some(problem),
+            Self::Problem(refusal) | Self::MayBeRecorded { refusal, .. } => Some(refusal),
             Self::Unreachable { .. } | Self::Protocol(_) | Self::Invalid(_) => None,
         }
+    }
+
+    /// Whether a call that was to change something may have done so in spite of the error; otherwise it has not.
+    #[must_use]
+    pub fn outcome_is_unknown(&self) -> bool {
+        match self {
+            Self::Unreachable { sent, .. } => *sent,
+            Self::Problem(problem) => problem.outcome_is_unknown(),
+            Self::MayBeRecorded { .. } | Self::Protocol(_) => true,
+            Self::Invalid(_) => false,
+        }
+    }
+
+    /// Whether it was refused for a timestamp that is too far from the server's clock.
+    pub(crate) fn is_late(&self) -> bool {
+        let problem = self.problem();
+        problem.is_some_and(|problem| problem.code == "TIMESTAMP_OUT_OF_RANGE")
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
+    ops::RangeInclusive,
     pin::Pin,
     time::Duration,
 };
@@ -28,6 +29,11 @@ const BACKOFF: Backoff = Backoff {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(30),
 };
+
+/// What `retry:` may set the first wait to: never so short that doubling it leads nowhere, never so long that nobody would wait for it.
+const RETRY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+/// No `Retry-After` is waited for longer.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// Told to whom it concerns when a connection is lost that will be made again.
 #[derive(Debug)]
@@ -190,7 +196,7 @@ impl Follower {
         Items::new(self.ask.streams.names())
     }
 
-    /// Other waits between connections than 1 s to 30 s. The server's `retry:` still sets the first one.
+    /// Other waits between connections than 1 s to 30 s. The server's `retry:` still sets the first one, within 100 ms to 60 s.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
@@ -268,7 +274,10 @@ impl Follower {
         let cursor = event.last_event_id.clone();
         let frame = Frame::read(event)?;
         self.cursor = cursor;
-        self.failures = 0;
+        // Who is sent away at once has not been served.
+        if !matches!(frame, Some(Frame::Goodbye(_))) {
+            self.failures = 0;
+        }
         let Some(frame) = frame else { return Ok(None) };
         let stream = self.stream_of(&frame).to_owned();
         // A server's own reset says the same.
@@ -331,6 +340,7 @@ impl Follower {
         if let State::Connected(connection) = &self.state
             && let Some(first) = connection.parser.retry()
         {
+            let first = first.clamp(*RETRY.start(), *RETRY.end());
             self.backoff.first = first;
             self.backoff.longest = self.backoff.longest.max(first);
         }
@@ -339,7 +349,8 @@ impl Follower {
         self.unmarked.clear();
         self.failures = self.failures.saturating_add(1);
         let wait = self.backoff.delay(self.failures, self.dice.throw());
-        let retry_in = error.retry_after().map_or(wait, |asked| asked + wait);
+        let asked = error.retry_after().unwrap_or_default();
+        let retry_in = asked.min(RETRY_AFTER_MAX) + wait;
         self.state = State::Waiting(Instant::now() + retry_in);
         if let Some(observer) = &mut self.observer {
             observer(&Interruption { error, retry_in });
@@ -351,7 +362,7 @@ impl Follower {
         match error {
             Error::Unreachable { sent, .. } => *sent || self.was_reached,
             Error::Problem(problem) => matches!(problem.status, 408 | 429 | 500..),
-            Error::Protocol(_) | Error::Invalid(_) => false,
+            Error::MayBeRecorded { .. } | Error::Protocol(_) | Error::Invalid(_) => false,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Projections and rebuilds: how history is read, and what is served of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
-    Method,
+    Method, RequestBuilder, Response,
     header::{ETAG, HeaderValue, IF_MATCH},
 };
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ use serde_json::value::RawValue;
 use crate::{
     error::Error,
     operator::{Operator, admin},
+    problem::text,
+    server::{ANSWER_TIMEOUT, Server},
     value::Value,
 };
 
@@ -258,13 +260,9 @@ impl Operator {
         if let Some(limit) = limit {
             request = request.query(&[("limit", limit)]);
         }
-        let response = self.server.head(request).await?;
-        let digest = response
-            .headers()
-            .get(ETAG)
-            .and_then(|tag| tag.to_str().ok());
-        let digest = digest.unwrap_or_default().trim_matches('"').to_owned();
-        Ok((digest, DiffLines(response)))
+        let lines = DiffLines::open(&self.server, request).await?;
+        let digest = text(lines.response.headers(), ETAG.as_str()).unwrap_or_default();
+        Ok((digest.trim_matches('"').to_owned(), lines))
     }
 
     /// Serves what was rebuilt, if its difference is still the one of this digest; `None` takes whatever it is by now.
@@ -319,20 +317,31 @@ impl Operator {
     }
 }
 
+/// Between two pieces of a difference: nothing is sent while items are compared that do not differ, which may be many.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Lines of JSON as they arrive.
 #[derive(Debug)]
-pub struct DiffLines(pub(crate) reqwest::Response);
+pub struct DiffLines {
+    server: Server,
+    response: Response,
+}
 
 impl DiffLines {
+    pub(crate) async fn open(server: &Server, request: RequestBuilder) -> Result<Self, Error> {
+        let response = server.head_within(ANSWER_TIMEOUT, request).await?;
+        Ok(Self {
+            server: server.clone(),
+            response,
+        })
+    }
+
     /// The next piece; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] if it breaks off.
+    /// [`Error::Unreachable`] if it breaks off, or if nothing comes for five minutes.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        self.0.chunk().await.map_err(|error| Error::Unreachable {
-            server: self.0.url().to_string(),
-            reason: error.to_string(),
-            sent: true,
-        })
+        let response = &mut self.response;
+        self.server.piece_within(PIECE_TIMEOUT, response).await
     }
 }

@@ -51,9 +51,7 @@ impl Operator {
 
     async fn download(&self, request: RequestBuilder) -> Result<Download, Error> {
         let server = self.server().clone();
-        let response = tokio::time::timeout(PIECE_TIMEOUT, server.head(request))
-            .await
-            .map_err(|_| server.lost("it took too long"))??;
+        let response = server.head_within(PIECE_TIMEOUT, request).await?;
         Download::new(server, response)
     }
 }
@@ -90,10 +88,8 @@ impl Download {
     /// # Errors
     /// [`Error::Unreachable`] if it stops coming.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        match tokio::time::timeout(PIECE_TIMEOUT, self.response.chunk()).await {
-            Ok(piece) => piece.map_err(|error| self.server.failed(&error)),
-            Err(_) => Err(self.server.lost("it stopped sending")),
-        }
+        let response = &mut self.response;
+        self.server.piece_within(PIECE_TIMEOUT, response).await
     }
 }
 

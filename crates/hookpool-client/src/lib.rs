@@ -44,8 +44,10 @@ mod rejections;
 mod retention;
 mod secret;
 mod server;
+mod signature;
 pub mod sse;
 mod state;
+mod tries;
 mod value;
 
 pub use ask::Start;

@@ -7,6 +7,12 @@ use reqwest::{
     header::{HeaderMap, RETRY_AFTER},
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+/// What is longer is none of ours.
+const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+/// From the head to the end of a document; less than for a whole exchange, so that the status is told at least.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the server did not do it.
 #[derive(Debug, Clone, Serialize)]
@@ -42,12 +48,24 @@ struct Document {
 }
 
 impl Problem {
-    /// Reads the answer to its end. An answer that is no problem document still gives its status.
-    pub(crate) async fn read(response: Response) -> Self {
+    /// Reads the answer as far as a problem document goes. An answer that is none, or not whole, still gives its status.
+    pub(crate) async fn read(mut response: Response) -> Self {
         let status = response.status();
-        let headers = response.headers().clone();
-        let body = response.bytes().await.unwrap_or_default();
+        let headers = std::mem::take(response.headers_mut());
+        let mut body = Vec::new();
+        // Whoever stops in the middle has refused all the same.
+        let _ = timeout(DOCUMENT_TIMEOUT, document(&mut response, &mut body)).await;
         Self::new(status, &headers, &body)
+    }
+
+    /// The request with the same idempotency key is not done yet.
+    pub(crate) fn is_in_progress(&self) -> bool {
+        self.code == "IDEMPOTENCY_IN_PROGRESS"
+    }
+
+    /// What a server or proxy says that may have handed the request on.
+    pub(crate) fn outcome_is_unknown(&self) -> bool {
+        self.status >= 500 || self.is_in_progress()
     }
 
     fn new(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
@@ -71,6 +89,15 @@ impl Problem {
                 .and_then(|seconds| seconds.parse().ok())
                 .map(Duration::from_secs),
         }
+    }
+}
+
+/// Reads until the end, until it breaks off, or until it is too long for a document.
+async fn document(response: &mut Response, body: &mut Vec<u8>) {
+    while body.len() <= DOCUMENT_BYTES_MAX
+        && let Ok(Some(piece)) = response.chunk().await
+    {
+        body.extend_from_slice(&piece);
     }
 }
 

@@ -16,6 +16,8 @@ use crate::{
     error::Error,
     problem::text,
     server::{ANSWER_TIMEOUT, Server},
+    signature::Signer,
+    tries::Tries,
     value::Fields,
 };
 
@@ -24,10 +26,12 @@ use crate::{
 /// # Retries
 ///
 /// A failed try is repeated, with growing waits or after the server's `Retry-After`, if no complete answer came, if the server said 503 or that the
-/// first try is still in flight, or if a proxy said 502 or 504.
+/// first try is still in flight, or if a proxy said 502 or 504. A 429 is final as the answer to the first try, and waited out where an earlier one may have arrived.
 ///
-/// Every delivery has an `Idempotency-Key`, a random one where the caller has none, and a repeated delivery is the very same request, timestamp included. The
-/// server answers it with the first answer and no second event, for 96 hours, so it is safe even if the first try had arrived.
+/// Every delivery has an `Idempotency-Key`, a random one where the caller has none, and a repeated delivery is the very same request, timestamp included; only a
+/// signature that is as old as half of its window is made anew. The server answers it with the first answer and no second event, for 96 hours, so it is safe even if the first try had arrived.
+///
+/// A refusal is one of its own try. If an earlier try may have arrived, the error is [`Error::MayBeRecorded`] and names the key to go on with.
 ///
 /// Two equal bodies signed within one second are one delivery to a connector that collapses replays (the default), whatever their keys are.
 #[derive(Debug, Clone)]
@@ -54,8 +58,7 @@ pub struct Retries {
 }
 
 impl Default for Retries {
-    /// Four retries from 200 ms on. With at most 30 s for an answer and 20 s for a wait, all five tries stay inside the 300 s
-    /// for which a signature holds.
+    /// Four retries from 200 ms on, and at most 20 s for a wait.
     fn default() -> Self {
         Self {
             most: 4,
@@ -192,9 +195,7 @@ const BULK_TIMEOUT: Duration = Duration::from_secs(90);
 struct Delivery<'a> {
     ask: Ask<'a>,
     body: Bytes,
-    idempotency_key: String,
-    /// What the scheme adds; nothing if it is not signed.
-    headers: Vec<(String, String)>,
+    idempotency_key: &'a str,
 }
 
 impl Producer {
@@ -261,7 +262,7 @@ impl Producer {
     /// Delivers one body, byte for byte: one JSON object.
     ///
     /// # Errors
-    /// The last try's. After [`Error::Unreachable`] with `sent` it is unknown whether the event is in the log.
+    /// [`Error::outcome_is_unknown`] says whether the event may be in the log in spite of the error; if not, none of the tries put it there.
     pub async fn send(&self, body: impl Into<Bytes>) -> Result<Accepted, Error> {
         self.send_as(&random_key(), body).await
     }
@@ -275,15 +276,15 @@ impl Producer {
         idempotency_key: &str,
         body: impl Into<Bytes>,
     ) -> Result<Accepted, Error> {
-        let delivery = self.sign(Ask::Record, idempotency_key, body.into())?;
-        let (headers, body) = self.deliver(delivery).await?;
+        let answer = self.deliver(Ask::Record, idempotency_key, body.into());
+        let (headers, body) = answer.await?;
         accepted(&headers, &body)
     }
 
     /// Delivers many events in one request, all or none: lines of one JSON object each, up to the server's limits (50,000 and 16 MiB).
     ///
     /// # Errors
-    /// As [`send`](Self::send); a refusal names the line. After any refusal, none of them is in the log.
+    /// As [`send`](Self::send), for all of them or none; a refusal names the line.
     pub async fn ingest(&self, lines: impl Into<Bytes>) -> Result<Ingested, Error> {
         self.ingest_as(&random_key(), lines).await
     }
@@ -297,8 +298,8 @@ impl Producer {
         idempotency_key: &str,
         lines: impl Into<Bytes>,
     ) -> Result<Ingested, Error> {
-        let delivery = self.sign(Ask::Lines, idempotency_key, lines.into())?;
-        let (headers, body) = self.deliver(delivery).await?;
+        let answer = self.deliver(Ask::Lines, idempotency_key, lines.into());
+        let (headers, body) = answer.await?;
         ingested(&headers, &body)
     }
 
@@ -307,8 +308,9 @@ impl Producer {
     /// # Errors
     /// As for [`send`](Self::send).
     pub async fn delete(&self, item_id: &str) -> Result<Deleted, Error> {
-        let delivery = self.sign(Ask::Delete(item_id), &random_key(), Bytes::new())?;
-        let (headers, body) = self.deliver(delivery).await?;
+        let key = random_key();
+        let answer = self.deliver(Ask::Delete(item_id), &key, Bytes::new());
+        let (headers, body) = answer.await?;
         let body: DeletedBody =
             serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))?;
         Ok(Deleted {
@@ -325,56 +327,56 @@ impl Producer {
     /// # Errors
     /// Those that [`send`](Self::send) would give for what is wrong with the delivery itself.
     pub async fn dry_run(&self, body: impl Into<Bytes>) -> Result<Rehearsal, Error> {
-        let delivery = self.sign(Ask::Rehearse, &random_key(), body.into())?;
-        let (_, body) = self.deliver(delivery).await?;
+        let key = random_key();
+        let (_, body) = self.deliver(Ask::Rehearse, &key, body.into()).await?;
         let rehearsal: Rehearsal =
             serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))?;
         Ok(rehearsal)
     }
 
-    async fn deliver(&self, delivery: Delivery<'_>) -> Result<(HeaderMap, Bytes), Error> {
-        let mut failures = 0;
+    async fn deliver(
+        &self,
+        ask: Ask<'_>,
+        idempotency_key: &str,
+        body: Bytes,
+    ) -> Result<(HeaderMap, Bytes), Error> {
+        let mut signer = self.signer()?;
+        let mut tries = Tries::new(self.retries, !matches!(ask, Ask::Rehearse));
+        let delivery = Delivery {
+            ask,
+            body,
+            idempotency_key,
+        };
         loop {
-            let error = match self.request(&delivery).await {
+            let headers = match &mut signer {
+                Some(signer) => signer.headers(&delivery.body),
+                None => &[],
+            };
+            let error = match self.request(&delivery, headers).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            failures += 1;
-            if failures > self.retries.most || !is_repeatable(&error) {
-                return Err(error);
+            let is_late = error.is_late() && signer.as_mut().is_some_and(Signer::renew);
+            match tries.wait(&error, is_late, &self.dice) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(tries.outcome(error, idempotency_key)),
             }
-            let wait = self.retries.backoff.delay(failures, self.dice.throw());
-            // Jitter on top: everybody was told the same number of seconds.
-            let wait = error.retry_after().map_or(wait, |asked| asked + wait);
-            if wait > self.retries.patience {
-                return Err(error);
-            }
-            tokio::time::sleep(wait).await;
         }
     }
 
-    fn sign<'a>(
+    fn signer(&self) -> Result<Option<Signer>, Error> {
+        let Some(key) = &self.signing_key else {
+            return Ok(None);
+        };
+        let id = format!("msg_{:x}{:x}", clock::now().0, self.dice.throw().to_bits());
+        Signer::new(self.scheme.clone(), key, id).map(Some)
+    }
+
+    async fn request(
         &self,
-        ask: Ask<'a>,
-        idempotency_key: &str,
-        body: Bytes,
-    ) -> Result<Delivery<'a>, Error> {
-        let mut headers = Vec::new();
-        if let Some(key) = &self.signing_key {
-            let key = self.scheme.key(key.expose());
-            let key = key.map_err(|error| Error::Invalid(error.to_string()))?;
-            let id = format!("msg_{:x}{:x}", clock::now().0, self.dice.throw().to_bits());
-            headers = self.scheme.sign(&key, clock::unix_seconds(), &id, &body);
-        }
-        Ok(Delivery {
-            ask,
-            body,
-            idempotency_key: quoted(idempotency_key),
-            headers,
-        })
-    }
-
-    async fn request(&self, delivery: &Delivery<'_>) -> Result<(HeaderMap, Bytes), Error> {
+        delivery: &Delivery<'_>,
+        signature: &[(String, String)],
+    ) -> Result<(HeaderMap, Bytes), Error> {
         let (stream, key) = (self.stream.as_str(), Some(&self.ingest_key));
         let mut request = match delivery.ask {
             Ask::Delete(item) => {
@@ -398,8 +400,8 @@ impl Producer {
                 request.query(&query).body(delivery.body.clone())
             }
         };
-        request = request.header("idempotency-key", &delivery.idempotency_key);
-        for (name, value) in &delivery.headers {
+        request = request.header("idempotency-key", quoted(delivery.idempotency_key));
+        for (name, value) in signature {
             request = request.header(name, value);
         }
         let timeout = match delivery.ask {
@@ -458,14 +460,4 @@ fn quoted(key: &str) -> String {
 
 fn random_key() -> String {
     format!("{:032x}", rand::random::<u128>())
-}
-
-fn is_repeatable(error: &Error) -> bool {
-    match error {
-        Error::Unreachable { .. } => true,
-        Error::Problem(problem) => {
-            matches!(problem.status, 502..=504) || problem.code == "IDEMPOTENCY_IN_PROGRESS"
-        }
-        Error::Protocol(_) | Error::Invalid(_) => false,
-    }
 }

@@ -8,6 +8,7 @@ use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url, header::HeaderMap, redirect,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use crate::{error::Error, problem::Problem};
 
@@ -98,10 +99,10 @@ impl Server {
 
     pub(crate) async fn head_and_body_within(
         &self,
-        timeout: Duration,
+        limit: Duration,
         request: RequestBuilder,
     ) -> Result<(HeaderMap, Bytes), Error> {
-        let mut response = self.head(request.timeout(timeout)).await?;
+        let mut response = self.head(request.timeout(limit)).await?;
         let headers = std::mem::take(response.headers_mut());
         let body = response
             .bytes()
@@ -153,6 +154,30 @@ impl Server {
             return Error::Invalid(format!("the request can't be made: {error}"));
         }
         Error::unreachable(self.url(), error)
+    }
+
+    /// The head of an answer that is read piece by piece.
+    pub(crate) async fn head_within(
+        &self,
+        limit: Duration,
+        request: RequestBuilder,
+    ) -> Result<Response, Error> {
+        match timeout(limit, self.head(request)).await {
+            Ok(head) => head,
+            Err(_) => Err(self.lost("it took too long")),
+        }
+    }
+
+    /// The next piece of an answer; `None` at the end that the server meant. Anything else is an error.
+    pub(crate) async fn piece_within(
+        &self,
+        limit: Duration,
+        response: &mut Response,
+    ) -> Result<Option<Bytes>, Error> {
+        match timeout(limit, response.chunk()).await {
+            Ok(piece) => piece.map_err(|error| self.failed(&error)),
+            Err(_) => Err(self.lost("it stopped sending")),
+        }
     }
 
     /// An answer that stopped coming.

@@ -73,7 +73,7 @@ fn events(request: &str) -> String {
         .filter(|p| after.is_none_or(|after| *p > after))
         .map(change)
         .collect();
-    format!("retry: 1\n{start}{changes}{}", goodbye("shutdown"))
+    format!("{start}{changes}{}", goodbye("shutdown"))
 }
 
 #[tokio::test]
@@ -320,6 +320,63 @@ async fn the_dice_decide_how_long_it_waits() {
         assert!(follower.next().await.unwrap().is_err());
         assert_eq!(*waits.lock().unwrap(), expected);
     }
+}
+
+#[tokio::test]
+async fn a_server_may_ask_for_a_pause_but_not_for_an_endless_one() {
+    for (asked, expected) in [(3, 3), (601, 600), (u64::MAX, 600)] {
+        let canned = Canned::start(move |_, _| {
+            let headers = format!("retry-after: {asked}\r\n");
+            answer("503 Service Unavailable", &headers, "{}")
+        })
+        .await;
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut follower = follower(&canned)
+            .dice(Dice::new(|| 1.0))
+            .on_interruption(move |it| tell.send(it.retry_in).unwrap());
+        let waits = tokio::time::timeout(Duration::from_millis(300), follower.next()).await;
+        assert!(waits.is_err(), "it waits");
+        let expected = Duration::from_secs(expected) + Duration::from_millis(1);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [expected]);
+    }
+}
+
+/// The waits, in milliseconds, of a follower that is told to come back after `retry` ms and then not served, as long as it was watched.
+async fn waits(retry: u64, then: Vec<u8>) -> Vec<u128> {
+    let canned = Canned::start(move |nth, _| match nth {
+        0 => chunked(&format!("retry: {retry}\n{}", change(1))),
+        _ => then.clone(),
+    })
+    .await;
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut follower = follower(&canned)
+        .backoff(Backoff {
+            first: Duration::from_millis(1),
+            longest: Duration::from_secs(1),
+        })
+        .dice(Dice::new(|| 1.0))
+        .on_interruption(move |it| tell.send(it.retry_in.as_millis()).unwrap());
+    let watch = async { while let Some(Ok(_)) = follower.next().await {} };
+    let _ = tokio::time::timeout(Duration::from_millis(1100), watch).await;
+    told.try_iter().collect()
+}
+
+#[tokio::test]
+async fn a_server_sets_the_first_wait_within_reason() {
+    let unavailable = answer("503 Service Unavailable", "", "{}");
+    for (retry, expected) in [
+        (0, &[100, 200, 400, 800][..]),
+        (250, &[250, 500, 1000]),
+        (99_999_999_999, &[60_000]),
+    ] {
+        assert_eq!(waits(retry, unavailable.clone()).await, expected, "{retry}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_only_sent_away_waits_longer_each_time() {
+    let away = chunked(&format!("retry: 0\n{}", goodbye("overloaded")));
+    assert_eq!(waits(0, away).await, [100, 200, 400, 800]);
 }
 
 #[tokio::test]

@@ -4,9 +4,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    io::Read as _,
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
-use hookpool_client::{Backoff, Error, Producer, Retries, Secret};
+use hookpool_client::{Backoff, Error, Producer, Retries, Scheme, Secret, Server};
 use support::{Canned, answer, header};
 
 const BODY: &str = r#"{"region":"North","sales":142000}"#;
@@ -33,6 +37,23 @@ fn producer(canned: &Canned) -> Producer {
         backoff: Backoff {
             first: Duration::from_millis(5),
             longest: Duration::from_millis(5),
+        },
+        patience: Duration::from_secs(2),
+    })
+}
+
+fn refused(status: &str, code: &str, headers: &str) -> Vec<u8> {
+    answer(status, headers, &format!(r#"{{"code":"{code}"}}"#))
+}
+
+/// Keeps trying for a few seconds.
+fn stubborn(addr: SocketAddr) -> Producer {
+    let server = Server::new(&format!("http://{addr}")).unwrap();
+    Producer::new(server, "sales", Secret::new("ik_a_b".to_owned())).retries(Retries {
+        most: 100,
+        backoff: Backoff {
+            first: Duration::from_millis(20),
+            longest: Duration::from_millis(20),
         },
         patience: Duration::from_secs(2),
     })
@@ -171,9 +192,20 @@ async fn retries_are_bounded_in_number_and_in_patience() {
     assert_eq!(error.problem().unwrap().code, "UNAVAILABLE");
     assert_eq!(canned.requests().len(), 4);
 
-    let canned = Canned::start(|_, _| unavailable("retry-after: 3600\r\n")).await;
-    producer(&canned).send(BODY).await.unwrap_err();
-    assert_eq!(canned.requests().len(), 1);
+    for asked in [3600, u64::MAX] {
+        let headers = format!("retry-after: {asked}\r\n");
+        let canned = Canned::start(move |_, _| unavailable(&headers)).await;
+        let producer = producer(&canned).retries(Retries {
+            backoff: Backoff {
+                first: Duration::from_secs(2),
+                longest: Duration::from_secs(2),
+            },
+            ..Retries::default()
+        });
+        let error = producer.send(BODY).await.unwrap_err();
+        assert_eq!(error.problem().unwrap().code, "UNAVAILABLE");
+        assert_eq!(canned.requests().len(), 1);
+    }
 }
 
 #[tokio::test]
@@ -183,6 +215,190 @@ async fn a_refusal_is_final() {
     let error = signed(&canned).send(BODY).await.unwrap_err();
     assert_eq!(error.problem().unwrap().status, 401);
     assert_eq!(canned.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_after_a_try_that_may_have_arrived_leaves_the_outcome_unknown() {
+    let unknown: [fn() -> Vec<u8>; 4] = [
+        Vec::new,
+        || unavailable(""),
+        || answer("502 Bad Gateway", "", "<html>"),
+        || refused("409 Conflict", "IDEMPOTENCY_IN_PROGRESS", ""),
+    ];
+    let refusals: [fn() -> Vec<u8>; 4] = [
+        || refused("401 Unauthorized", "UNAUTHORIZED", ""),
+        || refused("401 Unauthorized", "TIMESTAMP_OUT_OF_RANGE", ""),
+        || refused("413 Payload Too Large", "PAYLOAD_TOO_LARGE", ""),
+        || {
+            let headers = "retry-after: 3600\r\n";
+            refused("429 Too Many Requests", "RATE_LIMITED", headers)
+        },
+    ];
+    for first in unknown {
+        for last in refusals {
+            let canned = Canned::start(move |nth, _| if nth == 0 { first() } else { last() }).await;
+            let error = producer(&canned).send_as("k\"1", BODY).await.unwrap_err();
+            assert_eq!(canned.requests().len(), 2, "{error}");
+            assert!(error.outcome_is_unknown(), "{error}");
+            assert!(error.to_string().contains("key k\"1;"), "{error}");
+            let Error::MayBeRecorded {
+                idempotency_key,
+                refusal,
+            } = error
+            else {
+                panic!("{error}");
+            };
+            assert_eq!(idempotency_key, "k\"1");
+            assert!(matches!(refusal.status, 401 | 413 | 429), "{refusal}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_waited_out_only_after_a_try_that_may_have_arrived() {
+    let limited = || {
+        refused(
+            "429 Too Many Requests",
+            "RATE_LIMITED",
+            "retry-after: 1\r\n",
+        )
+    };
+    let canned = Canned::start(move |nth, _| match nth {
+        0 => Vec::new(),
+        1 => limited(),
+        _ => accepted(),
+    })
+    .await;
+    let before = tokio::time::Instant::now();
+    producer(&canned).send(BODY).await.unwrap();
+    assert!(before.elapsed() >= Duration::from_secs(1));
+    let keys = canned.requests();
+    let keys = keys.iter().map(|it| header(it, "idempotency-key").unwrap());
+    let keys: Vec<_> = keys.collect();
+    assert!(keys.len() == 3 && keys.iter().all(|key| *key == keys[0]));
+
+    let canned = Canned::start(move |_, _| limited()).await;
+    let error = producer(&canned).send(BODY).await.unwrap_err();
+    assert!(matches!(error, Error::Problem(_)), "{error}");
+    assert!(!error.outcome_is_unknown());
+    assert_eq!(canned.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_dry_run_is_never_recorded_whatever_became_of_it() {
+    let canned = Canned::start(|nth, _| match nth {
+        0 => Vec::new(),
+        _ => refused("401 Unauthorized", "UNAUTHORIZED", ""),
+    })
+    .await;
+    let error = producer(&canned).dry_run(BODY).await.unwrap_err();
+    assert!(matches!(error, Error::Problem(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_refusal_after_tries_that_reached_nobody_is_a_refusal() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let server = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let refusal = || refused("401 Unauthorized", "UNAUTHORIZED", "");
+        Canned::start_at(addr, move |_, _| refusal()).await
+    };
+    let producer = stubborn(addr);
+    let (error, canned) = tokio::join!(producer.send(BODY), server);
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::Problem(_)), "{error}");
+    assert!(!error.outcome_is_unknown());
+    assert_eq!(canned.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn nobody_left_after_a_try_that_may_have_arrived_leaves_the_outcome_unknown() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let served = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        // Gone before the first try is, so that the next one reaches nobody.
+        drop(listener);
+        let _ = socket.read(&mut [0; 4096]).unwrap();
+    });
+    let retries = Retries {
+        most: 2,
+        ..Retries::default()
+    };
+    let error = stubborn(addr)
+        .retries(retries)
+        .send(BODY)
+        .await
+        .unwrap_err();
+    served.join().unwrap();
+    assert!(error.to_string().contains("refused"), "{error}");
+    assert!(error.outcome_is_unknown(), "{error}");
+    assert!(matches!(error, Error::Unreachable { sent: true, .. }));
+}
+
+#[tokio::test]
+async fn a_signature_is_made_anew_when_half_of_its_window_is_over() {
+    let scheme = r#"{"header":"x-sig","template":"{id}.{timestamp}.{body}","timestampHeader":"x-time","deliveryHeader":"x-id","tolerance":2}"#;
+    let scheme: Scheme = serde_json::from_str(scheme).unwrap();
+    let canned = Canned::start(move |nth, _| match nth {
+        0 => Vec::new(),
+        1 => unavailable("retry-after: 2\r\n"),
+        _ => accepted(),
+    })
+    .await;
+    let retries = Retries {
+        patience: Duration::from_secs(5),
+        ..Retries::default()
+    };
+    let producer = signed(&canned).scheme(scheme).retries(retries);
+    producer.send(BODY).await.unwrap();
+    let requests = canned.requests();
+    let of = |name| -> Vec<_> {
+        let values = requests
+            .iter()
+            .map(|request| header(request, name).unwrap());
+        values.collect()
+    };
+    for name in ["x-time", "x-sig"] {
+        let values = of(name);
+        assert_eq!(values[0], values[1], "{name}");
+        assert_ne!(values[0], values[2], "{name}");
+    }
+    for name in ["x-id", "idempotency-key"] {
+        assert_eq!(of(name), [of(name)[0]; 3], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_signature_that_became_too_old_on_the_way_is_made_anew_once() {
+    let late = || {
+        let headers = "retry-after: 1\r\n";
+        refused("401 Unauthorized", "TIMESTAMP_OUT_OF_RANGE", headers)
+    };
+    let canned = Canned::start(move |nth, _| match nth {
+        0 => Vec::new(),
+        1 => late(),
+        _ => accepted(),
+    })
+    .await;
+    signed(&canned).send(BODY).await.unwrap();
+    let requests = canned.requests();
+    assert_eq!(requests.len(), 3);
+    let time = |nth: usize| header(&requests[nth], "x-webhook-timestamp").unwrap();
+    assert_eq!(time(0), time(1));
+    assert_ne!(time(1), time(2));
+
+    // A clock that is wrong is no matter of age.
+    let canned = Canned::start(move |_, _| late()).await;
+    let error = signed(&canned).send(BODY).await.unwrap_err();
+    assert!(matches!(error, Error::Problem(_)), "{error}");
+    assert_eq!(canned.requests().len(), 1);
+    let canned = Canned::start(move |nth, _| if nth == 0 { Vec::new() } else { late() }).await;
+    let error = signed(&canned).send(BODY).await.unwrap_err();
+    assert!(error.outcome_is_unknown(), "{error}");
+    assert_eq!(canned.requests().len(), 3);
 }
 
 #[tokio::test]
@@ -200,7 +416,7 @@ async fn nobody_listening_is_unreachable_and_nothing_was_sent() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let server = hookpool_client::Server::new(&url).unwrap();
+    let server = Server::new(&url).unwrap();
     let producer =
         Producer::new(server, "sales", Secret::new("ik_a_b".to_owned())).retries(Retries {
             most: 0,

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use hookpool_client::{Consumer, Following, Operator, Stream};
+use hookpool_client::{Consumer, Error, Following, Operator, Stream};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -24,19 +24,32 @@ pub(crate) async fn run(args: TopArgs, globals: &Globals) -> anyhow::Result<Exit
     let asked = Asked::new(globals.operator()?);
     let refreshes = !args.once && !args.output.is_json() && io::stdout().is_terminal();
     let mut before = asked.sample().await?;
+    let mut top = Top::of(&before, None);
     if refreshes {
-        screen(&Top::of(&before, None))?;
+        screen(&top)?;
     }
     loop {
-        tokio::select! {
-            () = sleep(args.interval) => {}
+        let next = async {
+            sleep(args.interval).await;
+            asked.sample().await
+        };
+        let next = tokio::select! {
+            next = next => next,
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted?;
                 return Ok(Exit::Ok);
             }
-        }
-        let now = asked.sample().await?;
-        let top = Top::of(&now, Some(&before));
+        };
+        let now = match next {
+            Err(error) if refreshes && is_temporary(&error) => {
+                screen(&top)?;
+                let line = format!("\nas it was; trying again: {error:#}");
+                output::line(&output::printable(&line))?;
+                continue;
+            }
+            next => next?,
+        };
+        top = Top::of(&now, Some(&before));
         if args.output.is_json() {
             output::json(&top)?;
         } else if refreshes {
@@ -48,6 +61,15 @@ pub(crate) async fn run(args: TopArgs, globals: &Globals) -> anyhow::Result<Exit
             return Ok(Exit::Ok);
         }
         before = now;
+    }
+}
+
+/// What a server that is started again or overloaded gives; it was there before.
+fn is_temporary(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(Error::Unreachable { .. }) => true,
+        Some(Error::Problem(problem)) => problem.status >= 500,
+        _ => false,
     }
 }
 

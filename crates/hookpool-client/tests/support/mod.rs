@@ -1,6 +1,9 @@
 //! A server of canned answers, byte for byte, over real sockets.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use hookpool_client::Server;
 use tokio::{
@@ -17,7 +20,14 @@ pub(crate) struct Canned {
 impl Canned {
     /// `answer` gets the number of the request, from 0, and its text.
     pub(crate) async fn start(answer: impl Fn(usize, &str) -> Vec<u8> + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into(), answer).await
+    }
+
+    pub(crate) async fn start_at(
+        addr: SocketAddr,
+        answer: impl Fn(usize, &str) -> Vec<u8> + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(addr).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
