@@ -1,5 +1,7 @@
 //! What the commands say and how they end where somebody is wrong: names, servers, keys, folders that are not whole.
 
+mod dots;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
