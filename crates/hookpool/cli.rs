@@ -7,7 +7,10 @@ mod producers;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use clap_complete::Shell;
 
 pub(crate) use consumers::*;
@@ -28,6 +31,26 @@ Run it:
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 unauthorized, 5 conflict,
 6 verification found problems, 7 unreachable.";
+
+/// Reads the command line, or ends the process as clap does.
+pub(crate) fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| with_variable(error).exit())
+}
+
+/// Says of a key that is missing where else it is looked for: it should not stand on the command line.
+fn with_variable(mut error: clap::Error) -> clap::Error {
+    let is_key = |name: &String| name.starts_with("--ingest-key");
+    let is_missing = error.kind() == ErrorKind::MissingRequiredArgument;
+    if let Some(ContextValue::Strings(names)) = error.get(ContextKind::InvalidArg)
+        && is_missing
+        && names.iter().any(is_key)
+    {
+        let tip = "set HOOKPOOL_INGEST_KEY to the key that `hookpool connector add` printed";
+        let tips = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tips);
+    }
+    error
+}
 
 /// Webhooks in, a live DataPool out, and the history kept.
 #[derive(Debug, Parser)]

@@ -22,8 +22,6 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use cli::{Cli, Command};
 use exit::Exit;
 
@@ -33,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let exit = match threads::start() {
-        Ok(runtime) => runtime.block_on(Box::pin(run(Cli::parse()))),
+        Ok(runtime) => runtime.block_on(Box::pin(run(cli::parse()))),
         Err(error) => Err(error.into()),
     };
     exit.unwrap_or_else(|error| exit::explain(&error)).into()

@@ -206,3 +206,17 @@ fn what_connector_add_prints_names_the_connector() {
         assert!(shown.lines().any(|line| line == steps), "{shown}");
     }
 }
+
+#[test]
+fn a_missing_ingest_key_is_asked_for_by_its_variable() {
+    for line in ["ingest sales f", "send sales f", "delete sales North"] {
+        let (_, said) = ends(2, &mut words(line));
+        assert!(said.contains("--ingest-key <KEY>"), "{said}");
+        assert!(
+            said.contains("set HOOKPOOL_INGEST_KEY to the key"),
+            "{said}"
+        );
+    }
+    let (_, said) = ends(2, &mut words("ingest --ingest-key ik_x"));
+    assert!(!said.contains("HOOKPOOL_INGEST_KEY"), "{said}");
+}

@@ -383,8 +383,9 @@ pub(crate) struct SendArgs {
 #[command(after_help = "\
 The events of a request are recorded all or not at all. Each request has an idempotency
 key made of the file up to its end, so running the command again after a failure, or
-after a line was put right, records nothing twice for 96 hours. To record the same file
-again, name other keys with --idempotency-key.
+after a line was put right, records nothing twice for 96 hours. A file that grew is
+another one from its last request on: send what is new as a file of its own. To record
+the same file again, name other keys with --idempotency-key.
 
 Examples:
   export HOOKPOOL_INGEST_KEY=ik_...
