@@ -75,7 +75,7 @@ fn print_item(id: &str, checked: &serde_json::Value) -> anyhow::Result<()> {
     let difference = checked.get("difference").filter(|it| !it.is_null());
     match difference {
         Some(difference) => output::json(difference)?,
-        None => output::line(&output::printable(&format!("{id} would not change")))?,
+        None => output::line(&output::printable_line(&format!("{id} would not change")))?,
     }
     output::say(&format!(
         "under these rules {events} events are of this item"

@@ -81,7 +81,7 @@ async fn rehearse(producer: &Producer, bodies: Vec<Bytes>, is_json: bool) -> any
         if is_json {
             output::json(&rehearsal)?;
         } else {
-            output::line(&output::printable(&told(&rehearsal)?))?;
+            output::line(&output::printable_line(&told(&rehearsal)?))?;
         }
     }
     Ok(exit)
@@ -119,7 +119,7 @@ pub(crate) async fn delete(args: DeleteArgs, globals: &Globals) -> anyhow::Resul
     if deleted.replayed {
         line.push_str("  (a repeat, not recorded again)");
     }
-    output::line(&output::printable(&line))?;
+    output::line(&output::printable_line(&line))?;
     Ok(Exit::Ok)
 }
 
@@ -195,7 +195,7 @@ fn print(accepted: &Accepted, is_json: bool) -> anyhow::Result<()> {
     for notice in &accepted.notices {
         line.push_str(&format!("  ({notice})"));
     }
-    output::line(&output::printable(&line))
+    output::line(&output::printable_line(&line))
 }
 
 /// What is told at the end.

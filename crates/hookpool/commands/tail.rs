@@ -43,7 +43,7 @@ fn follower(args: &TailArgs, globals: &Globals) -> anyhow::Result<Follower> {
                 "{error}; connecting again in {:.1} s",
                 retry_in.as_secs_f64()
             );
-            output::say(&output::printable(&line));
+            output::say(&output::printable_line(&line));
         });
     for condition in &args.selection.conditions {
         follower = follower.condition(condition);
@@ -156,13 +156,13 @@ impl Printer {
         end: &str,
     ) -> anyhow::Result<()> {
         let stream = match self.several {
-            true => format!("{}  ", output::printable(stream)),
+            true => format!("{}  ", output::printable_line(stream)),
             false => String::new(),
         };
         let position = self.paint.dim(&format!("{position:>8}"));
-        let item_id = self.paint.bold(&output::printable(item_id));
-        let fields = output::printable(fields);
-        let end = self.paint.dim(&output::printable(end));
+        let item_id = self.paint.bold(&output::printable_line(item_id));
+        let fields = output::printable_line(fields);
+        let end = self.paint.dim(&output::printable_line(end));
         output::line(&format!(
             "{position}  {what}  {stream}{item_id}  {fields}{end}"
         ))
@@ -173,7 +173,7 @@ impl Printer {
         let stream = stream
             .map(|stream| format!("{stream}: "))
             .unwrap_or_default();
-        output::say(&output::printable(&format!("{stream}{text}")));
+        output::say(&output::printable_line(&format!("{stream}{text}")));
     }
 }
 
