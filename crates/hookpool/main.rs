@@ -17,6 +17,7 @@ mod progress;
 mod proof;
 mod restore;
 mod serve;
+mod sought;
 mod threads;
 mod verify;
 

@@ -1,6 +1,7 @@
 //! What the commands say and how they end where somebody is wrong: names, servers, keys, folders that are not whole.
 
 mod dots;
+mod hints;
 mod lines;
 
 use std::fs;

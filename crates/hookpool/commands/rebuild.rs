@@ -3,7 +3,7 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::bail;
-use hookpool_client::{Operator, Rebuild, Served};
+use hookpool_client::{Error, Operator, Rebuild, Served};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -15,6 +15,7 @@ use crate::{
     },
     exit::Exit,
     output,
+    sought::Seek as _,
 };
 
 /// How often a rebuild is asked how far it is.
@@ -34,17 +35,28 @@ pub(crate) async fn run(command: RebuildCommand, globals: &Globals) -> anyhow::R
             print_served(&args, &operator.release(&args.stream).await?)?;
         }
         RebuildCommand::Cancel(args) => {
-            print(&operator.cancel_rebuild(&args.stream).await?, &args.output)?;
+            let rebuild = operator.cancel_rebuild(&args.stream).await;
+            print(&of(&args.stream, rebuild)?, &args.output)?;
         }
         RebuildCommand::Pause(args) => {
-            print(&operator.pause_rebuild(&args.stream).await?, &args.output)?;
+            let rebuild = operator.pause_rebuild(&args.stream).await;
+            print(&of(&args.stream, rebuild)?, &args.output)?;
         }
         RebuildCommand::Resume(args) => {
-            print(&operator.resume_rebuild(&args.stream).await?, &args.output)?;
+            let rebuild = operator.resume_rebuild(&args.stream).await;
+            print(&of(&args.stream, rebuild)?, &args.output)?;
         }
         RebuildCommand::List(args) => list(&args, &operator).await?,
     }
     Ok(Exit::Ok)
+}
+
+/// What is asked of the rebuild of a stream, which may have none.
+fn of<T>(stream: &str, answer: Result<T, Error>) -> anyhow::Result<T> {
+    let hint = format!(
+        "`hookpool rebuild list {stream}` shows those that it had, `hookpool rebuild start {stream}` starts one"
+    );
+    answer.sought(format!("rebuild of {stream}"), hint)
 }
 
 async fn start(
@@ -84,7 +96,7 @@ async fn start(
 async fn status(args: &RebuildStatusArgs, operator: &Operator) -> anyhow::Result<()> {
     let rebuild = match args.wait {
         true => ready(operator, &args.stream).await?,
-        false => operator.rebuild(&args.stream).await?,
+        false => of(&args.stream, operator.rebuild(&args.stream).await)?,
     };
     print(&rebuild, &args.output)
 }
@@ -93,7 +105,7 @@ async fn status(args: &RebuildStatusArgs, operator: &Operator) -> anyhow::Result
 async fn ready(operator: &Operator, stream: &str) -> anyhow::Result<Rebuild> {
     let bar = bar(stream);
     loop {
-        let rebuild = operator.rebuild(stream).await?;
+        let rebuild = of(stream, operator.rebuild(stream).await)?;
         bar.set_length(rebuild.total.unwrap_or(0));
         bar.set_position(rebuild.done.unwrap_or(0));
         bar.set_message(match (rebuild.paused, rebuild.compared) {
@@ -192,7 +204,8 @@ async fn list(args: &StreamArgs, operator: &Operator) -> anyhow::Result<()> {
 }
 
 async fn diff(args: &RebuildDiffArgs, operator: &Operator) -> anyhow::Result<()> {
-    let (digest, mut lines) = operator.rebuild_diff(&args.stream, args.limit).await?;
+    let difference = operator.rebuild_diff(&args.stream, args.limit).await;
+    let (digest, mut lines) = of(&args.stream, difference)?;
     while let Some(bytes) = lines.next().await? {
         output::raw(&bytes)?;
     }
@@ -201,10 +214,8 @@ async fn diff(args: &RebuildDiffArgs, operator: &Operator) -> anyhow::Result<()>
 }
 
 async fn promote(args: &RebuildPromoteArgs, operator: &Operator) -> anyhow::Result<()> {
-    let rebuild = operator
-        .promote(&args.stream, args.digest.as_deref())
-        .await?;
-    print(&rebuild, &args.output)?;
+    let rebuild = operator.promote(&args.stream, args.digest.as_deref()).await;
+    print(&of(&args.stream, rebuild)?, &args.output)?;
     if !args.output.is_json() {
         output::say(&format!(
             "served now; hookpool rebuild rollback {} goes back",
