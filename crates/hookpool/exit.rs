@@ -84,6 +84,7 @@ fn hint(error: &anyhow::Error) -> Option<Cow<'_, str>> {
 }
 
 fn hint_of(problem: &Problem) -> Option<&'static str> {
+    let detail = problem.detail.as_deref().unwrap_or_default();
     Some(match problem.code.as_str() {
         "UNAUTHORIZED" => {
             "check that the key is of the right kind (ik_ sends, rk_ reads, ok_ operates), of this server, and not revoked"
@@ -93,8 +94,11 @@ fn hint_of(problem: &Problem) -> Option<&'static str> {
         }
         "TIMESTAMP_OUT_OF_RANGE" => "compare this machine's clock with the server's",
         "NOT_FOUND" => "names are case-sensitive; `hookpool connector list` shows what there is",
-        "CONFLICT" if problem.detail.as_deref() == Some("the name is taken") => {
+        "CONFLICT" if detail == "the name is taken" => {
             "choose another name, or look at the one that is there with `list`"
+        }
+        "CONFLICT" if detail.ends_with("is not promoted or cancelled yet") => {
+            "`hookpool rebuild promote` serves it, `hookpool rebuild cancel` throws it away"
         }
         "IDEMPOTENCY_MISMATCH" => "a key names one request: choose another for this one",
         "INVALID_PAYLOAD" => "a body is exactly one JSON object in UTF-8",

@@ -3,6 +3,7 @@
 mod dots;
 mod hints;
 mod lines;
+mod several;
 
 use std::fs;
 use std::net::TcpListener;

@@ -13,7 +13,7 @@ use crate::{
         Globals, OutputArgs, RebuildCommand, RebuildDiffArgs, RebuildPromoteArgs, RebuildStartArgs,
         RebuildStatusArgs, StreamArgs,
     },
-    exit::Exit,
+    exit::{self, Exit},
     output,
     sought::Seek as _,
 };
@@ -24,7 +24,7 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) async fn run(command: RebuildCommand, globals: &Globals) -> anyhow::Result<Exit> {
     let operator = globals.operator()?;
     match command {
-        RebuildCommand::Start(args) => start(&args, globals, &operator).await?,
+        RebuildCommand::Start(args) => return start(&args, globals, &operator).await,
         RebuildCommand::Status(args) => status(&args, &operator).await?,
         RebuildCommand::Diff(args) => diff(&args, &operator).await?,
         RebuildCommand::Promote(args) => promote(&args, &operator).await?,
@@ -63,7 +63,7 @@ async fn start(
     args: &RebuildStartArgs,
     globals: &Globals,
     operator: &Operator,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Exit> {
     let rules = args
         .from_file
         .as_deref()
@@ -76,21 +76,70 @@ async fn start(
         }
         false => args.streams.clone(),
     };
-    let mut started = Vec::new();
+    // One that is refused is no reason to leave out the others.
+    let (mut started, mut failed) = (Vec::new(), Failures::default());
     for stream in &streams {
         let rebuild = operator.start_rebuild(stream, rules.as_ref(), args.events_per_second);
-        started.push(rebuild.await?);
-    }
-    for rebuild in &mut started {
-        if args.wait {
-            *rebuild = ready(operator, &rebuild.stream).await?;
+        let rebuild = rebuild.await.sought(
+            format!("starting a rebuild of {stream}"),
+            "names are case-sensitive; `hookpool connector list` shows what there is",
+        );
+        let Some(rebuild) = failed.go_on(rebuild)? else {
+            continue;
+        };
+        match args.wait {
+            true => output::say(&format!("rebuild {} of {stream} is started", rebuild.id)),
+            false => print(&rebuild, &args.output)?,
         }
-        print(rebuild, &args.output)?;
+        started.push(rebuild.stream);
     }
-    if !args.output.is_json() && !args.wait {
+    for stream in started.iter().filter(|_| args.wait) {
+        let rebuild = ready(operator, stream).await;
+        if let Some(rebuild) = failed.go_on(rebuild)? {
+            print(&rebuild, &args.output)?;
+        }
+    }
+    if !args.output.is_json() && !args.wait && !started.is_empty() {
         output::say("hookpool rebuild status STREAM --wait says when it is ready");
     }
-    Ok(())
+    Ok(failed.exit(streams.len()))
+}
+
+/// What went wrong with one stream of several; each is told where it happens.
+#[derive(Default)]
+struct Failures {
+    count: usize,
+    first: Option<Exit>,
+}
+
+impl Failures {
+    /// Tells what is about one stream; anything else would be the same for all, and ends the command.
+    fn go_on<T>(&mut self, outcome: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+        let error = match outcome {
+            Ok(value) => return Ok(Some(value)),
+            Err(error) => error,
+        };
+        let is_of_all = match error.downcast_ref() {
+            Some(Error::Problem(problem)) => matches!(problem.status, 401 | 403 | 500..),
+            Some(_) => true,
+            // A rebuild that failed.
+            None => false,
+        };
+        if is_of_all {
+            return Err(error);
+        }
+        self.count += 1;
+        let exit = exit::explain(&error);
+        self.first.get_or_insert(exit);
+        Ok(None)
+    }
+
+    fn exit(&self, streams: usize) -> Exit {
+        if self.count > 0 && streams > 1 {
+            output::say(&format!("{} of {streams} rebuilds failed", self.count));
+        }
+        self.first.unwrap_or(Exit::Ok)
+    }
 }
 
 async fn status(args: &RebuildStatusArgs, operator: &Operator) -> anyhow::Result<()> {
