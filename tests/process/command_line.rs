@@ -1,5 +1,6 @@
 //! What the commands say and how they end where somebody is wrong: names, servers, keys, folders that are not whole.
 
+mod arguments;
 mod dots;
 mod hints;
 mod lines;

@@ -83,7 +83,7 @@ async fn chain(consumer: &Consumer, args: &ItemsListArgs) -> anyhow::Result<Item
     let limit = args.limit.unwrap_or(u64::MAX);
     let mut query = ItemQuery {
         after: None,
-        limit: Some(limit.clamp(1, PAGE)),
+        limit: Some(limit.min(PAGE)),
         at: args.at.clone(),
         conditions: args.selection.conditions.clone(),
         fields: args.selection.fields.clone(),

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use hookpool_client::{Accepted, Producer, Rehearsal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -24,6 +24,11 @@ pub(crate) async fn run(args: SendArgs, globals: &Globals) -> anyhow::Result<Exi
         producer = producer.id_field(name);
     }
     let bodies = bodies(&args.file)?;
+    ensure!(
+        !bodies.is_empty(),
+        "{} has no event: it is one JSON object a line",
+        args.file.display()
+    );
     if args.dry_run {
         return rehearse(&producer, bodies, args.output.is_json()).await;
     }

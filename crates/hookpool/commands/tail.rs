@@ -1,6 +1,6 @@
 //! `hookpool tail`: follows streams until somebody has seen enough.
 
-use hookpool_client::{Change, Follower, Frame, Interruption, Op, Row};
+use hookpool_client::{Change, Error, Follower, Frame, Interruption, Op, Row, Start};
 
 use super::items::one_line;
 use crate::{
@@ -35,8 +35,18 @@ fn follower(args: &TailArgs, globals: &Globals) -> anyhow::Result<Follower> {
         [stream] => consumer.follow(stream),
         streams => consumer.follow_several(streams),
     };
+    let start = args.since.as_ref().unwrap_or(&args.from);
+    if let ([stream], Start::Cursor(id)) = (args.streams.as_slice(), start)
+        && id.contains(':')
+    {
+        // The server would take it for no cursor, and start over.
+        let wrong = format!(
+            "--from {id} is an id of several streams: name them all, or give what stands behind {stream}: alone"
+        );
+        return Err(Error::Invalid(wrong).into());
+    }
     let mut follower = follower
-        .start(args.since.as_ref().unwrap_or(&args.from).clone())
+        .start(start.clone())
         .fields(&args.selection.fields)
         .on_interruption(|Interruption { error, retry_in }| {
             let line = format!(
