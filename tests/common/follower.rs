@@ -57,10 +57,10 @@ impl Until {
     }
 }
 
-/// The generation in the id of a frame. The id of `generation` is one of the generation before: nothing is reached by it.
+/// The generation in the id of a frame; none in one from which there is no way on.
 pub(crate) fn generation_of(frame: &Frame) -> Option<u64> {
-    let id = frame.id.as_ref().filter(|_| frame.event != "generation")?;
-    Some(id.split('.').nth(1).unwrap().parse().unwrap())
+    let generation = frame.id.as_ref()?.split('.').nth(1).unwrap();
+    Some(generation.parse().unwrap()).filter(|generation| *generation > 0)
 }
 
 impl Follower {

@@ -29,7 +29,9 @@ fn catching_up_reads_no_more_blocks_in_a_longer_log() {
     assert_eq!(blocks(&long), blocks(&short), "{long:?}\n{short:?}");
     // Each block of the stream is read; and at the seams of pages, of which there are few, once more.
     let (least, most) = (EVENTS, EVENTS + EVENTS / 10);
-    assert!((least..=most).contains(&long[0].1), "{long:?}");
+    for way in &long[..4] {
+        assert!((least..=most).contains(&way.1), "{way:?}");
+    }
 }
 
 /// How many blocks each way of reading the small stream reads, in a log with so many events of others.

@@ -6,8 +6,11 @@
 #![expect(clippy::print_stderr, reason = "seeds and counts are for people")]
 
 mod catch_up;
+mod cut_passage;
 mod feeds;
+mod merged;
 mod node;
+mod slow;
 mod slow_pages;
 mod slow_passage;
 mod slow_reader;

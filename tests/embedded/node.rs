@@ -325,10 +325,19 @@ impl Client {
         body
     }
 
-    /// The status and the body of an answer. Over HTTP/1.0, where an answer ends with its connection.
+    /// The status and the body of an answer, frames of changes as lines.
     pub(crate) fn answer(&self, target: &str) -> (u16, String) {
+        self.answer_as(target, "application/x-ndjson, application/json;q=0.5")
+    }
+
+    /// The status and the body of a long poll.
+    pub(crate) fn poll(&self, target: &str) -> (u16, String) {
+        self.answer_as(target, "application/json")
+    }
+
+    /// Over HTTP/1.0, where an answer ends with its connection.
+    fn answer_as(&self, target: &str, accept: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.addr).unwrap();
-        let accept = "application/x-ndjson, application/json;q=0.5";
         self.send(&mut stream, target, accept);
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

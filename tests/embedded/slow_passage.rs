@@ -1,19 +1,14 @@
 //! A reader that stops while it goes over to another generation holds no view of the pool for long: what is left of the generation before is told
 //! whole whenever it goes on, and who stopped in the difference gets a snapshot.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader},
-    net::TcpStream,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use hookpool_store::EventLog;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     node::{Node, Shape, event, is_let_go, run},
+    slow::{Slow, count, cursor, folded, index_of, items},
     wide::{STREAM, id, item},
 };
 
@@ -24,7 +19,6 @@ const LARGE_ITEMS: u64 = 20_000;
 const EVENTS: u64 = 4_000;
 /// More than these buffers hold.
 const BUFFERED: usize = 2 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
 const SHAPE: Shape = Shape {
     // What a reader that goes on does in one view is done in that time.
     view_lifetime: Duration::from_secs(3),
@@ -43,7 +37,7 @@ fn who_stops_in_what_is_left_of_a_generation_is_told_all_of_it_and_goes_over() {
         // It was told in a newer view than the one that was let go.
         let passage = &frames[index_of(frames, "generation")];
         assert_eq!(passage["data"]["position"], last);
-        assert_eq!(cursor(passage), Some((1, last)));
+        assert_eq!(cursor(passage), Some((0, last)));
         assert_eq!(count(frames, "generation"), 1);
         assert_eq!(count(frames, "reset"), 0);
         assert_eq!(folded(frames), items(&node));
@@ -117,7 +111,7 @@ fn who_stops_in_a_difference_gets_a_snapshot() {
         let (passage, difference) = before[index_of(before, "generation")..]
             .split_first()
             .unwrap();
-        assert_eq!(cursor(passage), Some((1, at)));
+        assert_eq!(cursor(passage), Some((0, at)));
         // Some of it, in its order, and nothing that says that it was all.
         let ids = difference
             .iter()
@@ -157,69 +151,6 @@ async fn its_view_is_let_go(node: &Node) {
     is_let_go(&view).await;
 }
 
-/// A follower that reads only when it is told to. It blocks: a test runs on a thread of its own.
-struct Slow {
-    lines: BufReader<TcpStream>,
-    read: usize,
-    frames: Vec<Value>,
-}
-
-impl Slow {
-    fn ask(node: &Node, after: &str) -> Self {
-        let target = format!("/api/streams/{STREAM}/changes?after={after}");
-        let stream = node.client.ask(&target, 16 << 10);
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut slow = Self {
-            lines: BufReader::new(stream),
-            read: 0,
-            frames: Vec::new(),
-        };
-        assert!(slow.line().contains(" 200 "));
-        while !slow.line().is_empty() {}
-        slow
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        let read = self.lines.read_line(&mut line).unwrap();
-        assert_ne!(read, 0, "it ended after {:?}", self.frames.last());
-        self.read += read;
-        line.trim_end().to_owned()
-    }
-
-    fn frame(&mut self) -> &Value {
-        let line = self.line();
-        if !line.is_empty() {
-            self.frames.push(serde_json::from_str(&line).unwrap());
-        }
-        self.frames.last().unwrap_or(&Value::Null)
-    }
-
-    /// So many bytes more.
-    fn read_bytes(&mut self, bytes: usize) {
-        let end = self.read + bytes;
-        while self.read < end {
-            self.frame();
-        }
-    }
-
-    /// All frames up to the first that is the last.
-    fn read_until(&mut self, is_last: impl Fn(&Value) -> bool) -> &[Value] {
-        let begun = Instant::now();
-        while !is_last(self.frame()) {
-            assert!(begun.elapsed() < PATIENCE, "{:?}", self.frames.last());
-        }
-        &self.frames
-    }
-}
-
-/// Generation and position of a frame with an id.
-fn cursor(frame: &Value) -> Option<(u64, u64)> {
-    let mut parts = frame["id"].as_str()?.split('.').skip(1);
-    let mut part = || parts.next().unwrap().parse().unwrap();
-    Some((part(), part()))
-}
-
 /// Positions of the events that were told, all as the first generation shows them.
 fn told(frames: &[Value]) -> Vec<u64> {
     let changes = frames.iter().filter(|frame| frame["event"] == "change");
@@ -229,62 +160,4 @@ fn told(frames: &[Value]) -> Vec<u64> {
         position
     };
     cursors.map(in_first).collect()
-}
-
-fn index_of(frames: &[Value], event: &str) -> usize {
-    let found = frames.iter().position(|frame| frame["event"] == event);
-    found.unwrap_or_else(|| panic!("no {event} in {} frames", frames.len()))
-}
-
-fn count(frames: &[Value], event: &str) -> usize {
-    frames
-        .iter()
-        .filter(|frame| frame["event"] == event)
-        .count()
-}
-
-type Items = BTreeMap<String, Map<String, Value>>;
-
-/// What a client has after these frames.
-fn folded(frames: &[Value]) -> Items {
-    let mut items = Items::new();
-    for frame in frames {
-        let data = &frame["data"];
-        let id = || data["itemId"].as_str().unwrap().to_owned();
-        match frame["event"].as_str().unwrap() {
-            "item" => {
-                let fields = data["fields"].as_object().unwrap().clone();
-                assert_eq!(items.insert(id(), fields), None, "twice");
-            }
-            "change" => {
-                assert_eq!(data["op"], "upsert");
-                let item = items.entry(id()).or_default();
-                for name in data["unset"].as_array().into_iter().flatten() {
-                    item.remove(name.as_str().unwrap());
-                }
-                item.extend(data["set"].as_object().unwrap().clone());
-            }
-            "reset" => items.clear(),
-            _ => {}
-        }
-    }
-    items
-}
-
-/// What is served.
-fn items(node: &Node) -> Items {
-    let (mut items, mut after) = (Items::new(), String::new());
-    loop {
-        let target = format!("/api/streams/{STREAM}/items?limit=1000{after}");
-        let page: Value = serde_json::from_str(&node.client.get(&target)).unwrap();
-        let rows = page["items"].as_array().unwrap().iter();
-        items.extend(rows.map(|row| {
-            let id = row["itemId"].as_str().unwrap().to_owned();
-            (id, row["fields"].as_object().unwrap().clone())
-        }));
-        let Some(next) = page["next"].as_str() else {
-            return items;
-        };
-        after = format!("&after={next}");
-    }
 }

@@ -285,7 +285,7 @@ impl Follower {
             }
             Frame::Generation(_) => drop(self.crossing.insert(stream)),
             Frame::Bookmark(_) => drop(self.crossing.remove(&stream)),
-            // A cut between two generations is answered with a reset: what comes there need not wait.
+            // The id of a `generation` is one that is answered with a reset: what comes behind it need not wait.
             Frame::Change(change) if !self.crossing.contains(&stream) => {
                 if change.cursor.is_empty() {
                     self.unmarked.entry(stream).or_default().push(frame);
@@ -307,6 +307,7 @@ impl Follower {
     fn cut_of(&self, stream: &str) -> Frame {
         let several = matches!(self.ask.streams, Streams::Several(_));
         Frame::Reset(Reset {
+            cursor: String::new(),
             stream: several.then(|| stream.to_owned()),
             reason: Reset::CUT.to_owned(),
             requested: None,

@@ -107,6 +107,9 @@ pub struct Bookmark {
 /// The generation that is served from here on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
+    /// Nothing can be resumed from it, and whoever tries gets a snapshot: until the bookmark that follows, items are of both generations.
+    #[serde(skip)]
+    pub cursor: String,
     /// Its stream, on a connection of several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
@@ -121,6 +124,9 @@ pub struct Generation {
 /// Why a stream starts over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reset {
+    /// Nothing can be resumed from it, and whoever tries gets a snapshot, as before its end; empty with [`Reset::CUT`].
+    #[serde(skip)]
+    pub cursor: String,
     /// Its stream, on a connection of several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
@@ -172,10 +178,12 @@ impl Frame {
         match self {
             Self::SnapshotEnd(SnapshotEnd { cursor, .. })
             | Self::Change(Change { cursor, .. })
-            | Self::Bookmark(Bookmark { cursor, .. }) => {
+            | Self::Bookmark(Bookmark { cursor, .. })
+            | Self::Generation(Generation { cursor, .. })
+            | Self::Reset(Reset { cursor, .. }) => {
                 Some(cursor.as_str()).filter(|cursor| !cursor.is_empty())
             }
-            Self::Item(_) | Self::Generation(_) | Self::Reset(_) | Self::Goodbye(_) => None,
+            Self::Item(_) | Self::Goodbye(_) => None,
         }
     }
 
@@ -210,8 +218,14 @@ impl Frame {
                 cursor,
                 ..json(data)?
             }),
-            "generation" => Self::Generation(json(data)?),
-            "reset" => Self::Reset(json(data)?),
+            "generation" => Self::Generation(Generation {
+                cursor,
+                ..json(data)?
+            }),
+            "reset" => Self::Reset(Reset {
+                cursor,
+                ..json(data)?
+            }),
             "goodbye" => Self::Goodbye(json(data)?),
             _ => return Ok(None),
         }))
@@ -288,7 +302,7 @@ mod tests {
             ),
             (
                 "reset",
-                None,
+                Some("e.0.3"),
                 r#"{"reason":"malformed","requested":"x","earliest":"e.1.0"}"#,
             ),
             ("goodbye", None, r#"{"reason":"shutdown"}"#),

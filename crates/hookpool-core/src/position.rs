@@ -46,6 +46,9 @@ pub struct Generation(pub u32);
 impl Generation {
     /// The first materialisation of every stream.
     pub const FIRST: Self = Self(1);
+
+    /// No materialisation of any stream: in a cursor, that there is no way on from where its holder is.
+    pub const NONE: Self = Self(0);
 }
 
 impl fmt::Display for Generation {

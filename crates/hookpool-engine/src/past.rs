@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use hookpool_core::{
-    event::{Event, Op},
+    event::Event,
     fold::{HISTORY_EVENTS, Item, Note},
     name::{ItemId, StreamName},
     plan::Ruled,
     position::Position,
+    projection::Projection,
     time::Timestamp,
 };
 use hookpool_store::{
@@ -141,14 +142,19 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
         })
     }
 
-    /// What the events after a position and up to another did to items.
-    pub(crate) fn fill(
+    /// What events that came after a position did to their item.
+    pub(crate) fn touches_of(
         &mut self,
-        stretches: &mut [Stretch],
+        stretch: Stretch,
         after: Position,
-        until: Position,
-    ) -> Result<(), FollowError> {
-        self.read(|log, view, runtime| runtime.block_on(fill(log, view, stretches, after, until)))
+    ) -> Result<Vec<Touch>, FollowError> {
+        let before = match stretch.known {
+            Some(item) => Some(item),
+            None => self.touched_at(&stretch.id, after)?,
+        };
+        let mut item = before.unwrap_or_default();
+        let touch = |event| Touch::of(event, &mut item, &self.view.ruled.projection);
+        stretch.events.into_iter().map(touch).collect()
     }
 
     fn read<T>(
@@ -192,12 +198,35 @@ pub struct Touch {
 }
 
 impl Touch {
-    /// Whether it can have changed what is there: not if it came too late, nor if there was nothing to delete.
-    #[must_use]
-    pub fn counts(&self) -> bool {
-        let was_there = self.before.as_ref().is_some_and(Item::is_there);
-        !self.superseded && (self.event.event.op != Op::Delete || was_there)
+    /// Lets an event happen to its item.
+    fn of(event: Event, item: &mut Item, projection: &Projection) -> Result<Self, FollowError> {
+        let before = there_or_deleted(item).cloned();
+        let superseded = apply(&event, item, projection)?;
+        Ok(Self {
+            event,
+            superseded,
+            before,
+            after: item.clone(),
+        })
     }
+}
+
+/// `None` before its first event.
+fn there_or_deleted(item: &Item) -> Option<&Item> {
+    Some(item).filter(|item| item.position > Position::ZERO)
+}
+
+/// Lets an event happen to its item, and says whether it came too late.
+fn apply(event: &Event, item: &mut Item, projection: &Projection) -> Result<bool, FollowError> {
+    let position = event.position;
+    let fields = event.event.fields();
+    let fields = fields.map_err(|error| FollowError::Body(position, error))?;
+    let change = projection
+        .read(event, fields)
+        .map_err(|unfit| FollowError::Unfit(position, unfit))?;
+    let note = item.apply(event, &change, projection);
+    item.recent.clear();
+    Ok(note == Some(Note::Superseded))
 }
 
 /// A stretch of the past of one item.
@@ -207,26 +236,15 @@ pub struct Stretch {
     pub id: ItemId,
     /// What the item was before it, if somebody has it at hand; else it is looked up.
     pub known: Option<Item>,
-    /// The events that touched it in the stretch, oldest first.
-    pub touches: Vec<Touch>,
+    /// The events of the stretch that did something to it, oldest first.
+    pub events: Vec<Event>,
 }
 
-/// Fills in what the events after a position and up to another did to items. Blocks for the time of some disk accesses.
-async fn fill<L: EventLog, S: PoolSnapshot>(
-    log: &L,
-    view: &View<S>,
-    stretches: &mut [Stretch],
-    after: Position,
-    until: Position,
-) -> Result<(), FollowError> {
-    for stretch in stretches {
-        let walk = match stretch.known.take() {
-            Some(item) => Walk::on(log, view, &stretch.id, item),
-            None => Walk::from(log, view, &stretch.id, after).await?,
-        };
-        stretch.touches = walk.until(until).await?;
+impl Stretch {
+    /// Of all its events.
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.events.iter().map(|event| event.event.body.len()).sum()
     }
-    Ok(())
 }
 
 /// An event that the pool names is not in the log.
@@ -271,67 +289,34 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
             coming: Vec::new(),
         };
         while walk.peek()?.is_some_and(|position| position <= at) {
-            walk.step().await?;
+            if let Some(event) = walk.take().await? {
+                apply(&event, &mut walk.item, &view.ruled.projection)?;
+            }
         }
         Ok(walk)
     }
 
-    /// Goes on from an item that is at hand.
-    fn on(log: &'a L, view: &'a View<S>, id: &'a ItemId, mut item: Item) -> Self {
-        item.recent.clear();
-        Self {
-            log,
-            view,
-            id,
-            known: item.position,
-            item,
-            coming: Vec::new(),
-        }
-    }
-
     /// What it is where the walk is, there or deleted; `None` before its first event.
     pub(crate) fn item(&self) -> Option<&Item> {
-        Some(&self.item).filter(|item| item.position > Position::ZERO)
+        there_or_deleted(&self.item)
     }
 
     /// The next event that touched it.
     pub(crate) async fn next(&mut self) -> Result<Option<Touch>, FollowError> {
-        let before = self.item().cloned();
-        let Some((event, superseded)) = self.step().await? else {
+        let Some(event) = self.take().await? else {
             return Ok(None);
         };
-        Ok(Some(Touch {
-            event,
-            superseded,
-            before,
-            after: self.item.clone(),
-        }))
+        Touch::of(event, &mut self.item, &self.view.ruled.projection).map(Some)
     }
 
-    async fn step(&mut self) -> Result<Option<(Event, bool)>, FollowError> {
+    async fn take(&mut self) -> Result<Option<Event>, FollowError> {
         let Some(position) = self.peek()? else {
             return Ok(None);
         };
         self.coming.pop();
-        let event = self.event(position).await?;
-        let fields = event.event.fields();
-        let fields = fields.map_err(|error| FollowError::Body(position, error))?;
-        let projection = &self.view.ruled.projection;
-        let change = projection
-            .read(&event, fields)
-            .map_err(|unfit| FollowError::Unfit(position, unfit))?;
-        let note = self.item.apply(&event, &change, projection);
-        self.item.recent.clear();
-        Ok(Some((event.clone(), note == Some(Note::Superseded))))
-    }
-
-    /// The events up to a position.
-    async fn until(mut self, until: Position) -> Result<Vec<Touch>, FollowError> {
-        let mut touches = Vec::new();
-        while self.peek()?.is_some_and(|position| position <= until) {
-            touches.extend(self.next().await?);
-        }
-        Ok(touches)
+        event_at(self.log, &self.view.stream, position)
+            .await
+            .map(Some)
     }
 
     fn peek(&mut self) -> Result<Option<Position>, FollowError> {
@@ -359,10 +344,6 @@ impl<'a, L: EventLog, S: PoolSnapshot> Walk<'a, L, S> {
         let recent = item.map(|item| item.recent).unwrap_or_default();
         debug_assert!(recent.len() < HISTORY_EVENTS, "a full history is a row");
         Ok(recent.iter().collect())
-    }
-
-    async fn event(&self, position: Position) -> Result<Event, FollowError> {
-        event_at(self.log, &self.view.stream, position).await
     }
 }
 

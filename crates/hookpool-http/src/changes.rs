@@ -17,6 +17,7 @@ use hookpool_core::{
     verify::Header,
 };
 use hookpool_store::{EventLog, PoolStore};
+use tokio::time::Instant;
 use tokio_stream::StreamMap;
 use warp::{
     Reply,
@@ -59,7 +60,7 @@ pub(crate) fn of_stream<L: EventLog, P: PoolStore>(
         ..wish.of(stream, Start::parse(place.clone()))
     };
     let outs = outs(Session::new(app, viewer, ask));
-    Ok(answer(request, wish.form, outs, 1, Places::of_one(place)))
+    Ok(wish.answer(request, outs, 1, Places::of_one(place)))
 }
 
 /// The changes of several streams.
@@ -82,27 +83,10 @@ pub(crate) fn of_streams<L: EventLog, P: PoolStore>(
     let mut all = StreamMap::new();
     for (n, stream) in streams.iter().enumerate() {
         let ask = wish.of(stream.clone(), asked.start(stream));
-        let ask = Ask {
-            // One of them is enough to break a silence.
-            heartbeat: ask.heartbeat.filter(|_| n == 0),
-            ..ask
-        };
         all.insert(n, outs(Session::new(app, viewer.clone(), ask)));
     }
     let outs = Box::pin(all.map(|(_, out)| out));
-    Ok(answer(request, wish.form, outs, streams.len(), places))
-}
-
-fn answer(request: &Request, form: Form, outs: Outs, left: usize, places: Places) -> Response {
-    let connection = |framing| Connection {
-        outs,
-        wire: Wire::new(framing, places),
-        left,
-    };
-    match form {
-        Form::Open(framing) => open(connection(framing), framing),
-        Form::Poll => poll::answer(request, connection(Framing::Ndjson)),
-    }
+    Ok(wish.answer(request, outs, streams.len(), places))
 }
 
 /// How the answer looks.
@@ -172,8 +156,20 @@ impl Wish {
             wanted: self.wanted.clone(),
             conflate: self.conflate.unwrap_or_default(),
             until: self.until,
-            heartbeat: Some(self.heartbeat),
             shared: None,
+        }
+    }
+
+    fn answer(self, request: &Request, outs: Outs, left: usize, places: Places) -> Response {
+        let connection = |framing, heartbeat| Connection {
+            outs,
+            wire: Wire::new(framing, places),
+            left,
+            heartbeat,
+        };
+        match self.form {
+            Form::Open(framing) => open(connection(framing, Some(self.heartbeat)), framing),
+            Form::Poll => poll::answer(request, connection(Framing::Ndjson, None)),
         }
     }
 }
@@ -226,13 +222,27 @@ struct Connection {
     wire: Wire,
     /// Streams that have not ended.
     left: usize,
+    /// How long it may be quiet, whatever its streams are at; `None` says nothing however long it is.
+    heartbeat: Option<Duration>,
 }
 
 impl Connection {
     /// The next bytes; `None` after the end.
     async fn next(&mut self) -> Option<Bytes> {
+        let due = self.heartbeat.map(|heartbeat| Instant::now() + heartbeat);
         while self.left > 0 {
-            let (stream, out) = self.outs.next().await?;
+            let quiet = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let (stream, out) = tokio::select! {
+                biased;
+                // What a stream is at is in the stream, and is not lost with this.
+                out = self.outs.next() => out?,
+                () = quiet => return Some(self.wire.heartbeat()),
+            };
             if let Out::Goodbye(reason) = out {
                 // A stream may be done before the others; anything else ends them all.
                 let done = reason == session::DONE;

@@ -11,6 +11,9 @@ use crate::{
     past::{Past, Stretch, Touch, View},
 };
 
+/// Bodies of events that are folded on the thread that asks: less than going to another one takes.
+const FOLDED_BYTES_MAX: usize = 8 << 10;
+
 impl<L: EventLog, P: PoolStore> Engine<L, P> {
     /// An item as it was at a position, under the rules of a generation; `None` if it was not there.
     ///
@@ -116,29 +119,35 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         }
     }
 
-    /// What the events after a position and up to another, which the view has, did to some items. `None` if the view does not have the
-    /// generation any more.
+    /// What events that came after a position, and that the view has, did to their items. `None` if the view does not have the generation any more.
     ///
     /// # Errors
     /// [`FollowError`]
     pub async fn touches(
         &self,
         view: View<P::Snapshot>,
-        mut stretches: Vec<Stretch>,
+        stretches: Vec<Stretch>,
         after: Position,
-        until: Position,
-    ) -> Result<Option<Vec<Stretch>>, FollowError> {
+    ) -> Result<Option<Vec<(ItemId, Vec<Touch>)>>, FollowError> {
         let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
-        let filled = blocking(move || {
-            if !follows_checkpoint(&*view.pool, &view.stream, view.ruled.generation)? {
+        // Who has the items at hand needs no pool.
+        let at_hand = stretches.iter().all(|stretch| stretch.known.is_some());
+        let bytes: usize = stretches.iter().map(Stretch::body_bytes).sum();
+        let read = move || {
+            if !at_hand && !follows_checkpoint(&*view.pool, &view.stream, view.ruled.generation)? {
                 return Ok(None);
             }
-            past.fill(&mut stretches, after, until)?;
-            Ok(Some(stretches))
-        })
-        .await;
+            let touch =
+                |stretch: Stretch| Ok((stretch.id.clone(), past.touches_of(stretch, after)?));
+            let touches = stretches.into_iter().map(touch);
+            touches.collect::<Result<_, _>>().map(Some)
+        };
+        let touches = match at_hand && bytes <= FOLDED_BYTES_MAX {
+            true => read(),
+            false => blocking(read).await,
+        };
         self.must_reach(&stream, after)?;
-        filled
+        touches
     }
 
     fn past(&self, view: View<P::Snapshot>) -> Past<L, P> {

@@ -21,12 +21,8 @@ use hookpool_engine::{
 use hookpool_store::{EventLog, PoolStore};
 use tokio::time::Instant;
 
-use super::selected::{Known, Wanted, Window};
-use crate::{
-    app::App,
-    read::checkpoint,
-    sse::{Frame, Framing},
-};
+use super::selected::{Known, Wanted, Window, each};
+use crate::{app::App, read::checkpoint, sse::Framing};
 
 /// How often at most followers are woken to hear that events were passed over: twice as often as they say so.
 const PASSED_EVERY: Duration = Duration::from_millis(125);
@@ -88,6 +84,9 @@ impl Feeds {
     }
 }
 
+/// The data of changes, each with the position of its event.
+type Changes = Vec<(Position, String)>;
+
 /// Who makes the frames of a feed.
 struct Maker<L, P: PoolStore> {
     app: Arc<App<L, P>>,
@@ -135,14 +134,14 @@ impl<L: EventLog, P: PoolStore> Maker<L, P> {
                 }
             };
             let made = match step {
-                Ok(step) => self.frames(after, step).await,
+                Ok(step) => self.changes(after, step).await,
                 Err(error) => Err(error),
             };
             match made {
-                Ok(Some(frames)) if frames.is_empty() && Instant::now() < due => {
+                Ok(Some(changes)) if changes.is_empty() && Instant::now() < due => {
                     self.passed = Some(self.follower.position());
                 }
-                Ok(Some(frames)) => self.show(frames),
+                Ok(Some(changes)) => self.show(changes),
                 Ok(None) => {
                     self.app.feeds.end(&self.key);
                     return self.feed.retire();
@@ -152,39 +151,40 @@ impl<L: EventLog, P: PoolStore> Maker<L, P> {
         }
     }
 
-    /// The frames of a step; `None` if the generation is served no more.
-    async fn frames(
+    /// The changes of a step; `None` if the generation is served no more.
+    async fn changes(
         &mut self,
         after: Position,
         step: Step,
-    ) -> Result<Option<Vec<Frame>>, FollowError> {
+    ) -> Result<Option<Changes>, FollowError> {
         let told = match step {
             Step::Told(told) => told,
             Step::Passed => return Ok(Some(Vec::new())),
             // Encoded frames are for who asks for them.
             Step::Retired | Step::Encoded(..) => return Ok(None),
         };
-        let (wanted, through) = (&self.key.wanted, self.follower.position());
-        let mut window = Window::new(after);
-        window.add(&told, through, &self.ruled.projection, wanted)?;
+        let (engine, wanted, ruled) = (&self.app.engine, &self.key.wanted, &self.ruled);
+        let window = Window::new(after, told, &ruled.projection, wanted)?;
         let view = View {
-            pool: self.app.engine.pool(),
+            pool: engine.pool(),
             stream: self.key.stream.clone(),
-            ruled: self.ruled.clone(),
+            ruled: ruled.clone(),
         };
-        let engine = &self.app.engine;
-        self.known.frames(engine, view, wanted, &window).await
+        let touched = self.known.touches(engine, view, window).await?;
+        self.known.trim();
+        Ok(touched.map(|touched| each(&self.key.stream, wanted, &touched)))
     }
 
-    /// Shows frames; after them there is nothing up to where events were read.
-    fn show(&mut self, frames: Vec<Frame>) {
-        let framing = self.key.framing;
-        let written = frames.into_iter().filter_map(|frame| {
-            let (mut bytes, cursor) = (Vec::new(), frame.cursor?);
-            framing.push(&mut bytes, frame.event, Some(&cursor), &frame.data);
-            Some((cursor.position, bytes))
-        });
-        self.feed.push(written, self.follower.position());
+    /// Shows changes; after them there is nothing up to where events were read.
+    fn show(&mut self, changes: Changes) {
+        let (framing, generation) = (self.key.framing, self.ruled.generation);
+        let frame = |(position, data): (Position, String)| {
+            let (mut bytes, cursor) = (Vec::new(), self.app.engine.cursor(generation, position));
+            framing.push(&mut bytes, "change", Some(&cursor), &data);
+            (position, bytes)
+        };
+        let frames = changes.into_iter().map(frame);
+        self.feed.push(frames, self.follower.position());
         (self.shown_at, self.passed) = (Instant::now(), None);
     }
 

@@ -1,5 +1,6 @@
 //! One followed stream: where it starts, what it hands out next, and why it ends.
 
+mod interval;
 mod lease;
 mod passage;
 mod rows;
@@ -11,7 +12,7 @@ use hookpool_core::{
     cursor::Cursor,
     name::{ItemId, StreamName},
     plan::Ruled,
-    position::Position,
+    position::{Generation, Position},
     time::Timestamp,
 };
 use hookpool_engine::{
@@ -29,7 +30,7 @@ use crate::{
     app::App,
     changes::{
         feeds::{self, Key},
-        selected::{Known, Wanted, Window},
+        selected::{Known, Merging, Touched, Wanted, Window, each},
         wire::Out,
     },
     followers::Listed,
@@ -66,12 +67,10 @@ pub(super) struct Ask {
     pub(super) stream: StreamName,
     pub(super) start: Start,
     pub(super) wanted: Wanted,
-    /// Least time between two merged stretches.
+    /// How long what happens to an item is merged.
     pub(super) conflate: Duration,
     /// After this position the stream ends.
     pub(super) until: Option<Position>,
-    /// How long it may be quiet; `None` says nothing however long it is.
-    pub(super) heartbeat: Option<Duration>,
     /// How it takes frames that are shared; `None` if it does not.
     pub(super) shared: Option<Framing>,
 }
@@ -94,8 +93,9 @@ pub(super) struct Session<L, P: PoolStore> {
     ready: VecDeque<Out>,
     /// Items as they were before what is read next, for who looks at them alone.
     known: Known,
-    /// When the last frames went out.
+    /// When the last frames went out, and when merged ones may go out again.
     told_at: Instant,
+    due: Instant,
     /// Up to where events were passed over since then.
     passed: Option<Position>,
     listed: Listed,
@@ -162,6 +162,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             ready: VecDeque::new(),
             known: Known::default(),
             told_at: Instant::now(),
+            due: Instant::now(),
             passed: None,
             listed,
             _open: app.metrics.follower(),
@@ -216,7 +217,6 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
 
     /// The position of a cursor that this log can go on from.
     ///
-    /// One of another generation is not: who was cut off in the middle of a difference holds some of both.
     fn honour(&self, text: &str) -> Result<Position, &'static str> {
         let cursor: Cursor = text.parse().map_err(|_| "malformed")?;
         let here = self
@@ -361,50 +361,38 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         Ok(())
     }
 
-    /// Events that follow the last ones, and where they are to be merged all others that are there.
+    /// Events that follow the last ones.
     async fn live_events(
         &mut self,
         after: Position,
         mut told: Vec<Told>,
     ) -> Result<(), FollowError> {
-        let Phase::Live(follower) = &mut self.phase else {
+        let Phase::Live(follower) = &self.phase else {
             return Ok(());
         };
         let until = self.ask.until.unwrap_or(Position(u64::MAX));
         told.retain(|told| told.event.position <= until);
         let mut through = follower.position().min(until);
-        if self.ask.wanted.is_of_events() {
-            self.push_told(&told, through)?;
-        } else {
-            let (projection, wanted) = (&self.ruled.projection, &self.ask.wanted);
-            let mut window = Window::new(after);
-            window.add(&told, through, projection, wanted)?;
-            while wanted.merged && through < until && !window.is_full() {
-                // Another generation is told of again by the next step.
-                let mut more = match follower.try_next().await? {
-                    Some(Step::Told(more)) => more,
-                    Some(Step::Passed) => Vec::new(),
-                    _ => break,
-                };
-                more.retain(|told| told.event.position <= until);
-                through = follower.position().min(until);
-                window.add(&more, through, projection, wanted)?;
+        if self.ask.wanted.merged {
+            match self.merge(after, told, until).await? {
+                Some(merged) => through = merged,
+                None => return self.go_over_after(after).await,
             }
-            let pool = self.app.engine.pool();
-            if !self.push_window(pool, window).await? {
-                // The generation is not there any more; whoever serves now has a snapshot.
-                return self.go_over_after(after).await;
-            }
+        } else if !self
+            .push_told(self.app.engine.pool(), after, told, through)
+            .await?
+        {
+            // The generation is not there any more; whoever serves now has a snapshot.
+            return self.go_over_after(after).await;
         }
         self.end_if_done(through);
         Ok(())
     }
 
-    /// A sign of life; up to where nothing was shown, if that is news.
+    /// Says up to where nothing was shown, if that is news.
     fn break_silence(&mut self) {
-        match self.passed.take() {
-            Some(position) => self.bookmark(position),
-            None => self.ready.push_back(Out::Quiet),
+        if let Some(position) = self.passed.take() {
+            self.bookmark(position);
         }
     }
 
@@ -412,23 +400,18 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let Phase::Live(follower) = &mut self.phase else {
             return Woken::Quiet;
         };
-        let due = self.told_at + self.ask.conflate;
-        let merged = self.ask.wanted.merged;
+        let (merged, due) = (self.ask.wanted.merged, self.due);
         let step = async {
             if merged {
                 tokio::time::sleep_until(due).await;
             }
             follower.next().await
         };
-        let patience = match (self.passed, self.ask.heartbeat) {
-            (Some(_), Some(heartbeat)) => Some(heartbeat.min(BOOKMARK_EVERY)),
-            (Some(_), None) => Some(BOOKMARK_EVERY),
-            (None, heartbeat) => heartbeat,
-        };
+        let passed = self.passed.is_some();
         let quiet = async {
-            match patience {
-                Some(patience) => tokio::time::sleep(patience).await,
-                None => std::future::pending().await,
+            match passed {
+                true => tokio::time::sleep(BOOKMARK_EVERY).await,
+                false => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -463,46 +446,67 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.end_if_done(through);
     }
 
-    /// Frames of these events, of which the last is at `through` or before it.
-    fn push_told(&mut self, told: &[Told], through: Position) -> Result<(), FollowError> {
-        let mut frames = Vec::new();
-        for told in told {
-            let Some(change) = told.change(&self.ruled.projection)? else {
-                continue;
-            };
-            if self.ask.wanted.names(&change.item_id) {
-                let position = told.event.position;
-                frames.push(Frame {
-                    event: "change",
-                    cursor: Some(self.app.engine.cursor(self.ruled.generation, position)),
-                    data: change_json(&told.event, &change, self.ask.wanted.nested),
-                });
+    /// Frames of all events after a position and up to another; whether the view has the generation.
+    async fn push_told(
+        &mut self,
+        pool: Arc<P::Snapshot>,
+        after: Position,
+        told: Vec<Told>,
+        through: Position,
+    ) -> Result<bool, FollowError> {
+        let projection = &self.ruled.projection;
+        if self.ask.wanted.is_of_events() {
+            let mut changes = Vec::new();
+            for told in &told {
+                let change = told.change(projection)?;
+                if let Some(change) = change.filter(|change| self.ask.wanted.names(&change.item_id))
+                {
+                    let data = change_json(&told.event, &change, self.ask.wanted.nested);
+                    changes.push((told.event.position, data));
+                }
             }
+            let last = told.last().map(|told| told.event.position);
+            self.push_changes(changes, last.map(|last| last.min(through)));
+            return Ok(true);
         }
-        let last = told.last().map(|told| told.event.position);
-        self.push_frames(frames, last.map(|last| last.min(through)));
-        Ok(())
+        let window = Window::new(after, told, projection, &self.ask.wanted)?;
+        let Some(touched) = self.touches(pool, window).await? else {
+            return Ok(false);
+        };
+        if self.ask.wanted.merged {
+            let mut merging = Merging::default();
+            merging.add(touched);
+            self.push_merged(merging, after, through);
+        } else {
+            let changes = each(&self.ask.stream, &self.ask.wanted, &touched);
+            self.known.trim();
+            self.push_changes(changes, Some(through).filter(|through| *through > after));
+        }
+        Ok(true)
     }
 
-    /// Frames of what happened to the items of a stretch; whether the view has the generation.
-    async fn push_window(
+    /// What happened in a window, as a view says; `None` if that does not have the generation.
+    async fn touches(
         &mut self,
         pool: Arc<P::Snapshot>,
         window: Window,
-    ) -> Result<bool, FollowError> {
+    ) -> Result<Option<Touched>, FollowError> {
         let view = View {
             pool,
             stream: self.ask.stream.clone(),
             ruled: self.ruled.clone(),
         };
-        let (engine, wanted) = (&self.app.engine, &self.ask.wanted);
-        let frames = self.known.frames(engine, view, wanted, &window).await?;
-        let Some(frames) = frames else {
-            return Ok(false);
+        self.known.touches(&self.app.engine, view, window).await
+    }
+
+    fn push_changes(&mut self, changes: Vec<(Position, String)>, through: Option<Position>) {
+        let frame = |(position, data)| Frame {
+            event: "change",
+            cursor: Some(self.app.engine.cursor(self.ruled.generation, position)),
+            data,
         };
-        let through = Some(window.through).filter(|through| *through > window.after);
+        let frames = changes.into_iter().map(frame).collect();
         self.push_frames(frames, through);
-        Ok(true)
     }
 
     /// Frames; and what was passed over behind them, up to a position, is told by a bookmark, but not too often.
@@ -530,7 +534,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     fn bookmark(&mut self, position: Position) {
         self.told_at = Instant::now();
         let data = format!(r#"{{"position":{position}}}"#);
-        self.push("bookmark", Some(position), data);
+        self.push("bookmark", position, data);
     }
 
     /// Says that there is no way from where the client is; a snapshot of the served generation follows.
@@ -547,7 +551,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             serde_json::json!({ "reason": reason, "requested": requested, "earliest": earliest });
         self.known = Known::default();
         self.listed.is_nowhere();
-        self.push("reset", None, data.to_string());
+        self.push_lost("reset", checkpoint(&*pool), data.to_string());
         self.snapshot(pool)
     }
 
@@ -564,9 +568,25 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.phase = Phase::Ended;
     }
 
-    fn push(&mut self, event: &'static str, position: Option<Position>, data: String) {
-        let generation = self.ruled.generation;
-        let cursor = position.map(|position| self.app.engine.cursor(generation, position));
+    /// The id behind which a client holds neither what it had nor what it gets: who is cut off there begins with a snapshot, whatever is
+    /// served by then. Without it the client would come back with the id before, which may have become a good one.
+    fn nowhere(&self, position: Position) -> Cursor {
+        self.app.engine.cursor(Generation::NONE, position)
+    }
+
+    fn push_lost(&mut self, event: &'static str, position: Position, data: String) {
+        // What was passed over before is no place to go on from any more.
+        self.passed = None;
+        self.push_one(event, self.nowhere(position), data);
+    }
+
+    fn push(&mut self, event: &'static str, position: Position, data: String) {
+        let cursor = self.app.engine.cursor(self.ruled.generation, position);
+        self.push_one(event, cursor, data);
+    }
+
+    fn push_one(&mut self, event: &'static str, cursor: Cursor, data: String) {
+        let cursor = Some(cursor);
         self.ready.push_back(Out::Frames(vec![Frame {
             event,
             cursor,

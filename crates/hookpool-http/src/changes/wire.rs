@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hookpool_core::{cursor::Cursor, name::StreamName, time::Timestamp};
+use hookpool_core::{cursor::Cursor, name::StreamName, position::Generation, time::Timestamp};
 
 use super::session::OVERLOADED;
 use super::session::Start;
@@ -20,8 +20,6 @@ pub(super) enum Out {
     Shared(Bytes),
     /// Frames for this connection.
     Frames(Vec<Frame>),
-    /// Nothing for a while.
-    Quiet,
     /// The last word on the stream, and why.
     Goodbye(&'static str),
 }
@@ -151,6 +149,8 @@ pub(super) struct Wire {
     retry: &'static [u8],
     places: Places,
     moved: bool,
+    /// Streams from whose place there is no way on, as long as that is so.
+    lost: BTreeSet<StreamName>,
 }
 
 impl Wire {
@@ -161,12 +161,13 @@ impl Wire {
             retry: RETRY,
             places,
             moved: false,
+            lost: BTreeSet::new(),
         }
     }
 
-    /// Whether an id was written that says where all streams are.
+    /// Whether an id was written from which all streams go on.
     pub(super) fn moved(&self) -> bool {
-        self.moved && self.places.text().is_some()
+        self.moved && self.lost.is_empty() && self.places.text().is_some()
     }
 
     /// What a client sends that wants to go on from here.
@@ -174,12 +175,16 @@ impl Wire {
         self.places.text()
     }
 
+    /// A sign of life.
+    pub(super) fn heartbeat(&self) -> Bytes {
+        Bytes::from_static(self.framing.heartbeat())
+    }
+
     /// The bytes of what a stream hands out; none where there is nothing to say.
     pub(super) fn write(&mut self, stream: &StreamName, out: Out) -> Bytes {
         match out {
             Out::Shared(bytes) if self.must_greet() => self.greet(bytes.into()).into(),
             Out::Shared(bytes) => bytes,
-            Out::Quiet => Bytes::from_static(self.framing.heartbeat()),
             Out::Frames(frames) => self.frames(stream, &frames),
             Out::Goodbye(reason) => {
                 if reason == OVERLOADED {
@@ -200,8 +205,14 @@ impl Wire {
     fn frames(&mut self, stream: &StreamName, frames: &[Frame]) -> Bytes {
         let mut bytes = Vec::new();
         for frame in frames {
-            let cursor = frame.cursor.as_ref();
-            let id = cursor.map(|cursor| self.places.move_to(stream, cursor));
+            let id = frame.cursor.as_ref().map(|cursor| {
+                if cursor.generation == Generation::NONE {
+                    self.lost.insert(stream.clone());
+                } else {
+                    self.lost.remove(stream);
+                }
+                self.places.move_to(stream, cursor)
+            });
             let shown = id.as_ref().map(|id| id as &dyn Display);
             let data = self.places.named(stream, frame);
             self.framing.push(&mut bytes, frame.event, shown, &data);
@@ -308,7 +319,7 @@ mod tests {
     fn the_first_frame_says_when_to_come_back() {
         let mut wire = Wire::new(Framing::Sse, Places::of_one(None));
         let stream = name("a");
-        assert_eq!(wire.write(&stream, Out::Quiet), ": hb\n");
+        assert_eq!(wire.heartbeat(), ": hb\n");
         assert!(
             wire.write(&stream, bookmark(1))
                 .starts_with(b"retry: 2000\nevent: bookmark\n")

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use hookpool_core::position::Position;
 use hookpool_engine::{
     compare::{Comparison, Pair},
-    follow::{FollowError, Told, blocking},
+    follow::{FollowError, blocking},
 };
 use hookpool_store::{EventLog, PoolStore};
 
 use super::{Phase, Session, checkpoint};
 use crate::{
     changes::{
-        selected::{Known, Window, between},
+        selected::{Known, between},
         wire::Out,
     },
     sse::{Facts, Frame},
@@ -39,9 +39,9 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         Ok(())
     }
 
-    /// Begins with a snapshot of what is served, where there is no way on from a position in the generation that was followed.
-    pub(super) async fn start_over(&mut self, after: Position) -> Result<(), FollowError> {
-        let cursor = self.app.engine.cursor(self.ruled.generation, after);
+    /// Begins with a snapshot of what is served, where there is no way on in what is being told as of a position.
+    pub(super) async fn start_over(&mut self, at: Position) -> Result<(), FollowError> {
+        let cursor = self.nowhere(at);
         let pool = self.app.engine.pool();
         self.ruled = self.served(&pool).await?;
         self.phase = self.reset("other-generation", &cursor.to_string(), pool);
@@ -50,8 +50,8 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
 
     /// What is left of the generation before, page by page, then the frame that says that another is served.
     ///
-    /// Until the difference is through, the id is one of the generation before, which nobody can resume from: a client that breaks off in
-    /// it gets a snapshot.
+    /// Until the difference is through, the id is one that nobody can resume from: a client that breaks off in it holds some of both, and
+    /// gets a snapshot.
     pub(super) async fn leave(&mut self) -> Result<(), FollowError> {
         let Phase::Leaving { pool, to, after } = &self.phase else {
             return Ok(());
@@ -68,8 +68,9 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             .engine
             .told(Arc::clone(&pool), stream, generation, after);
         let told = match page.await? {
+            // However often the follower wants to hear of it: it was to be told already.
             Some((told, through)) => self
-                .push_left(&pool, &told, after, through)
+                .push_told(Arc::clone(&pool), after, told, through)
                 .await?
                 .then_some(through),
             None => None,
@@ -93,7 +94,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         }
         let (number, version) = (to.generation, to.projection.version);
         let data = format!(r#"{{"generation":{number},"projection":{version},"position":{at}}}"#);
-        self.push("generation", Some(at), data);
+        self.push_lost("generation", at, data);
         let stream = self.ask.stream.clone();
         let comparison = Comparison::new(pool, stream, generation, number);
         self.phase = Phase::Crossing {
@@ -102,23 +103,6 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             at,
         };
         Ok(())
-    }
-
-    /// Some events that are left of the generation before, no matter how often; whether the view has it.
-    async fn push_left(
-        &mut self,
-        pool: &Arc<P::Snapshot>,
-        told: &[Told],
-        after: Position,
-        through: Position,
-    ) -> Result<bool, FollowError> {
-        if self.ask.wanted.is_of_events() {
-            self.push_told(told, through)?;
-            return Ok(true);
-        }
-        let mut window = Window::new(after);
-        window.add(told, through, &self.ruled.projection, &self.ask.wanted)?;
-        self.push_window(Arc::clone(pool), window).await
     }
 
     /// Some of the difference, or its end.

@@ -127,7 +127,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         }
         let position = *at;
         let data = format!(r#"{{"position":{position},"items":{rows}}}"#);
-        self.push("snapshot-end", Some(position), data);
+        self.push("snapshot-end", position, data);
         self.go_live(position);
     }
 }
