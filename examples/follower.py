@@ -54,7 +54,7 @@ class Copy:
 
 def follow(client, stream, key, copy):
     """Yields whenever the copy is that of its cursor, over any number of connections."""
-    failures = 0
+    failures, wait = 0, 1.0
     while True:
         headers = {"Authorization": f"Bearer {key}"}
         if copy.cursor:
@@ -66,15 +66,19 @@ def follow(client, stream, key, copy):
                 source.response.raise_for_status()
                 copy.opened()
                 for frame in source.iter_sse():
+                    if frame.retry is not None:
+                        wait = frame.retry / 1000
                     if not frame.data:  # the package makes an empty event of a heartbeat
                         continue
-                    failures = 0
+                    if frame.event != "goodbye":  # which is all that a server says that has no room
+                        failures = 0
                     copy.take(frame.event, frame.id, json.loads(frame.data))
                     if copy.whole:
                         yield
         except httpx.HTTPError as error:
             print(f"cut: {error!r}", file=sys.stderr)
-        time.sleep(min(30, 2**failures) * random.uniform(0.5, 1))
+        # No sooner than the server asks for, and not all followers at once.
+        time.sleep(min(max(30, wait), wait * 2**failures) * random.uniform(1, 1.5))
         failures += 1
 
 

@@ -7,7 +7,10 @@ mod producers;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use clap_complete::Shell;
 
 pub(crate) use consumers::*;
@@ -28,6 +31,26 @@ Run it:
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 unauthorized, 5 conflict,
 6 verification found problems, 7 unreachable.";
+
+/// Reads the command line, or ends the process as clap does.
+pub(crate) fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| with_variable(error).exit())
+}
+
+/// Says of a key that is missing where else it is looked for: it should not stand on the command line.
+fn with_variable(mut error: clap::Error) -> clap::Error {
+    let is_key = |name: &String| name.starts_with("--ingest-key");
+    let is_missing = error.kind() == ErrorKind::MissingRequiredArgument;
+    if let Some(ContextValue::Strings(names)) = error.get(ContextKind::InvalidArg)
+        && is_missing
+        && names.iter().any(is_key)
+    {
+        let tip = "set HOOKPOOL_INGEST_KEY to the key that `hookpool connector add` printed";
+        let tips = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tips);
+    }
+    error
+}
 
 /// Webhooks in, a live DataPool out, and the history kept.
 #[derive(Debug, Parser)]
@@ -308,6 +331,9 @@ mod tests {
             "hookpool tail sales orders --where status=open --where total>=5 --fields status,total",
             "hookpool tail sales --since 10m --conflate 250ms --until 42",
             "hookpool tail sales --since 2026-04-09T10:30:00+02:00",
+            "hookpool tail sales --from 2026-04-09T10:30:00+02:00",
+            "hookpool tail sales --from 5f8d4c2a91be0c37.1.42",
+            "hookpool tail a.b c --from a.b:5f8d4c2a91be0c37.1.42,c:5f8d4c2a91be0c37.2.0",
             "hookpool top --once --interval 2s --output json",
             "hookpool items list sales --where !gone --fields a,b --at 7",
             "hookpool items list sales --limit 3 --read-key-file f",
@@ -417,6 +443,12 @@ mod tests {
             "hookpool tail",
             "hookpool tail sales --since yesterday",
             "hookpool tail sales --since 10m --from now",
+            "hookpool tail sales --from erliest",
+            "hookpool items list sales --limit 0",
+            "hookpool log list sales --limit 0",
+            "hookpool rejections list --limit 0",
+            "hookpool rejections list --limit 1001",
+            "hookpool send s - --ingest-key k --count 0",
             "hookpool tail sales --conflate 0s",
             "hookpool top --interval 1",
             "hookpool rebuild start sales --events-per-second 0",

@@ -199,7 +199,7 @@ async fn tail(consumer: &Consumer, stream: &str) -> anyhow::Result<()> {
                 "{position:>6}  {stream:<7} {item_id:<12} {}",
                 one_line(&set)
             );
-            output::line(&output::printable(&line))?;
+            output::line(&output::printable_line(&line))?;
         }
     }
     Ok(())

@@ -1,12 +1,13 @@
 //! How the process ends: one table of exit codes, and what is said beside them.
 
-use std::process::ExitCode;
+use std::{borrow::Cow, process::ExitCode};
 
 use hookpool_client::{Error, Problem};
 
 use crate::{
     client::{NoKey, WrongKey},
     output::{self, StdoutClosed},
+    sought::Sought,
 };
 
 /// The exit codes that scripts rely on. 2 is clap's too.
@@ -39,7 +40,7 @@ pub(crate) fn explain(error: &anyhow::Error) -> Exit {
         output::printable(&format!("{error:#}"))
     ));
     if let Some(hint) = hint(error) {
-        output::say(&format!("hint: {hint}"));
+        output::say(&format!("hint: {}", output::printable_line(&hint)));
     }
     code(error)
 }
@@ -61,23 +62,29 @@ fn code(error: &anyhow::Error) -> Exit {
     }
 }
 
-fn hint(error: &anyhow::Error) -> Option<&'static str> {
+fn hint(error: &anyhow::Error) -> Option<Cow<'_, str>> {
     if error.is::<NoKey>() {
         return Some(
-            "set HOOKPOOL_OPERATOR_KEY, name a file with --operator-key-file, or name the server's data folder with --data-dir",
+            "set HOOKPOOL_OPERATOR_KEY, name a file with --operator-key-file, or name the server's data folder with --data-dir".into(),
         );
     }
-    match error.downcast_ref()? {
+    Some(match error.downcast_ref()? {
         Error::Unreachable { .. } => {
-            Some("is `hookpool serve` running? --server or HOOKPOOL_SERVER says where to look")
+            "is `hookpool serve` running? --server or HOOKPOOL_SERVER says where to look".into()
         }
-        Error::Problem(problem) => hint_of(problem),
-        Error::Protocol(_) => Some("is it Hookpool that answers at --server, in the same version?"),
-        _ => None,
-    }
+        Error::Problem(problem) => match error.downcast_ref::<Sought>() {
+            Some(sought) if problem.status == 404 => sought.hint.as_str().into(),
+            _ => hint_of(problem)?.into(),
+        },
+        Error::Protocol(_) => {
+            "is it Hookpool that answers at --server, in the same version?".into()
+        }
+        _ => return None,
+    })
 }
 
 fn hint_of(problem: &Problem) -> Option<&'static str> {
+    let detail = problem.detail.as_deref().unwrap_or_default();
     Some(match problem.code.as_str() {
         "UNAUTHORIZED" => {
             "check that the key is of the right kind (ik_ sends, rk_ reads, ok_ operates), of this server, and not revoked"
@@ -86,13 +93,12 @@ fn hint_of(problem: &Problem) -> Option<&'static str> {
             "this connector is signed: pass its signing key, whsk_ included, in HOOKPOOL_SIGNING_KEY"
         }
         "TIMESTAMP_OUT_OF_RANGE" => "compare this machine's clock with the server's",
-        // Only of an item that was deleted is there more to say.
-        "NOT_FOUND" if problem.detail.is_some() => {
-            "`hookpool items history` shows what it was before"
-        }
         "NOT_FOUND" => "names are case-sensitive; `hookpool connector list` shows what there is",
-        "CONFLICT" if problem.detail.as_deref() == Some("the name is taken") => {
+        "CONFLICT" if detail == "the name is taken" => {
             "choose another name, or look at the one that is there with `list`"
+        }
+        "CONFLICT" if detail.ends_with("is not promoted or cancelled yet") => {
+            "`hookpool rebuild promote` serves it, `hookpool rebuild cancel` throws it away"
         }
         "IDEMPOTENCY_MISMATCH" => "a key names one request: choose another for this one",
         "INVALID_PAYLOAD" => "a body is exactly one JSON object in UTF-8",

@@ -17,12 +17,11 @@ mod progress;
 mod proof;
 mod restore;
 mod serve;
+mod sought;
 mod threads;
 mod verify;
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 use cli::{Cli, Command};
 use exit::Exit;
@@ -33,7 +32,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let exit = match threads::start() {
-        Ok(runtime) => runtime.block_on(Box::pin(run(Cli::parse()))),
+        Ok(runtime) => runtime.block_on(Box::pin(run(cli::parse()))),
         Err(error) => Err(error.into()),
     };
     exit.unwrap_or_else(|error| exit::explain(&error)).into()

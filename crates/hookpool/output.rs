@@ -66,14 +66,17 @@ pub(crate) fn table<const N: usize>(
 ) -> anyhow::Result<()> {
     let mut table = plain();
     table.set_header(header);
-    table.add_rows(rows.into_iter().map(|row| row.map(|cell| printable(&cell))));
+    table.add_rows(
+        rows.into_iter()
+            .map(|row| row.map(|cell| printable_line(&cell))),
+    );
     print(table)
 }
 
 /// One thing, a fact a line.
 pub(crate) fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> anyhow::Result<()> {
     let mut table = plain();
-    let cells = |(name, value): (&str, String)| [name.to_owned(), printable(&value)];
+    let cells = |(name, value): (&str, String)| [name.to_owned(), printable_line(&value)];
     table.add_rows(facts.into_iter().map(cells));
     print(table)
 }
@@ -145,12 +148,20 @@ impl Paint {
     }
 }
 
-/// Text from outside, safe for a terminal: control characters but line feed and tab are shown as escapes.
+/// Text of several lines from outside, safe for a terminal: control characters but line feed and tab are shown as escapes.
 pub(crate) fn printable(text: &str) -> String {
+    escaped(text, |c| c.is_control() && !matches!(c, '\n' | '\t'))
+}
+
+/// The same for what stands in one line or cell: nothing in it begins another line, which could say anything.
+pub(crate) fn printable_line(text: &str) -> String {
+    escaped(text, char::is_control)
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     text.chars()
         .map(|c| match c {
-            '\n' | '\t' => c.to_string(),
-            c if c.is_control() => c.escape_default().to_string(),
+            c if is_escaped(c) => c.escape_default().to_string(),
             c => c.to_string(),
         })
         .collect()
@@ -177,7 +188,12 @@ mod tests {
             printable("a\u{1b}[2Jb\r\n\tü\u{9b}"),
             "a\\u{1b}[2Jb\\r\n\tü\\u{9b}"
         );
+        assert_eq!(
+            printable_line("a\u{1b}[2Jb\r\n\tü\u{9b}"),
+            "a\\u{1b}[2Jb\\r\\n\\tü\\u{9b}"
+        );
     }
+
     #[test]
     fn colours_are_for_terminals_that_want_them() {
         let painted = |terminal, no_color: Option<&str>| {

@@ -1,5 +1,11 @@
 //! What the commands say and how they end where somebody is wrong: names, servers, keys, folders that are not whole.
 
+mod arguments;
+mod dots;
+mod hints;
+mod lines;
+mod several;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -203,4 +209,18 @@ fn what_connector_add_prints_names_the_connector() {
         let (shown, _) = ends(0, &mut at(&server, &format!("connector show {scheme}")));
         assert!(shown.lines().any(|line| line == steps), "{shown}");
     }
+}
+
+#[test]
+fn a_missing_ingest_key_is_asked_for_by_its_variable() {
+    for line in ["ingest sales f", "send sales f", "delete sales North"] {
+        let (_, said) = ends(2, &mut words(line));
+        assert!(said.contains("--ingest-key <KEY>"), "{said}");
+        assert!(
+            said.contains("set HOOKPOOL_INGEST_KEY to the key"),
+            "{said}"
+        );
+    }
+    let (_, said) = ends(2, &mut words("ingest --ingest-key ik_x"));
+    assert!(!said.contains("HOOKPOOL_INGEST_KEY"), "{said}");
 }

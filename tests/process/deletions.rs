@@ -223,7 +223,7 @@ fn somebody_at_a_terminal_sees_that_an_item_was_deleted() {
     let (then, _) = terminal.expect(&format!("{get} --at {back}"), 0);
     assert!(then.lines().any(|line| line == "n      5"), "{then}");
     let (_, never) = terminal.expect(&format!("{get}west"), 3);
-    assert!(!never.contains("deleted"), "{never}");
+    assert!(!never.contains("was deleted"), "{never}");
 
     let (top, _) = terminal.expect("hookpool top --interval 50ms --output json", 0);
     let top: Value = serde_json::from_str(&top).unwrap();

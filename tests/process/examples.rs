@@ -1,5 +1,7 @@
 //! The followers in `examples/`, run as files against the real server, through a proxy that cuts and over a change of rules.
 
+mod crowded;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
@@ -140,26 +142,48 @@ fn hold_to_the_log_of(test: &str, mut example: Command, settings: &[(&str, &str)
     server.stop();
 }
 
-#[test]
-#[ignore = "needs node with eventsource: tests/run"]
-fn the_node_follower_keeps_an_exact_copy() {
-    // Beside its package, as `npm install` leaves it.
-    let folder = tempfile::tempdir().unwrap();
+/// In a folder of its own beside its package, as `npm install` leaves it.
+fn node(folder: &Path) -> Command {
     let modules = tool("HOOKPOOL_NODE_MODULES");
-    std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).unwrap();
-    let example = folder.path().join("follower.mjs");
+    std::os::unix::fs::symlink(modules, folder.join("node_modules")).unwrap();
+    let example = folder.join("follower.mjs");
     std::fs::copy(repository("examples/follower.mjs"), &example).unwrap();
     let mut node = command(tool("HOOKPOOL_NODE"));
     node.arg(example).arg(STREAM);
-    hold_to_the_log("example-node", node);
+    node
+}
+
+fn python() -> Command {
+    let mut python = command(tool("HOOKPOOL_PYTHON"));
+    python.arg(repository("examples/follower.py")).arg(STREAM);
+    python
+}
+
+/// A page, and the origin that it has.
+fn browser() -> (Command, String) {
+    // A server names an origin before a page of it is there: at an address where nobody else takes the port meanwhile.
+    let reserved = TcpListener::bind("127.0.0.2:0").unwrap();
+    let port = reserved.local_addr().unwrap().port().to_string();
+    drop(reserved);
+    let mut node = command(tool("HOOKPOOL_NODE"));
+    node.arg(repository("tests/readers/page.mjs"))
+        .arg(tool("HOOKPOOL_CHROMIUM"))
+        .arg(repository("examples/browser.html"))
+        .args([&port, STREAM]);
+    (node, format!("http://127.0.0.2:{port}"))
+}
+
+#[test]
+#[ignore = "needs node with eventsource: tests/run"]
+fn the_node_follower_keeps_an_exact_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    hold_to_the_log("example-node", node(folder.path()));
 }
 
 #[test]
 #[ignore = "needs python with httpx-sse: tests/run"]
 fn the_python_follower_keeps_an_exact_copy() {
-    let mut python = command(tool("HOOKPOOL_PYTHON"));
-    python.arg(repository("examples/follower.py")).arg(STREAM);
-    hold_to_the_log("example-python", python);
+    hold_to_the_log("example-python", python());
 }
 
 #[test]
@@ -172,16 +196,7 @@ fn the_rust_follower_keeps_an_exact_copy() {
 #[test]
 #[ignore = "needs chromium and node: tests/run"]
 fn the_page_in_a_browser_keeps_an_exact_copy() {
-    // A server names an origin before a page of it is there: at an address where nobody else takes the port meanwhile.
-    let reserved = TcpListener::bind("127.0.0.2:0").unwrap();
-    let port = reserved.local_addr().unwrap().port().to_string();
-    drop(reserved);
-    let mut node = command(tool("HOOKPOOL_NODE"));
-    node.arg(repository("tests/readers/page.mjs"))
-        .arg(tool("HOOKPOOL_CHROMIUM"))
-        .arg(repository("examples/browser.html"))
-        .args([&port, STREAM]);
-    let origin = format!("http://127.0.0.2:{port}");
+    let (page, origin) = browser();
     let settings = [("HOOKPOOL_CORS_ORIGINS", origin.as_str())];
-    hold_to_the_log_of("example-browser", node, &settings);
+    hold_to_the_log_of("example-browser", page, &settings);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use hookpool_client::Start;
-use hookpool_core::time::Timestamp;
+use hookpool_core::{cursor::Cursor, name::StreamName, time::Timestamp};
 
 use super::{JsonArgs, OutputArgs, duration};
 
@@ -22,6 +22,7 @@ Examples:
   hookpool tail orders --where status=open --where 'total>=100' --fields status,total
   hookpool tail app-metrics --conflate 1s                  each item once a second at most
   hookpool tail sales --from earliest --until 42           and no further
+  hookpool tail sales --from 5f8d4c2a91be0c37.1.42         after the frame with this id
   hookpool tail sales --output ndjson | jq -c 'select(.event == \"change\") | .data'")]
 pub(crate) struct TailArgs {
     /// Streams to follow
@@ -32,7 +33,7 @@ pub(crate) struct TailArgs {
     pub(crate) item: Option<String>,
     #[command(flatten)]
     pub(crate) selection: SelectionArgs,
-    /// snapshot, now, earliest, or the id of a frame to resume after
+    /// snapshot, now, earliest, an RFC 3339 time, or the id of a frame to resume after
     #[arg(long, value_name = "WHERE", default_value = "snapshot", value_parser = start)]
     pub(crate) from: Start,
     /// From so long ago (10m, 2h, 1d), or from an RFC 3339 time
@@ -72,8 +73,24 @@ fn start(text: &str) -> Result<Start, String> {
         "snapshot" => Start::Snapshot,
         "now" => Start::Now,
         "earliest" => Start::Earliest,
-        cursor => Start::Cursor(cursor.to_owned()),
+        time if time.parse::<Timestamp>().is_ok() => Start::Time(time.to_owned()),
+        id if is_id(id) => Start::Cursor(id.to_owned()),
+        _ => {
+            return Err("is none of snapshot, now, earliest, an RFC 3339 time, and the id of a frame: \
+                        <16 hex digits>.<generation>.<position>, or of several streams STREAM:ID,..."
+                .to_owned());
+        }
     })
+}
+
+/// Of a frame of one stream or of several. Taken for what it is not, it would start over with a snapshot.
+fn is_id(text: &str) -> bool {
+    let is_cursor = |text: &str| text.parse::<Cursor>().is_ok();
+    let of_one = |part: &str| {
+        part.split_once(':')
+            .is_some_and(|(stream, cursor)| StreamName::new(stream).is_ok() && is_cursor(cursor))
+    };
+    is_cursor(text) || text.split(',').all(of_one)
 }
 
 /// From so long ago, or from a time.
@@ -173,7 +190,7 @@ pub(crate) struct ItemsListArgs {
     /// Stream to read
     pub(crate) stream: String,
     /// How many items at most [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
     /// As they were: position or RFC 3339 time
     #[arg(long, value_name = "MOMENT")]

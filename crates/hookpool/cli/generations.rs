@@ -76,6 +76,9 @@ pub(crate) struct ProjectionSetArgs {
 pub(crate) enum RebuildCommand {
     /// Start: a new generation is made beside the one that is served
     #[command(after_help = "\
+Of several streams, those that are refused are told and the others start; it ends with the code of
+the first that was refused.
+
 Examples:
   hookpool rebuild start sales --from-file sales.toml --wait
   hookpool rebuild start sales --events-per-second 50000

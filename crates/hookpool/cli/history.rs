@@ -37,7 +37,7 @@ pub(crate) struct LogListArgs {
     #[arg(long, value_name = "POSITION")]
     pub(crate) after: Option<u64>,
     /// How many events at most
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: u64,
     /// Also their bodies
     #[arg(long)]

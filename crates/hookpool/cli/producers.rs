@@ -368,7 +368,7 @@ pub(crate) struct SendArgs {
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
     /// How often to send the whole file
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: u64,
     /// Events per second at most [default: one after the other]
     #[arg(long, value_name = "R", value_parser = rate)]
@@ -383,17 +383,19 @@ pub(crate) struct SendArgs {
 #[command(after_help = "\
 The events of a request are recorded all or not at all. Each request has an idempotency
 key made of the file up to its end, so running the command again after a failure, or
-after a line was put right, records nothing twice for 96 hours. To record the same file
-again, name other keys with --idempotency-key.
+after a line was put right, records nothing twice for 96 hours. A file that grew is
+another one from its last request on: send what is new as a file of its own. To record
+the same file again, name other keys with --idempotency-key.
 
 Examples:
   export HOOKPOOL_INGEST_KEY=ik_...
   hookpool ingest sales events.ndjson --id-field region
+  zcat events.ndjson.gz | hookpool ingest sales -
   hookpool ingest sales events.ndjson --idempotency-key second-time --output json")]
 pub(crate) struct IngestArgs {
     /// Stream to send to
     pub(crate) stream: String,
-    /// File with one JSON object a line
+    /// File with one JSON object a line, or - for standard input
     pub(crate) file: PathBuf,
     /// Property that holds the item id, or a JSON Pointer to it
     #[arg(long, value_name = "NAME")]
@@ -533,7 +535,7 @@ pub(crate) struct RejectionsListArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) after: Option<String>,
     /// How many at most, up to 1000
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) limit: u64,
     #[command(flatten)]
     pub(crate) output: OutputArgs,

@@ -18,6 +18,7 @@ use crate::{
     },
     exit::Exit,
     output,
+    sought::Seek as _,
 };
 
 pub(crate) async fn run(command: ConnectorCommand, globals: &Globals) -> anyhow::Result<Exit> {
@@ -67,13 +68,15 @@ pub(crate) async fn run(command: ConnectorCommand, globals: &Globals) -> anyhow:
             print_rotated(&rotated, facts, secret, &args.output)?;
         }
         ConnectorCommand::RevokeHook(args) => {
-            operator.revoke_hook(&args.name, &args.key_id).await?;
+            let revoked = operator.revoke_hook(&args.name, &args.key_id).await;
+            let what = format!("hook {} of {}", args.key_id, args.name);
+            revoked.sought(what, ids_of(&args.name))?;
             print_revoked(&args)?;
         }
         ConnectorCommand::RevokeSigningKey(args) => {
-            operator
-                .revoke_signing_key(&args.name, &args.key_id)
-                .await?;
+            let revoked = operator.revoke_signing_key(&args.name, &args.key_id).await;
+            let what = format!("signing key {} of {}", args.key_id, args.name);
+            revoked.sought(what, ids_of(&args.name))?;
             let left = operator.connector(&args.name).await?;
             print(&left, &args.output)?;
             if left.signing_keys.iter().all(|key| key.expires_at.is_some()) {
@@ -101,6 +104,11 @@ pub(crate) async fn run(command: ConnectorCommand, globals: &Globals) -> anyhow:
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Where to look for a key id that is not there.
+fn ids_of(connector: &str) -> String {
+    format!("`hookpool connector show {connector}` shows its hooks and keys with their ids")
 }
 
 fn new(args: ConnectorAddArgs) -> anyhow::Result<NewConnector> {

@@ -23,7 +23,7 @@ pub(crate) async fn run(args: HealthArgs, globals: &Globals) -> anyhow::Result<E
             return Ok(Exit::Failure);
         }
         Err(Error::Problem(problem)) => {
-            output::line(&output::printable(&format!("not ready: {problem}")))?;
+            output::line(&output::printable_line(&format!("not ready: {problem}")))?;
             return Ok(Exit::Failure);
         }
         Err(error) => return Err(error.into()),

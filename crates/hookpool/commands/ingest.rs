@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, IsTerminal as _, Read},
     path::Path,
 };
 
@@ -51,6 +51,10 @@ pub(crate) async fn run(args: IngestArgs, globals: &Globals) -> anyhow::Result<E
     if let Some(name) = &args.id_field {
         producer = producer.id_field(name);
     }
+    let name = match args.file.as_path() {
+        path if path == Path::new("-") => "standard input".to_owned(),
+        path => path.display().to_string(),
+    };
     let mut parts = Parts::open(&args.file, args.request_bytes)?;
     let mut progress = Progress::new("ingest");
     let mut summary = Summary::default();
@@ -59,15 +63,14 @@ pub(crate) async fn run(args: IngestArgs, globals: &Globals) -> anyhow::Result<E
             Some(key) => format!("{key}-{}", summary.requests + 1),
             None => format!("{}-{}", part.digest, summary.requests + 1),
         };
-        let ingested = send(&producer, &key, &part, &args.file, &summary).await?;
+        let ingested = send(&producer, &key, &part, &name, &summary).await?;
         summary.count(&ingested);
         progress.at(parts.read.div_ceil(1024), parts.bytes.div_ceil(1024));
     }
     drop(progress);
     ensure!(
         summary.requests > 0,
-        "{} has no event: it is one JSON object a line",
-        args.file.display()
+        "{name} has no event: it is one JSON object a line"
     );
     print(&summary, args.output.is_json())?;
     Ok(Exit::Ok)
@@ -77,7 +80,7 @@ async fn send(
     producer: &Producer,
     key: &str,
     part: &Part,
-    file: &Path,
+    file: &str,
     before: &Summary,
 ) -> anyhow::Result<Ingested> {
     let outcome = producer.ingest_as(key, part.lines.clone()).await;
@@ -89,7 +92,7 @@ async fn send(
         };
         format!(
             "sending {place} of {}; {} events before them are recorded, and are not recorded again when the command is run again",
-            file.display(),
+            file,
             before.events
         )
     })
@@ -135,7 +138,7 @@ struct Part {
 #[derive(Debug)]
 struct Parts<R> {
     lines: R,
-    /// Of the whole file.
+    /// Of the whole file; 0 where nobody knows.
     bytes: u64,
     read: u64,
     /// The number of the line that comes next.
@@ -148,15 +151,22 @@ struct Parts<R> {
     bytes_max: usize,
 }
 
-impl Parts<BufReader<File>> {
+impl Parts<Box<dyn BufRead>> {
+    /// A file, or standard input for `-`, which says nothing of how much it is.
     fn open(path: &Path, bytes_max: usize) -> anyhow::Result<Self> {
+        if path == Path::new("-") {
+            if io::stdin().is_terminal() {
+                output::say("reading one JSON object a line from standard input; Ctrl-D ends it");
+            }
+            return Ok(Self::new(Box::new(io::stdin().lock()), 0, bytes_max));
+        }
         let open = || {
             let file = File::open(path)?;
             let bytes = file.metadata()?.len();
-            Ok::<_, std::io::Error>((file, bytes))
+            Ok::<_, io::Error>((file, bytes))
         };
         let (file, bytes) = open().with_context(|| format!("reading {}", path.display()))?;
-        Ok(Self::new(BufReader::new(file), bytes, bytes_max))
+        Ok(Self::new(Box::new(BufReader::new(file)), bytes, bytes_max))
     }
 }
 

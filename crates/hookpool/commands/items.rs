@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use hookpool_client::{Consumer, Fields, Item, ItemPage, ItemQuery, Ready, Server, Sides, Touch};
+use hookpool_client::{
+    Consumer, Error, Fields, Item, ItemPage, ItemQuery, Ready, Server, Sides, Touch,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     cli::{Globals, ItemsCommand, ItemsDiffArgs, ItemsGetArgs, ItemsHistoryArgs, ItemsListArgs},
     exit::Exit,
     output,
+    sought::Seek as _,
 };
 
 /// The most that the server gives at once.
@@ -80,7 +83,7 @@ async fn chain(consumer: &Consumer, args: &ItemsListArgs) -> anyhow::Result<Item
     let limit = args.limit.unwrap_or(u64::MAX);
     let mut query = ItemQuery {
         after: None,
-        limit: Some(limit.clamp(1, PAGE)),
+        limit: Some(limit.min(PAGE)),
         at: args.at.clone(),
         conditions: args.selection.conditions.clone(),
         fields: args.selection.fields.clone(),
@@ -101,7 +104,9 @@ async fn chain(consumer: &Consumer, args: &ItemsListArgs) -> anyhow::Result<Item
 
 async fn get(args: &ItemsGetArgs, consumer: &Consumer) -> anyhow::Result<()> {
     let at = args.at.as_deref();
-    let item = consumer.item(&args.stream, &args.id, args.meta, at).await?;
+    let item = consumer.item(&args.stream, &args.id, args.meta, at).await;
+    let (what, hint) = sought(args, item.as_ref().err());
+    let item = item.sought(what, hint)?;
     if args.output.is_json() {
         return output::json(&item);
     }
@@ -138,10 +143,36 @@ async fn get(args: &ItemsGetArgs, consumer: &Consumer) -> anyhow::Result<()> {
     )
 }
 
+/// What is asked for, and where to look if it is not there.
+fn sought(args: &ItemsGetArgs, error: Option<&Error>) -> (String, String) {
+    let ItemsGetArgs { stream, id, at, .. } = args;
+    let was_deleted = error
+        .and_then(Error::problem)
+        .is_some_and(|problem| problem.detail.is_some());
+    let hint = match at {
+        // Only of an item that was deleted is there more to say.
+        _ if was_deleted => "`hookpool items history` shows what it was before".to_owned(),
+        Some(at) => format!(
+            "`hookpool items list {stream} --at {at}` shows the items of then, `hookpool items history` what happened to one"
+        ),
+        None => those_of(stream),
+    };
+    (named(stream, id), hint)
+}
+
+fn named(stream: &str, id: &str) -> String {
+    format!("item {id} of {stream}")
+}
+
+fn those_of(stream: &str) -> String {
+    format!("ids are case-sensitive; `hookpool items list {stream}` shows the items")
+}
+
 async fn history(args: &ItemsHistoryArgs, consumer: &Consumer) -> anyhow::Result<()> {
     let history = consumer
         .history(&args.stream, &args.id, args.after, args.limit)
-        .await?;
+        .await
+        .sought(named(&args.stream, &args.id), those_of(&args.stream))?;
     if args.output.is_json() {
         return output::json(&history);
     }

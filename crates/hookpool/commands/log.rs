@@ -6,6 +6,7 @@ use crate::{
     cli::{Globals, LogCommand, LogListArgs, LogShowArgs, OutputArgs},
     exit::Exit,
     output,
+    sought::Seek as _,
 };
 
 /// The most that the server gives at once.
@@ -119,10 +120,17 @@ async fn chain(args: &LogListArgs, consumer: &Consumer) -> anyhow::Result<EventP
 }
 
 async fn show(args: &LogShowArgs, consumer: &Consumer) -> anyhow::Result<()> {
+    let LogShowArgs {
+        stream, position, ..
+    } = args;
+    let what = format!("position {position} of {stream}");
+    let hint = format!("`hookpool log list {stream}` shows the positions of its events");
     if args.raw {
-        return output::raw(&consumer.posted(&args.stream, args.position).await?);
+        let posted = consumer.posted(stream, *position).await;
+        return output::raw(&posted.sought(what, hint)?);
     }
-    let event = consumer.event(&args.stream, args.position).await?;
+    let event = consumer.event(stream, *position).await;
+    let event = event.sought(what, hint)?;
     if args.output.is_json() {
         return output::json(&event);
     }

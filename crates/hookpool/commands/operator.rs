@@ -9,6 +9,7 @@ use crate::{
     exit::Exit,
     operator::recover,
     output,
+    sought::Seek as _,
 };
 
 pub(crate) async fn run(command: OperatorCommand, globals: &Globals) -> anyhow::Result<Exit> {
@@ -39,7 +40,9 @@ pub(crate) async fn run(command: OperatorCommand, globals: &Globals) -> anyhow::
             }
         }
         OperatorCommand::Revoke(args) => {
-            globals.operator()?.revoke_operator(&args.key_id).await?;
+            let revoked = globals.operator()?.revoke_operator(&args.key_id).await;
+            let hint = "`hookpool operator list` shows the key ids, which are the part of a key between ok_ and the next _";
+            revoked.sought(format!("operator key {}", args.key_id), hint)?;
             if args.output.is_json() {
                 output::json(&json!({"keyId": args.key_id, "revoked": true}))?;
             } else {

@@ -10,6 +10,7 @@ use crate::{
     cli::{Globals, ProjectionCommand, ProjectionSetArgs, ProjectionShowArgs},
     exit::Exit,
     output,
+    sought::Seek as _,
 };
 
 pub(crate) async fn run(command: ProjectionCommand, globals: &Globals) -> anyhow::Result<Exit> {
@@ -23,7 +24,17 @@ pub(crate) async fn run(command: ProjectionCommand, globals: &Globals) -> anyhow
 
 async fn show(args: &ProjectionShowArgs, globals: &Globals) -> anyhow::Result<()> {
     let operator = globals.operator()?;
-    let shown = operator.projection(&args.stream, args.version).await?;
+    let ProjectionShowArgs {
+        stream, version, ..
+    } = args;
+    let shown = operator.projection(stream, *version).await;
+    let shown = match version {
+        Some(version) => shown.sought(
+            format!("version {version} of the rules of {stream}"),
+            format!("`hookpool projection show {stream}` shows the newest version"),
+        )?,
+        None => shown?,
+    };
     if args.output.is_json() {
         return output::json(&shown);
     }
@@ -75,7 +86,7 @@ fn print_item(id: &str, checked: &serde_json::Value) -> anyhow::Result<()> {
     let difference = checked.get("difference").filter(|it| !it.is_null());
     match difference {
         Some(difference) => output::json(difference)?,
-        None => output::line(&output::printable(&format!("{id} would not change")))?,
+        None => output::line(&output::printable_line(&format!("{id} would not change")))?,
     }
     output::say(&format!(
         "under these rules {events} events are of this item"

@@ -7,6 +7,7 @@ use crate::{
     cli::{Globals, ReaderCommand},
     exit::Exit,
     output,
+    sought::Seek as _,
 };
 
 pub(crate) async fn run(command: ReaderCommand, globals: &Globals) -> anyhow::Result<Exit> {
@@ -43,7 +44,9 @@ pub(crate) async fn run(command: ReaderCommand, globals: &Globals) -> anyhow::Re
             }
         }
         ReaderCommand::Revoke(args) => {
-            operator.revoke_reader(&args.name).await?;
+            let revoked = operator.revoke_reader(&args.name).await;
+            let hint = "names are case-sensitive; `hookpool reader list` shows what there is";
+            revoked.sought(format!("reader {}", args.name), hint)?;
             if args.output.is_json() {
                 output::json(&json!({"name": args.name, "revoked": true}))?;
             } else {

@@ -3,7 +3,7 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::bail;
-use hookpool_client::{Operator, Rebuild, Served};
+use hookpool_client::{Error, Operator, Rebuild, Served};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -13,8 +13,9 @@ use crate::{
         Globals, OutputArgs, RebuildCommand, RebuildDiffArgs, RebuildPromoteArgs, RebuildStartArgs,
         RebuildStatusArgs, StreamArgs,
     },
-    exit::Exit,
+    exit::{self, Exit},
     output,
+    sought::Seek as _,
 };
 
 /// How often a rebuild is asked how far it is.
@@ -23,7 +24,7 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) async fn run(command: RebuildCommand, globals: &Globals) -> anyhow::Result<Exit> {
     let operator = globals.operator()?;
     match command {
-        RebuildCommand::Start(args) => start(&args, globals, &operator).await?,
+        RebuildCommand::Start(args) => return start(&args, globals, &operator).await,
         RebuildCommand::Status(args) => status(&args, &operator).await?,
         RebuildCommand::Diff(args) => diff(&args, &operator).await?,
         RebuildCommand::Promote(args) => promote(&args, &operator).await?,
@@ -34,24 +35,35 @@ pub(crate) async fn run(command: RebuildCommand, globals: &Globals) -> anyhow::R
             print_served(&args, &operator.release(&args.stream).await?)?;
         }
         RebuildCommand::Cancel(args) => {
-            print(&operator.cancel_rebuild(&args.stream).await?, &args.output)?;
+            let rebuild = operator.cancel_rebuild(&args.stream).await;
+            print(&of(&args.stream, rebuild)?, &args.output)?;
         }
         RebuildCommand::Pause(args) => {
-            print(&operator.pause_rebuild(&args.stream).await?, &args.output)?;
+            let rebuild = operator.pause_rebuild(&args.stream).await;
+            print(&of(&args.stream, rebuild)?, &args.output)?;
         }
         RebuildCommand::Resume(args) => {
-            print(&operator.resume_rebuild(&args.stream).await?, &args.output)?;
+            let rebuild = operator.resume_rebuild(&args.stream).await;
+            print(&of(&args.stream, rebuild)?, &args.output)?;
         }
         RebuildCommand::List(args) => list(&args, &operator).await?,
     }
     Ok(Exit::Ok)
 }
 
+/// What is asked of the rebuild of a stream, which may have none.
+fn of<T>(stream: &str, answer: Result<T, Error>) -> anyhow::Result<T> {
+    let hint = format!(
+        "`hookpool rebuild list {stream}` shows those that it had, `hookpool rebuild start {stream}` starts one"
+    );
+    answer.sought(format!("rebuild of {stream}"), hint)
+}
+
 async fn start(
     args: &RebuildStartArgs,
     globals: &Globals,
     operator: &Operator,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Exit> {
     let rules = args
         .from_file
         .as_deref()
@@ -64,27 +76,76 @@ async fn start(
         }
         false => args.streams.clone(),
     };
-    let mut started = Vec::new();
+    // One that is refused is no reason to leave out the others.
+    let (mut started, mut failed) = (Vec::new(), Failures::default());
     for stream in &streams {
         let rebuild = operator.start_rebuild(stream, rules.as_ref(), args.events_per_second);
-        started.push(rebuild.await?);
-    }
-    for rebuild in &mut started {
-        if args.wait {
-            *rebuild = ready(operator, &rebuild.stream).await?;
+        let rebuild = rebuild.await.sought(
+            format!("starting a rebuild of {stream}"),
+            "names are case-sensitive; `hookpool connector list` shows what there is",
+        );
+        let Some(rebuild) = failed.go_on(rebuild)? else {
+            continue;
+        };
+        match args.wait {
+            true => output::say(&format!("rebuild {} of {stream} is started", rebuild.id)),
+            false => print(&rebuild, &args.output)?,
         }
-        print(rebuild, &args.output)?;
+        started.push(rebuild.stream);
     }
-    if !args.output.is_json() && !args.wait {
+    for stream in started.iter().filter(|_| args.wait) {
+        let rebuild = ready(operator, stream).await;
+        if let Some(rebuild) = failed.go_on(rebuild)? {
+            print(&rebuild, &args.output)?;
+        }
+    }
+    if !args.output.is_json() && !args.wait && !started.is_empty() {
         output::say("hookpool rebuild status STREAM --wait says when it is ready");
     }
-    Ok(())
+    Ok(failed.exit(streams.len()))
+}
+
+/// What went wrong with one stream of several; each is told where it happens.
+#[derive(Default)]
+struct Failures {
+    count: usize,
+    first: Option<Exit>,
+}
+
+impl Failures {
+    /// Tells what is about one stream; anything else would be the same for all, and ends the command.
+    fn go_on<T>(&mut self, outcome: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+        let error = match outcome {
+            Ok(value) => return Ok(Some(value)),
+            Err(error) => error,
+        };
+        let is_of_all = match error.downcast_ref() {
+            Some(Error::Problem(problem)) => matches!(problem.status, 401 | 403 | 500..),
+            Some(_) => true,
+            // A rebuild that failed.
+            None => false,
+        };
+        if is_of_all {
+            return Err(error);
+        }
+        self.count += 1;
+        let exit = exit::explain(&error);
+        self.first.get_or_insert(exit);
+        Ok(None)
+    }
+
+    fn exit(&self, streams: usize) -> Exit {
+        if self.count > 0 && streams > 1 {
+            output::say(&format!("{} of {streams} rebuilds failed", self.count));
+        }
+        self.first.unwrap_or(Exit::Ok)
+    }
 }
 
 async fn status(args: &RebuildStatusArgs, operator: &Operator) -> anyhow::Result<()> {
     let rebuild = match args.wait {
         true => ready(operator, &args.stream).await?,
-        false => operator.rebuild(&args.stream).await?,
+        false => of(&args.stream, operator.rebuild(&args.stream).await)?,
     };
     print(&rebuild, &args.output)
 }
@@ -93,7 +154,7 @@ async fn status(args: &RebuildStatusArgs, operator: &Operator) -> anyhow::Result
 async fn ready(operator: &Operator, stream: &str) -> anyhow::Result<Rebuild> {
     let bar = bar(stream);
     loop {
-        let rebuild = operator.rebuild(stream).await?;
+        let rebuild = of(stream, operator.rebuild(stream).await)?;
         bar.set_length(rebuild.total.unwrap_or(0));
         bar.set_position(rebuild.done.unwrap_or(0));
         bar.set_message(match (rebuild.paused, rebuild.compared) {
@@ -192,7 +253,8 @@ async fn list(args: &StreamArgs, operator: &Operator) -> anyhow::Result<()> {
 }
 
 async fn diff(args: &RebuildDiffArgs, operator: &Operator) -> anyhow::Result<()> {
-    let (digest, mut lines) = operator.rebuild_diff(&args.stream, args.limit).await?;
+    let difference = operator.rebuild_diff(&args.stream, args.limit).await;
+    let (digest, mut lines) = of(&args.stream, difference)?;
     while let Some(bytes) = lines.next().await? {
         output::raw(&bytes)?;
     }
@@ -201,10 +263,8 @@ async fn diff(args: &RebuildDiffArgs, operator: &Operator) -> anyhow::Result<()>
 }
 
 async fn promote(args: &RebuildPromoteArgs, operator: &Operator) -> anyhow::Result<()> {
-    let rebuild = operator
-        .promote(&args.stream, args.digest.as_deref())
-        .await?;
-    print(&rebuild, &args.output)?;
+    let rebuild = operator.promote(&args.stream, args.digest.as_deref()).await;
+    print(&of(&args.stream, rebuild)?, &args.output)?;
     if !args.output.is_json() {
         output::say(&format!(
             "served now; hookpool rebuild rollback {} goes back",

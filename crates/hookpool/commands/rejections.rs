@@ -8,6 +8,7 @@ use crate::{
     cli::{Globals, OutputArgs, RejectionsCommand, RejectionsListArgs, RejectionsRetryArgs},
     exit::Exit,
     output,
+    sought::Seek as _,
 };
 
 pub(crate) async fn run(command: RejectionsCommand, globals: &Globals) -> anyhow::Result<Exit> {
@@ -15,11 +16,19 @@ pub(crate) async fn run(command: RejectionsCommand, globals: &Globals) -> anyhow
     match command {
         RejectionsCommand::List(args) => list(args, &operator).await?,
         RejectionsCommand::Show(args) => {
-            print(&operator.rejection(&args.id).await?, &args.output)?;
+            let rejection = operator.rejection(&args.id).await;
+            print(&rejection.sought(named(&args.id), KEPT)?, &args.output)?;
         }
         RejectionsCommand::Retry(args) => return retry(&args, &operator).await,
     }
     Ok(Exit::Ok)
+}
+
+/// Where to look for one that is not there.
+const KEPT: &str = "`hookpool rejections list` shows those that are kept";
+
+fn named(id: &str) -> String {
+    format!("rejection {id}")
 }
 
 async fn list(args: RejectionsListArgs, operator: &Operator) -> anyhow::Result<()> {
@@ -135,7 +144,8 @@ fn print(rejection: &Rejection, args: &OutputArgs) -> anyhow::Result<()> {
 async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Result<Exit> {
     let (outcomes, more) = match (&args.id, &args.connector) {
         (Some(id), _) => {
-            let outcome = operator.retry_rejection(id, args.force).await?;
+            let outcome = operator.retry_rejection(id, args.force).await;
+            let outcome = outcome.sought(named(id), KEPT)?;
             if args.output.is_json() {
                 output::json(&outcome)?;
                 return Ok(exit(&[outcome]));

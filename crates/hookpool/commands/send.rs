@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use hookpool_client::{Accepted, Producer, Rehearsal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -24,6 +24,11 @@ pub(crate) async fn run(args: SendArgs, globals: &Globals) -> anyhow::Result<Exi
         producer = producer.id_field(name);
     }
     let bodies = bodies(&args.file)?;
+    ensure!(
+        !bodies.is_empty(),
+        "{} has no event: it is one JSON object a line",
+        args.file.display()
+    );
     if args.dry_run {
         return rehearse(&producer, bodies, args.output.is_json()).await;
     }
@@ -81,7 +86,7 @@ async fn rehearse(producer: &Producer, bodies: Vec<Bytes>, is_json: bool) -> any
         if is_json {
             output::json(&rehearsal)?;
         } else {
-            output::line(&output::printable(&told(&rehearsal)?))?;
+            output::line(&output::printable_line(&told(&rehearsal)?))?;
         }
     }
     Ok(exit)
@@ -119,7 +124,7 @@ pub(crate) async fn delete(args: DeleteArgs, globals: &Globals) -> anyhow::Resul
     if deleted.replayed {
         line.push_str("  (a repeat, not recorded again)");
     }
-    output::line(&output::printable(&line))?;
+    output::line(&output::printable_line(&line))?;
     Ok(Exit::Ok)
 }
 
@@ -195,7 +200,7 @@ fn print(accepted: &Accepted, is_json: bool) -> anyhow::Result<()> {
     for notice in &accepted.notices {
         line.push_str(&format!("  ({notice})"));
     }
-    output::line(&output::printable(&line))
+    output::line(&output::printable_line(&line))
 }
 
 /// What is told at the end.

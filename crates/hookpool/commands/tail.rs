@@ -1,6 +1,6 @@
 //! `hookpool tail`: follows streams until somebody has seen enough.
 
-use hookpool_client::{Change, Follower, Frame, Interruption, Op, Row};
+use hookpool_client::{Change, Error, Follower, Frame, Interruption, Op, Row, Start};
 
 use super::items::one_line;
 use crate::{
@@ -35,15 +35,25 @@ fn follower(args: &TailArgs, globals: &Globals) -> anyhow::Result<Follower> {
         [stream] => consumer.follow(stream),
         streams => consumer.follow_several(streams),
     };
+    let start = args.since.as_ref().unwrap_or(&args.from);
+    if let ([stream], Start::Cursor(id)) = (args.streams.as_slice(), start)
+        && id.contains(':')
+    {
+        // The server would take it for no cursor, and start over.
+        let wrong = format!(
+            "--from {id} is an id of several streams: name them all, or give what stands behind {stream}: alone"
+        );
+        return Err(Error::Invalid(wrong).into());
+    }
     let mut follower = follower
-        .start(args.since.as_ref().unwrap_or(&args.from).clone())
+        .start(start.clone())
         .fields(&args.selection.fields)
         .on_interruption(|Interruption { error, retry_in }| {
             let line = format!(
                 "{error}; connecting again in {:.1} s",
                 retry_in.as_secs_f64()
             );
-            output::say(&output::printable(&line));
+            output::say(&output::printable_line(&line));
         });
     for condition in &args.selection.conditions {
         follower = follower.condition(condition);
@@ -156,13 +166,13 @@ impl Printer {
         end: &str,
     ) -> anyhow::Result<()> {
         let stream = match self.several {
-            true => format!("{}  ", output::printable(stream)),
+            true => format!("{}  ", output::printable_line(stream)),
             false => String::new(),
         };
         let position = self.paint.dim(&format!("{position:>8}"));
-        let item_id = self.paint.bold(&output::printable(item_id));
-        let fields = output::printable(fields);
-        let end = self.paint.dim(&output::printable(end));
+        let item_id = self.paint.bold(&output::printable_line(item_id));
+        let fields = output::printable_line(fields);
+        let end = self.paint.dim(&output::printable_line(end));
         output::line(&format!(
             "{position}  {what}  {stream}{item_id}  {fields}{end}"
         ))
@@ -173,7 +183,7 @@ impl Printer {
         let stream = stream
             .map(|stream| format!("{stream}: "))
             .unwrap_or_default();
-        output::say(&output::printable(&format!("{stream}{text}")));
+        output::say(&output::printable_line(&format!("{stream}{text}")));
     }
 }
 
