@@ -9,6 +9,7 @@ mod catch_up;
 mod cut_passage;
 mod feeds;
 mod merged;
+mod moments;
 mod node;
 mod slow;
 mod slow_pages;

@@ -60,11 +60,11 @@ fn a_reader_that_stops_in_a_snapshot_pins_no_view_and_reads_on_in_what_it_began(
     });
 }
 
-/// Items are changed, are deleted, and are new, before and behind where a reader is.
+/// Items are changed, are deleted, and are new, before and behind where a reader is; so many of them in a row that whole reads find nothing else.
 async fn change_everything(node: &Node) {
     node.append((0..ITEMS).map(|n| item(n, 1))).await;
     node.append((0..ITEMS).step_by(7).map(|n| deletion(STREAM, &id(n), n)))
         .await;
-    node.append((0..100).map(|n| item(n * 40 + ITEMS * 10, 1)))
+    node.append((0..2_500).map(|n| item(n + ITEMS * 10, 1)))
         .await;
 }

@@ -83,6 +83,31 @@ impl<S: PoolSnapshot> View<S> {
     }
 }
 
+/// Items as they were at a moment, as far as was looked for them.
+#[derive(Debug, Default)]
+pub struct PastPage {
+    /// Those that were there then, in byte order of their ids.
+    pub items: Vec<(ItemId, Item)>,
+    /// How many items were looked at: of those that came later, or were deleted before, nothing is to be seen.
+    pub looked_at: usize,
+    /// The last one of them, behind which the next page begins.
+    pub after: Option<ItemId>,
+    /// Whether more may follow.
+    pub more: bool,
+}
+
+impl From<ItemPage> for PastPage {
+    /// Items as they are now: each that was looked at is there.
+    fn from(page: ItemPage) -> Self {
+        Self {
+            looked_at: page.items.len(),
+            after: page.items.last().map(|(id, _)| id.clone()),
+            items: page.items,
+            more: page.more,
+        }
+    }
+}
+
 /// The past of a stream, to be read on a thread that may block.
 ///
 /// A view may name events that were dropped after it was made. A newer one does not need them, and says the same of every moment that can still

@@ -177,8 +177,11 @@ fn state_hash(
     }
 }
 
-/// Items that a page looks at for those that meet its conditions; a page that finds few in them has a next one.
+/// Items that a page looks at for those that were there and meet its conditions; a page that finds few in them has a next one.
 const LOOKED_AT_MAX: usize = 10_000;
+
+/// Items that are looked at in one go, which ends although the client has left.
+const LOOKED_AT_ONCE: usize = 1_000;
 
 /// `GET /api/streams/{s}/items`
 pub(crate) async fn items<L: EventLog, P: PoolStore>(
@@ -315,12 +318,19 @@ impl Selected<'_> {
             let (view, after) = (view.clone(), self.after.take());
             let page = app
                 .engine
-                .items_at(view, position, after, self.limit, PAGE_BYTES)
+                .items_at(
+                    view,
+                    position,
+                    after,
+                    self.limit,
+                    PAGE_BYTES,
+                    LOOKED_AT_ONCE,
+                )
                 .await?;
+            looked_at += page.looked_at;
             let mut items = page.items.into_iter().peekable();
             while let Some((id, item)) = items.next() {
                 self.after = Some(id.clone());
-                looked_at += 1;
                 if self.selection.takes(&item) {
                     bytes += item.text_bytes();
                     rows.push((id, item));
@@ -333,6 +343,7 @@ impl Selected<'_> {
             if !page.more {
                 return Ok((rows, None));
             }
+            self.after = page.after;
             if looked_at >= LOOKED_AT_MAX {
                 return Ok((rows, self.after));
             }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use hookpool_core::{fold::Item, name::ItemId, position::Position};
-use hookpool_store::{EventLog, ItemPage, PoolSnapshot, PoolStore};
+use hookpool_store::{EventLog, PoolSnapshot, PoolStore};
 
 use super::Engine;
 use crate::{
     follow::{FollowError, blocking, follows_checkpoint},
-    past::{Past, Stretch, Touch, View},
+    past::{Past, PastPage, Stretch, Touch, View},
 };
 
 /// Bodies of events that are folded on the thread that asks: less than going to another one takes.
@@ -46,7 +46,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     }
 
     /// Items as they were at a position, in byte order of their ids, after one of them; at most `limit`, and no further one once they have
-    /// `bytes_max` bytes of text.
+    /// `bytes_max` bytes of text or `looked_at_max` were looked at: all of a stream may have come after the position.
     ///
     /// # Errors
     /// [`FollowError`]
@@ -54,22 +54,25 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         &self,
         view: View<P::Snapshot>,
         at: Position,
-        mut after: Option<ItemId>,
+        after: Option<ItemId>,
         limit: usize,
         bytes_max: usize,
-    ) -> Result<ItemPage, FollowError> {
+        looked_at_max: usize,
+    ) -> Result<PastPage, FollowError> {
         let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
         let read = blocking(move || -> Result<_, FollowError> {
-            let (mut page, mut bytes) = (ItemPage::default(), 0);
+            let (mut page, mut bytes) = (PastPage::default(), 0);
+            page.after = after;
             let checkpoint = view.pool.checkpoint();
             let is_now = checkpoint.is_none_or(|checkpoint| checkpoint.position <= at);
             loop {
                 let now = match is_now {
-                    true => view.items(after.as_ref(), limit, bytes_max)?,
-                    false => view.touched_items(after.as_ref(), limit, bytes_max)?,
+                    true => view.items(page.after.as_ref(), limit, bytes_max)?,
+                    false => view.touched_items(page.after.as_ref(), limit, bytes_max)?,
                 };
                 for (id, item) in now.items {
-                    if page.items.len() >= limit || bytes >= bytes_max {
+                    let full = page.items.len() >= limit || bytes >= bytes_max;
+                    if full || page.looked_at >= looked_at_max {
                         page.more = true;
                         return Ok(page);
                     }
@@ -77,7 +80,8 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
                         true => Some(item).filter(Item::is_there),
                         false => past.item_at(&id, at)?,
                     };
-                    after = Some(id.clone());
+                    page.looked_at += 1;
+                    page.after = Some(id.clone());
                     if let Some(then) = then {
                         bytes += then.text_bytes();
                         page.items.push((id, then));

@@ -23,6 +23,9 @@ use super::{
     posted::Posted,
 };
 
+/// No limit to a page.
+const ALL: usize = usize::MAX;
+
 /// Everything that can be read is what the model makes of the same events.
 pub(super) async fn check(engine: &Pipeline, disk: &Disk, posted: &Posted) {
     assert!(engine.wait_applied(disk.log.head(), PATIENCE).await);
@@ -131,7 +134,7 @@ pub(super) async fn at_position(
     ruled: &Ruled,
     at: Position,
 ) -> Result<BTreeMap<String, naive::Fields>, FollowError> {
-    let page = engine.items_at(view(engine, ruled), at, None, usize::MAX, usize::MAX);
+    let page = engine.items_at(view(engine, ruled), at, None, ALL, ALL, ALL);
     Ok(page.await?.items.iter().map(shown).collect())
 }
 

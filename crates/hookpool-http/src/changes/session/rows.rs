@@ -5,9 +5,9 @@ use std::sync::Arc;
 use hookpool_core::{name::ItemId, position::Position};
 use hookpool_engine::{
     follow::{FollowError, blocking, follows_checkpoint},
-    past::View,
+    past::{PastPage, View},
 };
-use hookpool_store::{EventLog, ItemPage, PoolStore};
+use hookpool_store::{EventLog, PoolStore};
 
 use super::{Phase, Session, checkpoint};
 use crate::{changes::wire::Out, render::push_some_of_item, sse::Frame};
@@ -16,6 +16,8 @@ use crate::{changes::wire::Out, render::push_some_of_item, sse::Frame};
 const ROWS: usize = 256;
 /// Bytes of item text in them; the last row may go over.
 const ROWS_BYTES: usize = 256 << 10;
+/// Items that are looked at for them: of those that came after the snapshot nothing is to be seen.
+const LOOKED_AT: usize = 1_024;
 
 impl<L: EventLog, P: PoolStore> Session<L, P> {
     /// A snapshot of a view.
@@ -69,7 +71,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         pool: Arc<P::Snapshot>,
         at: Position,
         after: Option<ItemId>,
-    ) -> Result<ItemPage, FollowError> {
+    ) -> Result<PastPage, FollowError> {
         let view = View {
             pool,
             stream: self.ask.stream.clone(),
@@ -82,18 +84,21 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             Some(id) => (id.clone(), engine.item_at(view, id, at).await?),
             None if is_now => {
                 let rows = move || view.items(after.as_ref(), ROWS, ROWS_BYTES);
-                return Ok(blocking(rows).await?);
+                return Ok(blocking(rows).await?.into());
             }
-            None => return engine.items_at(view, at, after, ROWS, ROWS_BYTES).await,
+            None => {
+                let rows = engine.items_at(view, at, after, ROWS, ROWS_BYTES, LOOKED_AT);
+                return rows.await;
+            }
         };
         let (id, item) = item;
-        Ok(ItemPage {
+        Ok(PastPage {
             items: item.map(|item| (id, item)).into_iter().collect(),
-            more: false,
+            ..PastPage::default()
         })
     }
 
-    fn push_rows(&mut self, page: &ItemPage) {
+    fn push_rows(&mut self, page: &PastPage) {
         let Phase::Snapshot {
             at, after, rows, ..
         } = &mut self.phase
@@ -122,7 +127,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         *rows += frames.len() as u64;
         self.ready.push_back(Out::Frames(frames));
         if page.more {
-            *after = page.items.last().map(|(id, _)| id.clone());
+            *after = page.after.clone();
             return;
         }
         let position = *at;
