@@ -17,6 +17,7 @@ mod generations;
 mod history;
 mod hooks;
 mod ingest;
+mod lease;
 mod metrics;
 mod openapi;
 mod ops;

@@ -1,7 +1,6 @@
 //! One followed stream: where it starts, what it hands out next, and why it ends.
 
 mod interval;
-mod lease;
 mod passage;
 mod rows;
 
@@ -24,8 +23,6 @@ use hookpool_engine::{
 use hookpool_store::{EventLog, PoolError, PoolStore};
 use tokio::{sync::watch, time::Instant};
 
-use lease::Lease;
-
 use crate::{
     app::App,
     changes::{
@@ -34,6 +31,7 @@ use crate::{
         wire::Out,
     },
     followers::Listed,
+    lease::Lease,
     metrics::FollowerGauge,
     read::checkpoint,
     sse::{Frame, Framing, change_as_line, change_json},
@@ -546,7 +544,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
 
     /// Holds a view, or what reads one, for as long as a connection may.
     fn lease<T: Send + 'static>(&self, held: T) -> Lease<T> {
-        Lease::new(held, self.app.settings.view_lifetime)
+        self.app.lease(held)
     }
 
     fn goodbye(&mut self, reason: &'static str) {

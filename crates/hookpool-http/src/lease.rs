@@ -5,11 +5,21 @@ use std::{
     time::Duration,
 };
 
+use hookpool_store::PoolStore;
 use tokio::task::AbortHandle;
+
+use crate::app::App;
+
+impl<L, P: PoolStore> App<L, P> {
+    /// Holds a view of the pool, or what reads one, for as long as a connection may.
+    pub(crate) fn lease<T: Send + 'static>(&self, held: T) -> Lease<T> {
+        Lease::new(held, self.settings.view_lifetime)
+    }
+}
 
 /// Holds something for a while.
 #[derive(Debug)]
-pub(super) struct Lease<T> {
+pub(crate) struct Lease<T> {
     held: Arc<Mutex<Held<T>>>,
     end: AbortHandle,
 }
@@ -22,7 +32,7 @@ struct Held<T> {
 
 impl<T: Send + 'static> Lease<T> {
     /// Holds it so long at most.
-    pub(super) fn new(it: T, lifetime: Duration) -> Self {
+    pub(crate) fn new(it: T, lifetime: Duration) -> Self {
         let held = Held {
             it: Some(it),
             over: false,
@@ -43,12 +53,12 @@ impl<T: Send + 'static> Lease<T> {
     }
 
     /// Takes it out to work with it; `None` once it was let go.
-    pub(super) fn take(&self) -> Option<T> {
+    pub(crate) fn take(&self) -> Option<T> {
         locked(&self.held).it.take()
     }
 
     /// Puts it back, unless its time is over.
-    pub(super) fn put_back(&self, it: T) {
+    pub(crate) fn put_back(&self, it: T) {
         let mut held = locked(&self.held);
         if !held.over {
             held.it = Some(it);
