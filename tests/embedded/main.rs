@@ -12,6 +12,7 @@ mod merged;
 mod moments;
 mod node;
 mod slow;
+mod slow_diff;
 mod slow_pages;
 mod slow_passage;
 mod slow_reader;

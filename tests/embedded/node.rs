@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use hookpool_core::{
-    control::ControlChange,
+    control::{ControlChange, Streams},
     event::{NewEvent, Op, Request, RequestId},
     key::KeyId,
     name::{ConnectorName, ItemId, StreamName},
@@ -153,6 +153,23 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         generation
+    }
+
+    /// A client with a read key of its own, by this name.
+    pub(crate) async fn reader(&self, name: &str) -> Client {
+        let name = ConnectorName::new(name).unwrap();
+        let control = self.engine.control();
+        let added = control.add_reader(&self.operator, name, Streams::All).await;
+        Client {
+            key: added.unwrap().secret.expose().to_owned(),
+            ..self.client.clone()
+        }
+    }
+
+    /// Revokes a read key.
+    pub(crate) async fn revoke(&self, reader: &str) {
+        let reader = ConnectorName::new(reader).unwrap();
+        self.change(ControlChange::ReaderRevoked { reader }).await;
     }
 
     /// Serves what was rebuilt.

@@ -1,21 +1,22 @@
 //! The past of items: `at=`, their history, and how a stream differs between two moments. All under the rules that are served now.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
 use hookpool_core::{
     difference::Difference,
-    fold::Item,
     name::{ItemId, StreamName},
+    plan::Ruled,
     position::Position,
     time::Timestamp,
 };
 use hookpool_engine::{
-    follow::{FollowError, blocking},
+    follow::{FollowError, blocking, follows_checkpoint},
     past::{Touch, View},
 };
-use hookpool_store::{EventLog, PoolError, PoolSnapshot, PoolStore};
+use hookpool_store::{EventLog, ItemPage, PoolError, PoolSnapshot, PoolStore};
+use thiserror::Error;
 use warp::{Reply, http::header, reply::Response};
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     problem::{Code, Problem},
     query::{Query, decode},
     render::{Nested, json_response, push_difference, push_event_facts, push_values},
+    viewer::Viewer,
 };
 
 /// Items of one moment that are read at once for a difference.
@@ -143,7 +145,8 @@ pub(crate) async fn diff<L: EventLog, P: PoolStore>(
     request: &Request,
     stream: &str,
 ) -> Result<Response, Problem> {
-    let stream = app.visible(request, stream)?;
+    let viewer = Viewer::of(request)?;
+    let stream = app.seen_by(&viewer, stream)?;
     let query = Query::of(request)?;
     let nested = query.nested()?;
     let missing = || Problem::with(Code::InvalidParameter, "from and to are positions or times");
@@ -152,13 +155,14 @@ pub(crate) async fn diff<L: EventLog, P: PoolStore>(
     let (from, to) = (from.ok_or_else(missing)?, to.ok_or_else(missing)?);
     let lines = Lines {
         app: Arc::clone(app),
-        view: app.view(&stream).await?,
+        viewer,
+        ruled: app.view(&stream).await?.ruled,
+        stream,
         from,
         to,
         nested,
         after: None,
         ended: false,
-        ready: VecDeque::new(),
     };
     let lines = stream::try_unfold(lines, Lines::next);
     let mut response = warp::reply::stream(lines).into_response();
@@ -166,62 +170,88 @@ pub(crate) async fn diff<L: EventLog, P: PoolStore>(
     Ok(response)
 }
 
+/// Why a difference is broken off.
+#[derive(Debug, Error)]
+enum BrokenOff {
+    #[error("the key may not read the stream any more")]
+    Revoked,
+    #[error("the generation that was served is not kept any more")]
+    Gone,
+    #[error(transparent)]
+    Read(#[from] FollowError),
+}
+
 /// The items of a stream that are still to be compared at two moments.
+///
+/// Between two reads it holds no view of the pool: the newest one says the same of every moment that can still be read.
 struct Lines<L, P: PoolStore> {
     app: Arc<App<L, P>>,
-    view: View<P::Snapshot>,
+    viewer: Viewer,
+    stream: StreamName,
+    ruled: Ruled,
     from: Position,
     to: Position,
     nested: Nested,
     after: Option<ItemId>,
     ended: bool,
-    ready: VecDeque<ItemId>,
 }
 
 impl<L: EventLog, P: PoolStore> Lines<L, P> {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, FollowError> {
-        while self.app.engine.status().is_ready() {
-            let mut lines = String::new();
-            while let Some(id) = self.ready.pop_front() {
-                let (old, new) = (
-                    self.item(&id, self.from).await?,
-                    self.item(&id, self.to).await?,
-                );
-                if let Some(difference) = Difference::between(old.as_ref(), new.as_ref()) {
-                    push_difference(&mut lines, id.as_str(), &difference, self.nested);
-                    lines.push('\n');
-                }
-            }
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, BrokenOff> {
+        while self.app.engine.status().is_ready() && !self.ended {
+            let lines = self.some().await?;
             if !lines.is_empty() {
                 return Ok(Some((lines.into(), self)));
             }
-            if self.ended {
-                return Ok(None);
-            }
-            self.read().await?;
         }
         Ok(None)
     }
 
-    async fn item(&self, id: &ItemId, at: Position) -> Result<Option<Item>, FollowError> {
-        self.app
-            .engine
-            .item_at(self.view.clone(), id.clone(), at)
-            .await
-    }
-
-    /// The next ids that may differ: of items that were touched after the earlier moment.
-    async fn read(&mut self) -> Result<(), PoolError> {
-        let (view, after) = (self.view.clone(), self.after.clone());
-        let page = blocking(move || view.touched_items(after.as_ref(), ROWS, ROWS_BYTES)).await?;
-        let earlier = self.from.min(self.to);
+    /// Some more lines; none if none of the next items differs.
+    async fn some(&mut self) -> Result<String, BrokenOff> {
+        let engine = &self.app.engine;
+        if !self.viewer.may_read(engine, self.stream.as_str()) {
+            return Err(BrokenOff::Revoked);
+        }
+        let view = View {
+            pool: engine.pool(),
+            stream: self.stream.clone(),
+            ruled: self.ruled.clone(),
+        };
+        let page = touched_items(view.clone(), self.after.take()).await?;
+        let page = page.ok_or(BrokenOff::Gone)?;
         self.ended = !page.more;
         self.after = page.items.last().map(|(id, _)| id.clone());
-        let touched = page
-            .items
-            .into_iter()
-            .filter(|(_, item)| item.position > earlier);
-        self.ready = touched.map(|(id, _)| id).collect();
-        Ok(())
+        let earlier = self.from.min(self.to);
+        let mut lines = String::new();
+        // Only those may differ that were touched after the earlier moment.
+        for (id, _) in page.items.iter().filter(|(_, now)| now.position > earlier) {
+            let (old, new) = (
+                engine.item_at(view.clone(), id.clone(), self.from).await?,
+                engine.item_at(view.clone(), id.clone(), self.to).await?,
+            );
+            if let Some(difference) = Difference::between(old.as_ref(), new.as_ref()) {
+                push_difference(&mut lines, id.as_str(), &difference, self.nested);
+                lines.push('\n');
+            }
+        }
+        // An item that expired is not among those that were read.
+        engine.must_reach(&self.stream, earlier)?;
+        Ok(lines)
     }
+}
+
+/// The next items that there ever were; `None` if the view does not have the generation any more.
+async fn touched_items<S: PoolSnapshot>(
+    view: View<S>,
+    after: Option<ItemId>,
+) -> Result<Option<ItemPage>, FollowError> {
+    let read = move || -> Result<_, PoolError> {
+        if !follows_checkpoint(&*view.pool, &view.stream, view.ruled.generation)? {
+            return Ok(None);
+        }
+        let page = view.touched_items(after.as_ref(), ROWS, ROWS_BYTES);
+        page.map(Some)
+    };
+    Ok(blocking(read).await?)
 }

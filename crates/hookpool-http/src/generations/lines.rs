@@ -10,21 +10,32 @@ use hookpool_engine::{
     follow::blocking,
 };
 use hookpool_store::{EventLog, PoolError, PoolStore};
+use thiserror::Error;
 
 use crate::{
     app::App,
+    lease::Lease,
     render::{Nested, push_difference},
 };
 
-/// So many lines at most.
+/// Why a difference is broken off.
+#[derive(Debug, Error)]
+pub(super) enum BrokenOff {
+    #[error("the difference was read too slowly")]
+    Slow,
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+/// So many lines at most. Two generations differ at one checkpoint, so its view is held, but not for long while nobody reads.
 pub(super) fn lines<L: EventLog, P: PoolStore>(
     app: Arc<App<L, P>>,
     comparison: Comparison<P::Snapshot>,
     limit: u64,
-) -> impl Stream<Item = Result<Bytes, PoolError>> {
+) -> impl Stream<Item = Result<Bytes, BrokenOff>> {
     let left = Left {
+        comparison: app.lease(comparison),
         app,
-        comparison,
         lines: limit,
     };
     stream::try_unfold(left, Left::next)
@@ -33,23 +44,23 @@ pub(super) fn lines<L: EventLog, P: PoolStore>(
 /// What is still to be sent.
 struct Left<L, P: PoolStore> {
     app: Arc<App<L, P>>,
-    comparison: Comparison<P::Snapshot>,
+    comparison: Lease<Comparison<P::Snapshot>>,
     lines: u64,
 }
 
 impl<L: EventLog, P: PoolStore> Left<L, P> {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, PoolError> {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, BrokenOff> {
+        let mut comparison = self.comparison.take().ok_or(BrokenOff::Slow)?;
         while self.lines > 0 && self.app.engine.status().is_ready() {
-            let (pairs, comparison) = {
-                let mut comparison = self.comparison;
-                blocking(move || comparison.pairs().map(|pairs| (pairs, comparison))).await?
-            };
-            self.comparison = comparison;
+            let read = move || comparison.pairs().map(|pairs| (pairs, comparison));
+            let (pairs, rest) = blocking(read).await?;
+            comparison = rest;
             let Some(pairs) = pairs else {
                 return Ok(None);
             };
             let lines = self.take(&pairs);
             if !lines.is_empty() {
+                self.comparison = self.app.lease(comparison);
                 return Ok(Some((lines.into(), self)));
             }
         }
