@@ -20,7 +20,7 @@ use hookpool_store::{
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use crate::follow::{FollowError, read_page};
+use crate::follow::{FollowError, follows_checkpoint, read_page};
 
 /// A generation of a stream, with its rules, in one view of the pool.
 #[derive(Debug)]
@@ -195,13 +195,11 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
         read(&self.log, &self.view, &self.runtime)
     }
 
-    /// Takes the newest view, if it is another one and still has the generation.
+    /// Takes the newest view, if it is another one and all of the generation is in it: of one that is being removed some is.
     fn renew(&mut self) -> Result<bool, PoolError> {
         let (newest, view) = (self.pool.snapshot(), &mut self.view);
         let newer = !Arc::ptr_eq(&newest, &view.pool)
-            && newest
-                .generation(&view.stream, view.ruled.generation)?
-                .is_some();
+            && follows_checkpoint(&*newest, &view.stream, view.ruled.generation)?;
         if newer {
             view.pool = newest;
         }
@@ -457,4 +455,57 @@ pub(crate) async fn position_at<L: EventLog>(
         }
     }
     Ok(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use hookpool_core::position::{Epoch, Generation};
+    use hookpool_store::{
+        GenerationChanges, GenerationState, PoolChanges,
+        memory::{MemoryLog, MemoryPool},
+    };
+
+    use super::*;
+
+    /// Some of its rows may be gone: an item that is not there would be taken for one that never was.
+    #[tokio::test]
+    async fn no_newer_view_is_taken_in_which_the_generation_is_being_removed() {
+        let (pool, stream) = (
+            Arc::new(MemoryPool::default()),
+            StreamName::new("s").unwrap(),
+        );
+        let generation = Generation::FIRST;
+        let commit = |built| {
+            let state = GenerationState {
+                built,
+                ..GenerationState::default()
+            };
+            let changes = GenerationChanges::empty(&stream, generation, state);
+            pool.commit(PoolChanges {
+                generations: vec![changes],
+                ..PoolChanges::default()
+            })
+            .unwrap();
+        };
+        commit(None);
+        let ruled = Ruled {
+            generation,
+            projection: Arc::default(),
+        };
+        let mut past = Past {
+            log: Arc::new(MemoryLog::new(Epoch(1))),
+            pool: Arc::clone(&pool),
+            view: View {
+                pool: pool.snapshot(),
+                stream: stream.clone(),
+                ruled,
+            },
+            runtime: Handle::current(),
+        };
+        assert!(!past.renew().unwrap(), "it has the newest one");
+        commit(None);
+        assert!(past.renew().unwrap());
+        commit(Some(Position(7)));
+        assert!(!past.renew().unwrap());
+    }
 }
