@@ -93,6 +93,23 @@ fn without_its_pool_a_server_makes_again_what_is_served_and_what_it_could_go_bac
     assert_eq!(hashes(&server, last), before);
 }
 
+/// Its events are counted in the pool, which has nothing of it yet.
+#[test]
+fn a_kept_generation_that_is_not_in_the_pool_yet_has_no_events() {
+    let data = Data::new();
+    let server = data.serve();
+    server.add_connector(STREAM, false);
+    operate(&server, STREAM).put_in_force(&rules());
+    server.stop();
+    fs::remove_dir_all(data.path().join("pool")).unwrap();
+    let server = data.serve();
+    let ended = operate(&server, STREAM).status();
+    assert_eq!(ended["state"], "promoted");
+    for count in ["done", "total", "quarantined", "superseded"] {
+        assert_eq!(ended[count], 0, "{count}: {ended}");
+    }
+}
+
 /// The one kind of pool that could be folded on in and would leave something out: a generation was promoted that was only begun in it.
 #[test]
 fn a_pool_from_the_middle_of_a_rebuild_that_was_promoted_is_refused() {

@@ -96,7 +96,8 @@ fn ended_json<L: EventLog, P: PoolStore>(
 ) -> Result<Value, PoolError> {
     let kept = plan.ruled(ended.generation);
     let kept = kept.map(|kept| app.engine.pool().generation(stream, kept.generation));
-    let kept = kept.transpose()?.flatten();
+    // A generation that is kept and not in the pool yet has no events by now.
+    let kept = kept.transpose()?.map(Option::unwrap_or_default);
     let events = kept.map(|kept| kept.events);
     let promoted = ended.promoted.as_ref();
     Ok(json!({
