@@ -361,7 +361,7 @@ impl<L: EventLog> Control<L> {
     ///
     /// # Errors
     /// [`ControlError`], as for [`Self::change`].
-    pub(crate) async fn change_if(
+    pub async fn change_if(
         &self,
         author: &KeyId,
         subject: &str,

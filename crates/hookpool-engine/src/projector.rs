@@ -19,6 +19,7 @@ use hookpool_core::{
     key::KeyId,
     name::StreamName,
     position::{Generation, Position},
+    registry::Registry,
 };
 use hookpool_store::{
     Checkpoint, EventLog, Page, PageRequest, PoolChanges, PoolError, PoolSnapshot, PoolStore,
@@ -465,6 +466,7 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
         if expected.is_some_and(|expected| expected != digest) {
             return Err(PromoteError::Moved(digest));
         }
+        let compared_with = self.materials.planned(&stream).live.generation;
         let subject = stream.to_string();
         let change = ControlChange::GenerationPromoted {
             stream,
@@ -472,7 +474,13 @@ impl<L: EventLog, P: PoolStore> Projection<L, P> {
             digest: Some(digest),
             counts: Some(difference.counts()),
         };
-        Ok(self.control.change(author, &subject, change).await?)
+        // Who rolled back meanwhile has another generation served, from which nobody looked at the difference.
+        let holds = |registry: &Registry| registry.plan(&subject).live.generation == compared_with;
+        let recorded = self.control.change_if(author, &subject, change, holds);
+        match recorded.await? {
+            true => Ok(()),
+            false => Err(PromoteError::NotReady),
+        }
     }
 
     /// A commit between two pages, at the checkpoint.

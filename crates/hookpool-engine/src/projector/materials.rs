@@ -137,6 +137,11 @@ impl Materials {
         Ok(changes)
     }
 
+    /// The plan of a stream that is followed.
+    pub(super) fn planned(&self, stream: &StreamName) -> Arc<Plan> {
+        self.registry.plan(stream.as_str())
+    }
+
     /// What is going to be served of planned streams that the pool has nothing of yet.
     pub(super) fn awaited(
         &self,

@@ -6,6 +6,7 @@ use hookpool_core::{
     control::ControlChange,
     position::{Generation, Position},
 };
+use hookpool_engine::projector::PromoteError;
 use hookpool_store::{PoolSnapshot, PoolStore};
 
 use crate::world::{PATIENCE, World, author, stream, until};
@@ -44,22 +45,27 @@ async fn a_rebuild_that_folds_holds_no_view_of_the_pool() {
 }
 
 impl World {
-    /// Makes another generation, and serves it.
+    /// Makes the second generation, and serves it.
     async fn rebuild(&self) {
+        self.make(2).await;
+        let author = author();
+        let promoted = self.engine.promote(&author, stream(), Generation(2), None);
+        promoted.await.unwrap();
+    }
+
+    /// Makes a generation, up to where it could be served.
+    async fn make(&self, generation: u32) {
         let change = ControlChange::RebuildStarted {
             stream: stream(),
-            generation: Generation(2),
+            generation: Generation(generation),
             projection: 0,
             events_per_second: None,
         };
         self.change(change).await;
         until("the rebuild is compared", || {
-            is_compared(&*self.pool.snapshot())
+            is_compared(&*self.pool.snapshot(), generation)
         })
         .await;
-        let author = author();
-        let promoted = self.engine.promote(&author, stream(), Generation(2), None);
-        promoted.await.unwrap();
     }
 
     async fn change(&self, change: ControlChange) {
@@ -77,8 +83,8 @@ impl World {
     }
 }
 
-fn is_compared(pool: &impl PoolSnapshot) -> bool {
-    let state = pool.generation(&stream(), Generation(2)).unwrap();
+fn is_compared(pool: &impl PoolSnapshot, generation: u32) -> bool {
+    let state = pool.generation(&stream(), Generation(generation)).unwrap();
     let difference = state.and_then(|state| state.difference);
     difference.is_some_and(|difference| difference.whole)
 }
@@ -89,12 +95,42 @@ async fn a_generation_outlives_a_power_cut_before_it_is_promoted() {
     let world = World::with_events(3).await;
     world.rebuild().await;
     let lasting = world.pool.lasting.lock().unwrap().clone().unwrap();
-    assert!(is_compared(&*lasting));
+    assert!(is_compared(&*lasting, 2));
     assert_eq!(
         lasting.served(&stream()).unwrap(),
         Some(Generation(1)),
         "before"
     );
+    world.end().await;
+}
+
+/// The difference that was looked at is from what was served then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_that_a_rollback_overtakes_is_refused() {
+    let world = World::with_events(3).await;
+    world.rebuild().await;
+    world.make(3).await;
+    world.pool.syncs_wait.store(true, Ordering::SeqCst);
+    let engine = Arc::clone(&world.engine);
+    let promoted = tokio::spawn(async move {
+        let author = author();
+        engine.promote(&author, stream(), Generation(3), None).await
+    });
+    until("it is about to be recorded", || {
+        world.pool.sync_waits.load(Ordering::SeqCst)
+    })
+    .await;
+    let back = ControlChange::GenerationRolledBack { stream: stream() };
+    world.change(back).await;
+    world.pool.syncs_wait.store(false, Ordering::SeqCst);
+    let promoted = promoted.await.unwrap();
+    assert!(
+        matches!(promoted, Err(PromoteError::NotReady)),
+        "{promoted:?}"
+    );
+    let plan = world.engine.control().registry().plan("sales");
+    assert_eq!(plan.live.generation, Generation(1));
+    assert!(plan.next.is_some(), "it can be promoted later");
     world.end().await;
 }
 

@@ -138,6 +138,10 @@ pub(super) struct Watched {
     pub(super) lasting: Mutex<Option<Arc<MemorySnapshot>>>,
     /// Whether it removes nothing.
     pub(super) keeps: AtomicBool,
+    /// Whether who syncs it has to wait.
+    pub(super) syncs_wait: AtomicBool,
+    /// Whether somebody does.
+    pub(super) sync_waits: AtomicBool,
 }
 
 impl Watched {
@@ -164,6 +168,10 @@ impl PoolStore for Watched {
     }
 
     fn sync(&self) -> Result<(), PoolError> {
+        while self.syncs_wait.load(Ordering::SeqCst) {
+            self.sync_waits.store(true, Ordering::SeqCst);
+            std::thread::yield_now();
+        }
         self.synced.store(true, Ordering::SeqCst);
         *self.lasting.lock().unwrap() = Some(self.pool.snapshot());
         self.pool.sync()
