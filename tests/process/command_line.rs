@@ -179,6 +179,25 @@ fn any_version_of_rules_is_taken_where_the_client_says_any() {
 }
 
 #[test]
+fn of_many_that_replace_one_version_of_rules_one_does() {
+    let data = Data::new();
+    let server = data.serve();
+    server.add_connector("sales", false);
+    let put = |n: usize| {
+        let body = format!(r#"{{"id":"/{n}"}}"#);
+        let request = Request::new("PUT", "/api/admin/streams/sales/projection");
+        let request = request.bearer(&server.operator_key).body(body);
+        server.call(&request.header("If-Match", "\"0\"")).status
+    };
+    let mut statuses: Vec<_> = std::thread::scope(|scope| {
+        let puts: Vec<_> = (0..8).map(|n| scope.spawn(move || put(n))).collect();
+        puts.into_iter().map(|put| put.join().unwrap()).collect()
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 412, 412, 412, 412, 412, 412, 412]);
+}
+
+#[test]
 fn a_command_that_prints_a_fact_prints_it_as_json() {
     let data = Data::new();
     let server = data.serve();

@@ -18,6 +18,7 @@ use hookpool_core::{
     plan::{Plan, PlanError},
     position::{Generation, Position},
     projection::{Projection, Rules},
+    registry::Registry,
     verify::Header,
 };
 use hookpool_engine::{compare::Comparison, follow::blocking};
@@ -169,20 +170,39 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
                 return Err(Problem::with(Code::InvalidParameter, known));
             }
         }
-        let newest = format!("\"{}\"", self.plan().newest().version);
         let expected = if_match(self.request)?.filter(|expected| expected != "*");
-        if expected.is_some_and(|expected| expected != newest) {
-            let detail = format!("the newest version is {newest}");
+        let tag = |plan: &Plan| format!("\"{}\"", plan.newest().version);
+        let as_expected = |plan: &Plan| expected.is_none_or(|expected| expected == tag(plan));
+        let Some(projection) = self.set_rules(rules, as_expected).await? else {
+            let detail = format!("the newest version is {}", tag(&self.plan()));
             return Err(Problem::with(Code::PreconditionFailed, detail));
-        }
-        self.record(ControlChange::ProjectionSet {
-            stream: self.stream.clone(),
-            rules,
-        })
-        .await?;
-        let mut response = self.projection_response(&self.plan().newest());
+        };
+        let mut response = self.projection_response(&projection);
         *response.status_mut() = StatusCode::CREATED;
         Ok(response)
+    }
+
+    /// Makes rules the newest projection of the stream, if its plan is as expected when they are recorded; answers with that projection.
+    async fn set_rules(
+        &self,
+        rules: Rules,
+        as_expected: impl FnOnce(&Plan) -> bool + Send,
+    ) -> Result<Option<Arc<Projection>>, Problem> {
+        let stream = self.stream.as_str();
+        let mut version = 0;
+        let holds = |registry: &Registry| {
+            let plan = registry.plan(stream);
+            version = plan.newest().version + 1;
+            as_expected(&plan)
+        };
+        let change = ControlChange::ProjectionSet {
+            stream: self.stream.clone(),
+            rules,
+        };
+        let control = self.app.engine.control();
+        let recorded = control.change_if(&self.author, stream, change, holds);
+        let recorded = recorded.await?;
+        Ok(self.plan().projection(version).filter(|_| recorded))
     }
 
     fn rebuilds(&self) -> Result<Response, Problem> {
@@ -201,27 +221,35 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
             let detail = "projection and version exclude each other";
             return Err(Problem::with(Code::InvalidPayload, detail));
         }
-        if let Some(next) = &self.plan().next {
-            let number = next.made.generation;
-            let detail = format!("rebuild {number} is not promoted or cancelled yet");
-            return Err(Problem::with(Code::Conflict, detail));
-        }
+        self.must_be_idle()?;
+        let mut version = body.version;
         if let Some(rules) = body.projection {
-            self.record(ControlChange::ProjectionSet {
-                stream: self.stream.clone(),
-                rules,
-            })
-            .await?;
+            let set = self.set_rules(rules, |plan| plan.next.is_none()).await?;
+            version = set.map(|projection| projection.version);
+            if version.is_none() {
+                self.must_be_idle()?;
+            }
         }
         let plan = self.plan();
         self.record(ControlChange::RebuildStarted {
             stream: self.stream.clone(),
             generation: plan.next_generation(),
-            projection: body.version.unwrap_or_else(|| plan.newest().version),
+            projection: version.unwrap_or_else(|| plan.newest().version),
             events_per_second: body.events_per_second,
         })
         .await?;
         Ok(created(&self.rebuild_json(plan.next_generation())?))
+    }
+
+    /// That no rebuild of the stream is there.
+    fn must_be_idle(&self) -> Result<(), Problem> {
+        let plan = self.plan();
+        let Some(next) = &plan.next else {
+            return Ok(());
+        };
+        let number = next.made.generation;
+        let detail = format!("rebuild {number} is not promoted or cancelled yet");
+        Err(Problem::with(Code::Conflict, detail))
     }
 
     /// As JSON, or as events of progress.
