@@ -287,8 +287,9 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
             .and_then(status::whole)
             .ok_or(Code::NotReady)?;
         let digest = difference.digest();
-        let stream = self.stream.clone();
-        let comparison = Comparison::new(pool, stream, plan.live.generation, generation);
+        // Of this view: a plan that was just recorded is not in force in it yet.
+        let served = self.app.engine.served(&pool, &self.stream)?.generation;
+        let comparison = Comparison::new(pool, self.stream.clone(), served, generation);
         let lines = lines::lines(Arc::clone(self.app), comparison, limit);
         let mut response = warp::reply::stream(lines).into_response();
         set(&mut response, header::CONTENT_TYPE, "application/x-ndjson");
