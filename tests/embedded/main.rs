@@ -17,6 +17,7 @@ mod slow_pages;
 mod slow_passage;
 mod slow_reader;
 mod snapshots;
+mod until;
 mod wide;
 
 fn number_from_env(name: &str) -> Option<u64> {

@@ -355,6 +355,8 @@ impl Client {
     /// Over HTTP/1.0, where an answer ends with its connection.
     fn answer_as(&self, target: &str, accept: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.addr).unwrap();
+        let patience = Duration::from_secs(120);
+        stream.set_read_timeout(Some(patience)).unwrap();
         self.send(&mut stream, target, accept);
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

@@ -340,13 +340,32 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
     /// # Errors
     /// [`FollowError`]; the position stays.
     pub async fn next(&mut self) -> Result<Step, FollowError> {
+        self.next_unless(std::future::pending()).await
+    }
+
+    /// The same, for who needs to know that there is nothing: nobody is woken for what happens to other streams or can't be seen. From `applied` on, all
+    /// that is in the pool by then is handed out without a wait, and where that is nothing no events are.
+    ///
+    /// # Errors
+    /// [`FollowError`]; the position stays.
+    pub async fn next_unless(
+        &mut self,
+        applied: impl Future<Output = ()>,
+    ) -> Result<Step, FollowError> {
+        let mut applied = std::pin::pin!(applied);
         loop {
             if let Some(step) = self.try_next().await? {
                 return Ok(step);
             }
-            if self.retired.changed().await.is_err() {
-                // Our own handle keeps the ring and its sender alive.
-                std::future::pending::<()>().await;
+            tokio::select! {
+                biased;
+                changed = self.retired.changed() => {
+                    if changed.is_err() {
+                        // Our own handle keeps the ring and its sender alive.
+                        std::future::pending::<()>().await;
+                    }
+                }
+                () = &mut applied => return self.read().await,
             }
         }
     }
@@ -365,12 +384,12 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
             Ok(Some(chunk)) => chunk,
             Ok(None) | Err(Behind) if retired => return Ok(Some(Step::Retired)),
             Ok(None) => return Ok(None),
-            Err(Behind) => return self.read().await,
+            Err(Behind) => return self.read().await.map(Some),
         };
         let item = self.item.as_ref();
         let step = match self.form {
             Form::Events if item.is_none_or(|item| chunk.tells_of(item, self.position)) => {
-                return self.read().await;
+                return self.read().await.map(Some);
             }
             Form::Events => None,
             Form::Encoded => chunk.after(self.position, item, None),
@@ -383,19 +402,19 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
     }
 
     /// One page of the log, no further than what is in the pool.
-    async fn read(&mut self) -> Result<Option<Step>, FollowError> {
+    async fn read(&mut self) -> Result<Step, FollowError> {
         let pool = self.pool.snapshot();
         let (stream, generation) = (self.stream.clone(), self.ruled.generation);
         let page = told(&self.log, pool, stream, generation, self.position).await?;
         // IMPORTANT: after the page was read, so that nothing of it was dropped meanwhile.
         must_reach(&self.control, &self.stream, self.position)?;
-        Ok(Some(match page {
+        Ok(match page {
             Some((told, through)) => {
                 self.position = through.max(self.position);
                 Step::Told(told)
             }
             None => Step::Retired,
-        }))
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! `GET /api/streams/{s}/changes` and `GET /api/changes`: a snapshot, then every change, on one connection that can be cut anywhere.
 
 mod feeds;
+mod heartbeat;
 mod poll;
 mod selected;
 mod session;
@@ -17,7 +18,6 @@ use hookpool_core::{
     verify::Header,
 };
 use hookpool_store::{EventLog, PoolStore};
-use tokio::time::Instant;
 use tokio_stream::StreamMap;
 use warp::{
     Reply,
@@ -34,6 +34,7 @@ use crate::{
     sse::Framing,
 };
 pub(crate) use feeds::Feeds;
+use heartbeat::Heartbeat;
 use selected::Wanted;
 use session::{Ask, Session, Start};
 use wire::{Asked, Out, Places, Wire};
@@ -168,7 +169,10 @@ impl Wish {
             heartbeat,
         };
         match self.form {
-            Form::Open(framing) => open(connection(framing, Some(self.heartbeat)), framing),
+            Form::Open(framing) => {
+                let heartbeat = Heartbeat::new(self.heartbeat);
+                open(connection(framing, Some(heartbeat)), framing)
+            }
             Form::Poll => poll::answer(request, connection(Framing::Ndjson, None)),
         }
     }
@@ -222,18 +226,20 @@ struct Connection {
     wire: Wire,
     /// Streams that have not ended.
     left: usize,
-    /// How long it may be quiet, whatever its streams are at; `None` says nothing however long it is.
-    heartbeat: Option<Duration>,
+    /// Whatever its streams are at; `None` says nothing however long it is quiet.
+    heartbeat: Option<Heartbeat>,
 }
 
 impl Connection {
     /// The next bytes; `None` after the end.
     async fn next(&mut self) -> Option<Bytes> {
-        let due = self.heartbeat.map(|heartbeat| Instant::now() + heartbeat);
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.restart();
+        }
         while self.left > 0 {
             let quiet = async {
-                match due {
-                    Some(due) => tokio::time::sleep_until(due).await,
+                match &mut self.heartbeat {
+                    Some(heartbeat) => heartbeat.due().await,
                     None => std::future::pending().await,
                 }
             };

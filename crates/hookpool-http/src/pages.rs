@@ -6,14 +6,17 @@ use std::{
     time::Duration,
 };
 
-use hookpool_core::position::{Generation, Position};
+use hookpool_core::{
+    name::StreamName,
+    position::{Generation, Position},
+};
 use tokio::time::Instant;
 
 /// Positions held at once; beyond it the one that is held for longest goes.
 const HELD_MAX: usize = 4_096;
 
-/// What all pages of a chain show: a position, in a generation.
-pub(crate) type Chain = (Position, Generation);
+/// What all pages of a chain show: a stream at a position, in a generation.
+pub(crate) type Chain = (StreamName, Generation, Position);
 
 /// Held snapshots by what they show; chains that show the same share one.
 pub(crate) struct PageChains<S> {
@@ -45,7 +48,7 @@ impl<S: Send + Sync + 'static> PageChains<S> {
                 let oldest = held
                     .iter()
                     .min_by_key(|(_, (since, _))| *since)
-                    .map(|(chain, _)| *chain);
+                    .map(|(chain, _)| chain.clone());
                 oldest.and_then(|oldest| held.remove(&oldest));
             }
         }
@@ -59,9 +62,9 @@ impl<S: Send + Sync + 'static> PageChains<S> {
     }
 
     /// The snapshot of a chain, unless it was let go.
-    pub(crate) fn find(&self, chain: Chain) -> Option<Arc<S>> {
+    pub(crate) fn find(&self, chain: &Chain) -> Option<Arc<S>> {
         let held = locked(&self.held);
-        held.get(&chain).map(|(_, snapshot)| Arc::clone(snapshot))
+        held.get(chain).map(|(_, snapshot)| Arc::clone(snapshot))
     }
 }
 
@@ -76,14 +79,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_held_snapshot_is_let_go_in_time_however_often_it_is_asked_for() {
         let (chains, snapshot) = (PageChains::new(Duration::from_secs(60)), Arc::new(()));
-        let chain = (Position(1), Generation(1));
+        let stream = StreamName::new("sales").unwrap();
+        let chain = (stream, Generation(1), Position(1));
         for _ in 0..6 {
-            chains.hold(chain, Arc::clone(&snapshot));
-            assert!(chains.find(chain).is_some());
+            chains.hold(chain.clone(), Arc::clone(&snapshot));
+            assert!(chains.find(&chain).is_some());
             tokio::time::sleep(Duration::from_secs(10)).await;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(chains.find(chain).is_none());
+        assert!(chains.find(&chain).is_none());
         assert_eq!(Arc::strong_count(&snapshot), 1);
     }
 }

@@ -236,7 +236,8 @@ pub(crate) async fn items<L: EventLog, P: PoolStore>(
     };
     let next = last.map(|last| token_of(chain, &last));
     if begins && next.is_some() {
-        app.pages.hold((chain.position, chain.generation), pool);
+        let chain = (stream.clone(), chain.generation, chain.position);
+        app.pages.hold(chain, pool);
     }
     let mut json = format!(r#"{{"position":{position},"items":["#);
     for (n, (id, item)) in rows.iter().enumerate() {
@@ -275,7 +276,7 @@ async fn chained<L: EventLog, P: PoolStore>(
     let ruled = seen.find(|ruled| ruled.generation == generation).cloned();
     let is_ours = chain == app.engine.cursor(generation, position);
     let ruled = ruled.filter(|_| is_ours).ok_or(Code::PageExpired)?;
-    let held = app.pages.find((position, generation));
+    let held = app.pages.find(&(stream.clone(), generation, position));
     let view = View {
         pool: held.unwrap_or_else(|| app.engine.pool()),
         stream: stream.clone(),
@@ -285,11 +286,19 @@ async fn chained<L: EventLog, P: PoolStore>(
         let View { pool, stream, .. } = view.clone();
         move || follows_checkpoint(&*pool, &stream, generation)
     };
-    match checkpoint(&*view.pool) < position {
-        true if position <= app.engine.head() => Err(Code::NotYetApplied.into()),
-        false if blocking(reaches).await? => Ok(view),
-        _ => Err(Code::PageExpired.into()),
+    if checkpoint(&*view.pool) < position {
+        let is_to_come = position <= app.engine.head();
+        let code = if is_to_come {
+            Code::NotYetApplied
+        } else {
+            Code::PageExpired
+        };
+        return Err(code.into());
     }
+    if !blocking(reaches).await? {
+        return Err(Code::PageExpired.into());
+    }
+    Ok(view)
 }
 
 /// Up to where the log is in a view of the pool.

@@ -13,7 +13,7 @@ use hookpool_store::{EventLog, Page, PageRequest, PoolError, PoolSnapshot, PoolS
 
 use super::Engine;
 use crate::{
-    follow::{FollowError, Follower, Form, Told, blocking, must_reach, read_page, told},
+    follow::{FollowError, Follower, Form, Told, must_reach, read_page, told},
     past::position_at,
 };
 
@@ -22,15 +22,6 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     #[must_use]
     pub fn pool(&self) -> Arc<P::Snapshot> {
         self.pool.snapshot()
-    }
-
-    /// Reads the pool at its last checkpoint, on a thread that may block.
-    pub async fn read_pool<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&P::Snapshot) -> T + Send + 'static,
-    ) -> T {
-        let snapshot = self.pool();
-        blocking(move || read(&snapshot)).await
     }
 
     /// A page of the log.

@@ -45,6 +45,12 @@ impl Feed {
         self.ring.retire();
     }
 
+    /// Whether it is the same one.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ring, &other.ring)
+    }
+
     /// Whether somebody follows it.
     #[must_use]
     pub fn is_followed(&self) -> bool {

@@ -75,8 +75,12 @@ impl Feeds {
         ends
     }
 
-    fn end(&self, key: &Key) {
-        self.locked().remove(key);
+    /// Takes a feed away, and not another one that came in its place.
+    fn end(&self, key: &Key, feed: &Feed) {
+        let mut feeds = self.locked();
+        if feeds.get(key).is_some_and(|there| there.is(feed)) {
+            feeds.remove(key);
+        }
     }
 
     fn locked(&self) -> MutexGuard<'_, HashMap<Key, Feed>> {
@@ -142,10 +146,7 @@ impl<L: EventLog, P: PoolStore> Maker<L, P> {
                     self.passed = Some(self.follower.position());
                 }
                 Ok(Some(changes)) => self.show(changes),
-                Ok(None) => {
-                    self.app.feeds.end(&self.key);
-                    return self.feed.retire();
-                }
+                Ok(None) => return,
                 Err(error) => self.start_over(&error).await,
             }
         }
@@ -199,6 +200,14 @@ impl<L: EventLog, P: PoolStore> Maker<L, P> {
             () = tokio::time::sleep(RETRY) => {}
             () = self.feed.unfollowed() => {}
         }
+    }
+}
+
+/// However it ends, also by a panic: whoever follows the feed then goes over to what is served, or to another feed of the same.
+impl<L, P: PoolStore> Drop for Maker<L, P> {
+    fn drop(&mut self) {
+        self.app.feeds.end(&self.key, &self.feed);
+        self.feed.retire();
     }
 }
 

@@ -181,7 +181,11 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.ruled = self.served(&pool).await?;
         self.phase = match start {
             Start::Snapshot => self.snapshot(pool),
-            Start::Earliest => self.live(self.earliest()),
+            Start::Earliest => {
+                // Where nothing comes, that is a place to go on from.
+                self.passed = Some(self.earliest());
+                self.live(self.earliest())
+            }
             Start::Now => {
                 self.bookmark(self.opened_at);
                 self.live(self.opened_at)
@@ -215,7 +219,6 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     }
 
     /// The position of a cursor that this log can go on from.
-    ///
     fn honour(&self, text: &str) -> Result<Position, &'static str> {
         let cursor: Cursor = text.parse().map_err(|_| "malformed")?;
         let here = self
@@ -329,6 +332,11 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.end_if_done(after);
     }
 
+    /// Nothing behind it is told.
+    fn until(&self) -> Position {
+        self.ask.until.unwrap_or(Position(u64::MAX))
+    }
+
     fn end_if_done(&mut self, through: Position) {
         if self.ask.until.is_some_and(|until| through >= until) {
             self.goodbye(DONE);
@@ -369,7 +377,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let Phase::Live(follower) = &self.phase else {
             return Ok(());
         };
-        let until = self.ask.until.unwrap_or(Position(u64::MAX));
+        let until = self.until();
         if self.ask.wanted.merged {
             return self.merge(after, told, until).await;
         }
@@ -394,6 +402,16 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let Phase::Live(follower) = &mut self.phase else {
             return Woken::Quiet;
         };
+        let (engine, until) = (&self.app.engine, self.ask.until);
+        let applied = async {
+            let reached = match until {
+                Some(until) => engine.wait_applied(until, Duration::MAX).await,
+                None => false,
+            };
+            if !reached {
+                std::future::pending::<()>().await;
+            }
+        };
         let passed = self.passed.is_some();
         let quiet = async {
             match passed {
@@ -405,7 +423,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             biased;
             _ = self.status.wait_for(|status| *status != Status::Ready) => Woken::Stopping,
             _ = self.registry.changed() => Woken::RegistryChanged,
-            step = follower.next() => Woken::Step(step),
+            step = follower.next_unless(applied) => Woken::Step(step),
             () = quiet => Woken::Quiet,
         }
     }
@@ -426,8 +444,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let Phase::Live(follower) = &self.phase else {
             return;
         };
-        let until = self.ask.until.unwrap_or(Position(u64::MAX));
-        let through = follower.position().min(until);
+        let through = follower.position().min(self.until());
         self.known = Known::default();
         self.push_frames(Vec::new(), Some(through));
         self.end_if_done(through);

@@ -9,7 +9,7 @@ use hookpool_engine::{
 };
 use hookpool_store::{EventLog, PoolStore};
 
-use super::{Phase, Session, checkpoint};
+use super::{BOOKMARK_EVERY, Phase, Session, checkpoint};
 use crate::{
     changes::{
         selected::{Known, between},
@@ -31,6 +31,8 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let pool = self.app.engine.pool();
         let to = self.served(&pool).await?;
         self.phase = if to.generation == self.ruled.generation {
+            // What was followed may be known to be gone before that is in the pool.
+            self.app.engine.wait_planned(BOOKMARK_EVERY).await;
             self.live(after)
         } else {
             let pool = self.lease(pool);
@@ -69,10 +71,13 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             .told(Arc::clone(&pool), stream, generation, after);
         let told = match page.await? {
             // However often the follower wants to hear of it: it was to be told already.
-            Some((told, through)) => self
-                .push_told(Arc::clone(&pool), after, told, through)
-                .await?
-                .then_some(through),
+            Some((mut told, through)) => {
+                let through = through.min(self.until());
+                told.retain(|told| told.event.position <= through);
+                self.push_told(Arc::clone(&pool), after, told, through)
+                    .await?
+                    .then_some(through)
+            }
             None => None,
         };
         let Some(through) = told else {
@@ -81,6 +86,10 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             self.phase = self.reset("other-generation", &cursor, pool);
             return Ok(());
         };
+        self.end_if_done(through);
+        if matches!(self.phase, Phase::Ended) {
+            return Ok(());
+        }
         let at = checkpoint(&*pool);
         if through < at {
             if let Phase::Leaving {

@@ -1,0 +1,78 @@
+//! What is asked for up to a position ends there, and an answer that ends where there is a place to go on from has one for every stream.
+
+use std::time::Duration;
+
+use hookpool_core::position::Position;
+use hookpool_store::EventLog;
+use serde_json::Value;
+
+use crate::{
+    node::{Node, Shape, event, run},
+    slow::{Slow, count, cursor},
+    wide::{STREAM, item},
+};
+
+const OTHER: &str = "other";
+const SHAPE: Shape = Shape {
+    view_lifetime: Duration::from_secs(60),
+    ..Shape::PROMPT
+};
+
+#[test]
+fn a_stream_ends_at_a_position_that_is_of_another_one() {
+    run(async {
+        let node = Node::start(SHAPE, &[STREAM, OTHER]).await;
+        node.append((0..3).map(|n| item(n, 0))).await;
+        let until = Position(node.log.head().0 + 1);
+        let ways = ["", "&item=item-000001", "&fields=n", "&conflate=50"];
+        let mut followers = ways.map(|way| {
+            let query = format!("earliest&until={until}&heartbeat=60{way}");
+            let mut slow = Slow::ask(&node, &query);
+            slow.read_until(|frame| frame["event"] == "change");
+            slow
+        });
+        node.append([event(OTHER, "a", 9, "{}".to_owned())].into_iter())
+            .await;
+        assert_eq!(node.log.head(), until);
+        for follower in &mut followers {
+            let frames = follower.read_until(|frame| frame["event"] == "goodbye");
+            let last = frames.last().unwrap();
+            assert_eq!(last["data"]["reason"], "until");
+        }
+        node.stop().await;
+    });
+}
+
+#[test]
+fn a_promotion_carries_nobody_past_where_the_stream_is_to_end() {
+    run(async {
+        let node = Node::start(SHAPE, &[STREAM]).await;
+        // Of two kilobytes each: more than the buffers between the two sides hold.
+        node.append((0..4_000).map(|n| item(n % 10, n))).await;
+        let until = node.log.head().0 - 500;
+        let mut slow = Slow::ask(&node, &format!("earliest&until={until}"));
+        slow.read_bytes(64 << 10);
+        let rules = r#"{"fields": {"text": {"from": "/padding"}}}"#;
+        node.put_in_force(STREAM, rules).await;
+        let frames = slow.read_until(|frame| frame["event"] == "goodbye");
+        assert_eq!(count(frames, "generation"), 0);
+        let last = frames.iter().rev().find_map(cursor);
+        assert_eq!(last, Some((1, until)));
+        node.stop().await;
+    });
+}
+
+#[test]
+fn a_long_poll_of_several_streams_ends_although_one_of_them_is_empty() {
+    run(async {
+        let node = Node::start(SHAPE, &[STREAM, OTHER]).await;
+        node.append((0..3).map(|n| item(n, 0))).await;
+        let target = format!("/api/changes?stream={STREAM}&stream={OTHER}&after=earliest");
+        let (status, answer) = node.client.poll(&target);
+        assert_eq!(status, 200);
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let place = answer["cursor"].as_str().unwrap();
+        assert_eq!(place.split(',').count(), 2, "{place}");
+        node.stop().await;
+    });
+}
