@@ -225,10 +225,12 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         let mut version = body.version;
         if let Some(rules) = body.projection {
             let set = self.set_rules(rules, |plan| plan.next.is_none()).await?;
-            version = set.map(|projection| projection.version);
-            if version.is_none() {
+            let Some(projection) = set else {
                 self.must_be_idle()?;
-            }
+                // It was there for a moment.
+                return Err(Code::Conflict.into());
+            };
+            version = Some(projection.version);
         }
         let plan = self.plan();
         self.record(ControlChange::RebuildStarted {

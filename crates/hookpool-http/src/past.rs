@@ -177,6 +177,8 @@ enum BrokenOff {
     Revoked,
     #[error("the generation that was served is not kept any more")]
     Gone,
+    #[error("the server stops")]
+    Stopping,
     #[error(transparent)]
     Read(#[from] FollowError),
 }
@@ -198,7 +200,10 @@ struct Lines<L, P: PoolStore> {
 
 impl<L: EventLog, P: PoolStore> Lines<L, P> {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, BrokenOff> {
-        while self.app.engine.status().is_ready() && !self.ended {
+        while !self.ended {
+            if !self.app.engine.status().is_ready() {
+                return Err(BrokenOff::Stopping);
+            }
             let lines = self.some().await?;
             if !lines.is_empty() {
                 return Ok(Some((lines.into(), self)));

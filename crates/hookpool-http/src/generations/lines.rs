@@ -23,6 +23,8 @@ use crate::{
 pub(super) enum BrokenOff {
     #[error("the difference was read too slowly")]
     Slow,
+    #[error("the server stops")]
+    Stopping,
     #[error(transparent)]
     Pool(#[from] PoolError),
 }
@@ -51,7 +53,10 @@ struct Left<L, P: PoolStore> {
 impl<L: EventLog, P: PoolStore> Left<L, P> {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, BrokenOff> {
         let mut comparison = self.comparison.take().ok_or(BrokenOff::Slow)?;
-        while self.lines > 0 && self.app.engine.status().is_ready() {
+        while self.lines > 0 {
+            if !self.app.engine.status().is_ready() {
+                return Err(BrokenOff::Stopping);
+            }
             let read = move || comparison.pairs().map(|pairs| (pairs, comparison));
             let (pairs, rest) = blocking(read).await?;
             comparison = rest;
