@@ -379,7 +379,8 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         };
         let until = self.until();
         if self.ask.wanted.merged {
-            return self.merge(after, told, until).await;
+            // In a box, since few need the room for it.
+            return Box::pin(self.merge(after, told, until)).await;
         }
         told.retain(|told| told.event.position <= until);
         let (pool, through) = (self.app.engine.pool(), follower.position().min(until));
@@ -405,7 +406,8 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let (engine, until) = (&self.app.engine, self.ask.until);
         let applied = async {
             let reached = match until {
-                Some(until) => engine.wait_applied(until, Duration::MAX).await,
+                // In a box, since few need the room for it.
+                Some(until) => Box::pin(engine.wait_applied(until, Duration::MAX)).await,
                 None => false,
             };
             if !reached {
