@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     node::{Node, Shape, event, run},
     slow::{Slow, count, cursor, folded, index_of, items},
-    wide::{STREAM, id, item},
+    wide::{OTHER_RULES, STREAM, id, item},
 };
 
 /// Of two kilobytes each: more than the buffers between the two sides hold.
@@ -19,8 +19,6 @@ const SHAPE: Shape = Shape {
     view_lifetime: Duration::from_secs(60),
     ..Shape::PROMPT
 };
-/// Every item looks different with them.
-const RULES: &str = r#"{"fields": {"text": {"from": "/padding"}}}"#;
 
 #[test]
 fn who_is_cut_off_in_a_difference_that_is_taken_back_gets_a_snapshot() {
@@ -28,7 +26,7 @@ fn who_is_cut_off_in_a_difference_that_is_taken_back_gets_a_snapshot() {
         let node = started().await;
         let mut slow = Slow::ask(&node, "snapshot");
         slow.read_until(|frame| frame["event"] == "snapshot-end");
-        node.put_in_force(STREAM, RULES).await;
+        node.put_in_force(STREAM, OTHER_RULES).await;
         slow.read_until(|frame| frame["event"] == "generation");
         slow.read_bytes(64 << 10);
         node.roll_back(STREAM).await;
@@ -45,7 +43,7 @@ fn who_is_cut_off_in_the_snapshot_of_a_reset_gets_another_also_if_its_cursor_is_
             .read_until(|frame| frame["event"] == "bookmark")
             .to_vec();
         let good = begun[0]["id"].as_str().unwrap();
-        node.put_in_force(STREAM, RULES).await;
+        node.put_in_force(STREAM, OTHER_RULES).await;
         let mut slow = Slow::ask(&node, good);
         slow.read_until(|frame| frame["event"] == "reset");
         slow.read_bytes(64 << 10);
@@ -63,7 +61,7 @@ fn the_last_word_in_a_difference_is_no_place_to_go_on_from() {
         let node = started().await;
         let mut slow = Slow::ask(&node, "now&fields=padding,text");
         slow.read_until(|frame| frame["event"] == "bookmark");
-        let made = node.rebuild(STREAM, RULES).await;
+        let made = node.rebuild(STREAM, OTHER_RULES).await;
         let hide = async {
             for n in 0..40 {
                 node.append([hidden(n)].into_iter()).await;

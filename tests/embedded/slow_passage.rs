@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     node::{Node, Shape, event, is_let_go, run},
     slow::{Slow, count, cursor, folded, index_of, items},
-    wide::{STREAM, id, item},
+    wide::{OTHER_RULES, STREAM, id, item},
 };
 
 const LARGE: &str = "large";
@@ -24,8 +24,6 @@ const SHAPE: Shape = Shape {
     view_lifetime: Duration::from_secs(3),
     ..Shape::PROMPT
 };
-/// Every item looks different with them.
-const RULES: &str = r#"{"fields": {"text": {"from": "/padding"}}}"#;
 
 #[test]
 fn who_stops_in_what_is_left_of_a_generation_is_told_all_of_it_and_goes_over() {
@@ -102,7 +100,7 @@ fn who_stops_in_a_difference_gets_a_snapshot() {
         let at = node.log.head().0;
         let mut slow = Slow::ask(&node, "now");
         slow.read_until(|frame| frame["event"] == "bookmark");
-        node.put_in_force(STREAM, RULES).await;
+        node.put_in_force(STREAM, OTHER_RULES).await;
         slow.read_until(|frame| frame["event"] == "generation");
         its_view_is_let_go(&node).await;
         let last = node.log.head().0;
@@ -136,7 +134,7 @@ async fn stopped_in_what_is_left() -> (Node, Slow) {
     node.append((0..EVENTS).map(|n| item(n % 10, n))).await;
     let mut slow = Slow::ask(&node, "earliest");
     slow.read_bytes(64 << 10);
-    node.put_in_force(STREAM, RULES).await;
+    node.put_in_force(STREAM, OTHER_RULES).await;
     // What was on its way, and some that was read since the other one is served.
     slow.read_bytes(BUFFERED);
     its_view_is_let_go(&node).await;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     node::{Node, Shape, event, run},
     slow::{Slow, count, cursor},
-    wide::{STREAM, item},
+    wide::{OTHER_RULES, STREAM, item},
 };
 
 const OTHER: &str = "other";
@@ -52,8 +52,7 @@ fn a_promotion_carries_nobody_past_where_the_stream_is_to_end() {
         let until = node.log.head().0 - 500;
         let mut slow = Slow::ask(&node, &format!("earliest&until={until}"));
         slow.read_bytes(64 << 10);
-        let rules = r#"{"fields": {"text": {"from": "/padding"}}}"#;
-        node.put_in_force(STREAM, rules).await;
+        node.put_in_force(STREAM, OTHER_RULES).await;
         let frames = slow.read_until(|frame| frame["event"] == "goodbye");
         assert_eq!(count(frames, "generation"), 0);
         let last = frames.iter().rev().find_map(cursor);

@@ -5,6 +5,8 @@ use hookpool_core::event::NewEvent;
 use crate::node::event;
 
 pub(crate) const STREAM: &str = "wide";
+/// Every item looks different with them.
+pub(crate) const OTHER_RULES: &str = r#"{"fields": {"text": {"from": "/padding"}}}"#;
 
 pub(crate) fn id(n: u64) -> String {
     format!("item-{n:06}")
