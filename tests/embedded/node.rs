@@ -15,7 +15,6 @@ use hookpool_core::{
     key::KeyId,
     name::{ConnectorName, ItemId, StreamName},
     position::{Epoch, Generation},
-    registry::Replay,
     seal::MasterKey,
     time::Timestamp,
 };
@@ -249,17 +248,10 @@ async fn first_operator(engine: &Pipeline, streams: &[&str]) -> (KeyId, String) 
     let operator = engine.control().change(&key.key_id, "operator", change);
     operator.await.unwrap();
     for stream in streams {
-        let spec = ConnectorSpec {
-            name: ConnectorName::new(stream).unwrap(),
-            stream: StreamName::new(stream).unwrap(),
-            signed: false,
-            id_field: None,
-            replay: Replay::Collapse,
-            scheme: None,
-            signing_key: None,
-            limits: Default::default(),
-            keep_rejected: false,
-        };
+        let spec = ConnectorSpec::new(
+            ConnectorName::new(stream).unwrap(),
+            StreamName::new(stream).unwrap(),
+        );
         let added = engine.control().add_connector(&key.key_id, spec).await;
         added.unwrap();
     }

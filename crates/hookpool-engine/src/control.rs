@@ -112,6 +112,24 @@ pub struct ConnectorSpec {
     pub keep_rejected: bool,
 }
 
+impl ConnectorSpec {
+    /// An unsigned one without anything that was asked for.
+    #[must_use]
+    pub fn new(name: ConnectorName, stream: StreamName) -> Self {
+        Self {
+            name,
+            stream,
+            signed: false,
+            id_field: None,
+            replay: Replay::Collapse,
+            scheme: None,
+            signing_key: None,
+            limits: Limits::default(),
+            keep_rejected: false,
+        }
+    }
+}
+
 impl<L: EventLog> Control<L> {
     /// Reads the control log from its start.
     pub(crate) async fn open(

@@ -18,7 +18,6 @@ use hookpool_core::{
     name::{ConnectorName, StreamName},
     position::{Epoch, Generation, Position},
     projection::Change,
-    registry::Replay,
     retention::Retention,
     seal::MasterKey,
     time::Timestamp,
@@ -230,17 +229,7 @@ impl World {
         };
         let started = Engine::start(Arc::clone(&log), held(2), Arc::clone(&pool), options);
         let (engine, running) = started.await.unwrap();
-        let spec = ConnectorSpec {
-            name: ConnectorName::new("sales").unwrap(),
-            stream: stream(),
-            signed: false,
-            id_field: None,
-            replay: Replay::Collapse,
-            scheme: None,
-            signing_key: None,
-            limits: Default::default(),
-            keep_rejected: false,
-        };
+        let spec = ConnectorSpec::new(ConnectorName::new("sales").unwrap(), stream());
         let made = engine.control().add_connector(&author(), spec).await;
         let key = made.unwrap().ingest_key.secret;
         let mut world = Self {

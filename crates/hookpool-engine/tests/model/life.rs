@@ -12,7 +12,6 @@ use hookpool_core::{
     plan::Plan,
     position::Position,
     projection::Change,
-    registry::Replay,
     seal::MasterKey,
     verify::{Header, Proof},
 };
@@ -84,17 +83,7 @@ pub(super) async fn stop(Life { engine, running }: Life) {
 }
 
 pub(super) async fn connector(engine: &Pipeline) -> String {
-    let spec = ConnectorSpec {
-        name: ConnectorName::new(STREAM).unwrap(),
-        stream: stream(),
-        signed: false,
-        id_field: None,
-        replay: Replay::Collapse,
-        scheme: None,
-        signing_key: None,
-        limits: Default::default(),
-        keep_rejected: false,
-    };
+    let spec = ConnectorSpec::new(ConnectorName::new(STREAM).unwrap(), stream());
     let made = engine
         .control()
         .add_connector(&author(), spec)

@@ -26,7 +26,6 @@ use hookpool_core::{
     key::KeyId,
     name::{ConnectorName, StreamName},
     position::Epoch,
-    registry::Replay,
     seal::MasterKey,
 };
 use hookpool_engine::{
@@ -231,15 +230,11 @@ async fn provision(disk: &Disk, seed: u64) -> Keys {
     let (engine, running) = start(disk, Faults::default(), seed).await;
     let author = KeyId::from_random([1; 6]);
     let spec = |name: &str, signed| ConnectorSpec {
-        name: ConnectorName::new(name).unwrap(),
-        stream: StreamName::new(STREAM).unwrap(),
         signed,
-        id_field: None,
-        replay: Replay::Collapse,
-        scheme: None,
-        signing_key: None,
-        limits: Default::default(),
-        keep_rejected: false,
+        ..ConnectorSpec::new(
+            ConnectorName::new(name).unwrap(),
+            StreamName::new(STREAM).unwrap(),
+        )
     };
     let plain = engine
         .control()
