@@ -349,7 +349,7 @@ impl Client {
         let mut stream = TcpStream::connect(self.addr).unwrap();
         let patience = Duration::from_secs(120);
         stream.set_read_timeout(Some(patience)).unwrap();
-        self.send(&mut stream, target, accept);
+        self.send(&mut stream, target, accept, "1.0");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -359,18 +359,23 @@ impl Client {
 
     /// Asks for frames of changes as lines, and leaves them to be read: not more than so many bytes come before.
     pub(crate) fn ask(&self, target: &str, buffer: usize) -> TcpStream {
+        self.ask_in("1.0", target, buffer)
+    }
+
+    /// The same in a version of HTTP: in 1.1 the end of an answer is told apart from that of its connection.
+    pub(crate) fn ask_in(&self, version: &str, target: &str, buffer: usize) -> TcpStream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(buffer).unwrap();
         socket.connect(&self.addr.into()).unwrap();
         let mut stream = socket.into();
-        self.send(&mut stream, target, "application/x-ndjson");
+        self.send(&mut stream, target, "application/x-ndjson", version);
         stream
     }
 
-    fn send(&self, stream: &mut TcpStream, target: &str, accept: &str) {
+    fn send(&self, stream: &mut TcpStream, target: &str, accept: &str, version: &str) {
         let key = &self.key;
         let request = format!(
-            "GET {target} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nAccept: {accept}\r\n\r\n"
+            "GET {target} HTTP/{version}\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).unwrap();
     }
