@@ -272,10 +272,13 @@ impl Understudy {
         *self.mood.lock().unwrap() = mood;
     }
 
-    /// `hookpool top` at a terminal.
+    /// `hookpool top` at a terminal; `exec`, or a shell between them has the Ctrl-C too and tells its own end.
     fn top(&self) -> Screen {
         let program = hookpool();
-        let line = format!("'{}' top --interval 50ms", program.get_program().display());
+        let line = format!(
+            "exec '{}' top --interval 50ms",
+            program.get_program().display()
+        );
         let mut child = command("script")
             .args(["-qefc", &line, "/dev/null"])
             .env("HOOKPOOL_SERVER", format!("http://{}", self.addr))
