@@ -7,6 +7,7 @@
 
 mod catch_up;
 mod cut_passage;
+mod downloads;
 mod feeds;
 mod merged;
 mod moments;

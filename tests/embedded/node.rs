@@ -165,6 +165,22 @@ impl Node {
         }
     }
 
+    /// Another operator's key id, and a client with its key.
+    pub(crate) async fn operator(&self, name: &str) -> (KeyId, Client) {
+        let name = ConnectorName::new(name).unwrap();
+        let control = self.engine.control();
+        let added = control.add_operator(&self.operator, name).await.unwrap();
+        let client = Client {
+            key: added.secret.expose().to_owned(),
+            ..self.client.clone()
+        };
+        (added.key_id, client)
+    }
+
+    pub(crate) async fn revoke_operator(&self, key_id: KeyId) {
+        self.change(ControlChange::OperatorRevoked { key_id }).await;
+    }
+
     /// Revokes a read key.
     pub(crate) async fn revoke(&self, reader: &str) {
         let reader = ConnectorName::new(reader).unwrap();

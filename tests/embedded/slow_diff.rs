@@ -75,41 +75,6 @@ fn a_reader_that_stops_between_two_generations_pins_no_view_and_is_broken_off() 
     });
 }
 
-#[test]
-fn a_difference_that_a_stop_cuts_short_does_not_look_whole() {
-    run(async {
-        let node = Node::start(Shape::PROMPT, &[STREAM]).await;
-        node.append((0..ITEMS).map(|n| item(n, 0))).await;
-        let made = node.rebuild(STREAM, NARROW).await;
-        let to = node.log.head();
-        let targets = [
-            format!("/api/streams/{STREAM}/diff?from=0&to={to}"),
-            format!("/api/admin/streams/{STREAM}/rebuilds/{made}/diff"),
-        ];
-        let ask = |target: &String| {
-            let mut stream = node.client.ask_in("1.1", target, 16 << 10);
-            stream.read_exact(&mut vec![0; 64 << 10]).unwrap();
-            stream
-        };
-        for stream in targets.iter().map(ask) {
-            assert!(ends_whole(stream));
-        }
-        let begun: Vec<_> = targets.iter().map(ask).collect();
-        node.engine.status().stop();
-        for stream in begun {
-            assert!(!ends_whole(stream));
-        }
-        node.stop().await;
-    });
-}
-
-/// Whether the last chunk of an answer came.
-fn ends_whole(mut stream: TcpStream) -> bool {
-    let mut rest = Vec::new();
-    let read = stream.read_to_end(&mut rest);
-    read.is_ok() && rest.ends_with(b"0\r\n\r\n")
-}
-
 /// An answer of which some was read.
 struct Begun {
     stream: TcpStream,

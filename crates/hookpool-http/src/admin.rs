@@ -186,8 +186,8 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
         AdminRoute::RetryRejection { id } => rejections::retry(app, id, &query).await,
         AdminRoute::RetryRejections => rejections::retry_all(app, &query).await,
         AdminRoute::Head => history::head(app),
-        AdminRoute::Export => history::export(app, &query).await,
-        AdminRoute::Blocks => history::blocks(app, &query),
+        AdminRoute::Export => history::export(app, admin.author, &query).await,
+        AdminRoute::Blocks => history::blocks(app, admin.author, &query),
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Buf;
 use futures_util::{Stream, StreamExt};
 use hookpool_core::{
     event::RequestId,
+    key::KeyId,
     registry::Access,
     verify::{Header, Headers},
 };
@@ -305,6 +306,12 @@ impl<L: EventLog, P: PoolStore> App<L, P> {
         let key = request.header(header::AUTHORIZATION).presented_key();
         key.and_then(|key| self.engine.access(&key))
             .ok_or_else(|| Code::Unauthorized.into())
+    }
+
+    /// Whether an operator's key is not revoked by now: asked again for each part of what takes long.
+    pub(crate) fn may_operate(&self, author: &KeyId) -> bool {
+        let registry = self.engine.control().registry();
+        registry.operator(author.as_str()).is_some()
     }
 }
 

@@ -292,7 +292,7 @@ impl<L: EventLog, P: PoolStore> OfStream<'_, L, P> {
         // Of this view: a plan that was just recorded is not in force in it yet.
         let served = self.app.engine.served(&pool, &self.stream)?.generation;
         let comparison = Comparison::new(pool, self.stream.clone(), served, generation);
-        let lines = lines::lines(Arc::clone(self.app), comparison, limit);
+        let lines = lines::lines(Arc::clone(self.app), self.author.clone(), comparison, limit);
         let mut response = warp::reply::stream(lines).into_response();
         set(&mut response, header::CONTENT_TYPE, "application/x-ndjson");
         set(&mut response, header::ETAG, &format!("\"{digest}\""));

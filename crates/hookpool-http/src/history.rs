@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use hookpool_core::{
     codec::{Block, BlockError},
     event::Event,
     export::{CloudEventError, Header, Range, Requested, Scope, Writer, cloud_event},
+    key::KeyId,
     name::StreamName,
     position::Position,
 };
@@ -37,6 +38,8 @@ const PAGE_BYTES: usize = 256 << 10;
 enum Cut {
     #[error("the server is stopping")]
     Stopping,
+    #[error("the operator key is revoked")]
+    Revoked,
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
@@ -59,6 +62,7 @@ pub(crate) fn head<L: EventLog, P: PoolStore>(app: &App<L, P>) -> Result<Respons
 /// `GET /api/admin/blocks`
 pub(crate) fn blocks<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
+    author: KeyId,
     query: &Query<'_>,
 ) -> Result<Response, Problem> {
     let log = match query.text("log")?.as_deref() {
@@ -81,7 +85,7 @@ pub(crate) fn blocks<L: EventLog, P: PoolStore>(
             Ok(Some((Bytes::from(bytes.concat()), last)))
         }
     });
-    let mut response = streamed(bytes, "application/octet-stream");
+    let mut response = streamed(app, author, bytes, "application/octet-stream");
     describe(app, &mut response, log, until);
     Ok(response)
 }
@@ -89,6 +93,7 @@ pub(crate) fn blocks<L: EventLog, P: PoolStore>(
 /// `GET /api/admin/export`
 pub(crate) async fn export<L: EventLog, P: PoolStore>(
     app: &Arc<App<L, P>>,
+    author: KeyId,
     query: &Query<'_>,
 ) -> Result<Response, Problem> {
     let stream = query.text("stream")?;
@@ -119,7 +124,7 @@ pub(crate) async fn export<L: EventLog, P: PoolStore>(
         stream,
         form,
     };
-    let mut response = streamed(export.lines(), media_type);
+    let mut response = streamed(app, author, export.lines(), media_type);
     describe(app, &mut response, LogName::Events, range.until);
     Ok(response)
 }
@@ -279,12 +284,18 @@ async fn events<L: EventLog, P: PoolStore>(
     Ok(page.events)
 }
 
-/// An answer whose length nobody knows yet.
-fn streamed(
+/// An answer whose length nobody knows yet, for as long as its reader may operate.
+fn streamed<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+    author: KeyId,
     pieces: impl Stream<Item = Result<Bytes, Cut>> + Send + Sync + 'static,
     media_type: &str,
 ) -> Response {
-    use futures_util::TryStreamExt as _;
+    let app = Arc::clone(app);
+    let pieces = pieces.map(move |piece| match app.may_operate(&author) {
+        true => piece,
+        false => Err(Cut::Revoked),
+    });
     // What a client sees of it is that the answer breaks off.
     let pieces = pieces.inspect_err(|cut| tracing::warn!(%cut, "an export or backup was cut off"));
     let mut response = warp::reply::stream(pieces).into_response();

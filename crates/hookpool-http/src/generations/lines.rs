@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use hookpool_core::difference::Difference;
+use hookpool_core::{difference::Difference, key::KeyId};
 use hookpool_engine::{
     compare::{Comparison, Pair},
     follow::blocking,
@@ -23,6 +23,8 @@ use crate::{
 pub(super) enum BrokenOff {
     #[error("the difference was read too slowly")]
     Slow,
+    #[error("the operator key is revoked")]
+    Revoked,
     #[error("the server stops")]
     Stopping,
     #[error(transparent)]
@@ -32,12 +34,14 @@ pub(super) enum BrokenOff {
 /// So many lines at most. Two generations differ at one checkpoint, so its view is held, but not for long while nobody reads.
 pub(super) fn lines<L: EventLog, P: PoolStore>(
     app: Arc<App<L, P>>,
+    author: KeyId,
     comparison: Comparison<P::Snapshot>,
     limit: u64,
 ) -> impl Stream<Item = Result<Bytes, BrokenOff>> {
     let left = Left {
         comparison: app.lease(comparison),
         app,
+        author,
         lines: limit,
     };
     stream::try_unfold(left, Left::next)
@@ -46,6 +50,7 @@ pub(super) fn lines<L: EventLog, P: PoolStore>(
 /// What is still to be sent.
 struct Left<L, P: PoolStore> {
     app: Arc<App<L, P>>,
+    author: KeyId,
     comparison: Lease<Comparison<P::Snapshot>>,
     lines: u64,
 }
@@ -56,6 +61,9 @@ impl<L: EventLog, P: PoolStore> Left<L, P> {
         while self.lines > 0 {
             if !self.app.engine.status().is_ready() {
                 return Err(BrokenOff::Stopping);
+            }
+            if !self.app.may_operate(&self.author) {
+                return Err(BrokenOff::Revoked);
             }
             let read = move || comparison.pairs().map(|pairs| (pairs, comparison));
             let (pairs, rest) = blocking(read).await?;
