@@ -49,16 +49,26 @@ fn code(error: &anyhow::Error) -> Exit {
     if error.is::<NoKey>() || error.is::<WrongKey>() {
         return Exit::Unauthorized;
     }
-    match error.downcast_ref::<Error>() {
-        Some(Error::Invalid(_)) => Exit::Usage,
-        Some(Error::Unreachable { .. }) => Exit::Unreachable,
-        Some(Error::Problem(problem)) => match problem.status {
-            401 | 403 => Exit::Unauthorized,
-            404 => Exit::NotFound,
-            409 | 412 => Exit::Conflict,
+    error
+        .downcast_ref()
+        .map_or(Exit::Failure, |error| match last(error) {
+            Error::Invalid(_) => Exit::Usage,
+            Error::Unreachable { .. } => Exit::Unreachable,
+            Error::Problem(problem) => match problem.status {
+                401 | 403 => Exit::Unauthorized,
+                404 => Exit::NotFound,
+                409 | 412 => Exit::Conflict,
+                _ => Exit::Failure,
+            },
             _ => Exit::Failure,
-        },
-        _ => Exit::Failure,
+        })
+}
+
+/// What became of the last try.
+fn last(error: &Error) -> &Error {
+    match error {
+        Error::MayBeRecorded { last, .. } => last,
+        error => error,
     }
 }
 
@@ -68,7 +78,7 @@ fn hint(error: &anyhow::Error) -> Option<Cow<'_, str>> {
             "set HOOKPOOL_OPERATOR_KEY, name a file with --operator-key-file, or name the server's data folder with --data-dir".into(),
         );
     }
-    Some(match error.downcast_ref()? {
+    Some(match last(error.downcast_ref()?) {
         Error::Unreachable { .. } => {
             "is `hookpool serve` running? --server or HOOKPOOL_SERVER says where to look".into()
         }
@@ -101,7 +111,6 @@ fn hint_of(problem: &Problem) -> Option<&'static str> {
             "`hookpool rebuild promote` serves it, `hookpool rebuild cancel` throws it away"
         }
         "IDEMPOTENCY_MISMATCH" => "a key names one request: choose another for this one",
-        "INVALID_PAYLOAD" => "a body is exactly one JSON object in UTF-8",
         "BEFORE_RETENTION" => {
             "`hookpool retention show` says how far back the stream goes; without --after all of that is read"
         }
@@ -130,10 +139,14 @@ mod tests {
 
     #[test]
     fn codes_are_the_documented_ones() {
-        let unreachable = Error::Unreachable {
+        let unreachable = || Error::Unreachable {
             server: String::new(),
             reason: String::new(),
             sent: false,
+        };
+        let in_doubt = Error::MayBeRecorded {
+            idempotency_key: String::new(),
+            last: Box::new(unreachable()),
         };
         let no_key = NoKey {
             looked_for: "x".into(),
@@ -152,7 +165,8 @@ mod tests {
             (problem(409), 5),
             (problem(412), 5),
             (problem(503), 1),
-            (anyhow::Error::new(unreachable).context("connecting"), 7),
+            (anyhow::Error::new(in_doubt), 7),
+            (anyhow::Error::new(unreachable()).context("connecting"), 7),
         ] {
             assert_eq!(code(&error) as u8, expected, "{error:#}");
         }

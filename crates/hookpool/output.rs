@@ -44,6 +44,14 @@ pub(crate) fn raw(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
+/// Tells what is done whether or not anybody reads of it: that nobody does any more is no reason to leave the rest undone.
+pub(crate) fn unless_closed(told: anyhow::Result<()>) -> anyhow::Result<()> {
+    match told {
+        Err(error) if error.is::<StdoutClosed>() => Ok(()),
+        told => told,
+    }
+}
+
 /// Writes a line.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     raw(format!("{text}\n").as_bytes())

@@ -2,6 +2,8 @@
 
 use std::{error::Error as _, time::Duration};
 
+use serde::de::DeserializeOwned;
+
 use crate::problem::Problem;
 
 /// Why a call gave nothing.
@@ -21,15 +23,16 @@ pub enum Error {
     /// The server refused.
     #[error("{0}")]
     Problem(Box<Problem>),
-    /// The server refused the last try of a delivery, and an earlier one may have arrived. The same delivery under the same key makes no second event.
+    /// A try of a delivery may have arrived, and none was answered with what became of it. The same delivery under the same key makes no second event.
     #[error(
-        "an earlier try may be in the log, and is not recorded again under the idempotency key {idempotency_key}; the last try was refused: {refusal}"
+        "it may be in the log, and is not recorded again under the idempotency key {idempotency_key}; the last try: {last}"
     )]
     MayBeRecorded {
         /// The one that all tries had.
         idempotency_key: String,
-        /// Why the last try was refused.
-        refusal: Box<Problem>,
+        /// What became of the last try.
+        #[source]
+        last: Box<Self>,
     },
     /// The server answered with something that the protocol does not know. It may have done what was asked.
     #[error("the answer is not Hookpool's: {0}")]
@@ -44,7 +47,8 @@ impl Error {
     #[must_use]
     pub fn problem(&self) -> Option<&Problem> {
         match self {
-            Self::Problem(refusal) | Self::MayBeRecorded { refusal, .. } => Some(refusal),
+            Self::Problem(refusal) => Some(refusal),
+            Self::MayBeRecorded { last, .. } => last.problem(),
             Self::Unreachable { .. } | Self::Protocol(_) | Self::Invalid(_) => None,
         }
     }
@@ -81,6 +85,11 @@ impl Error {
             sent: !error.is_connect(),
         }
     }
+}
+
+/// What an answer or a frame says, if it is what the protocol says there.
+pub(crate) fn read_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(json).map_err(|error| Error::Protocol(error.to_string()))
 }
 
 fn innermost(error: &reqwest::Error) -> String {

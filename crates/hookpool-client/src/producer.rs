@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     backoff::{Backoff, Dice},
     clock,
-    error::Error,
+    error::{Error, read_json},
     problem::text,
     server::{ANSWER_TIMEOUT, Server},
     signature::Signer,
@@ -31,7 +31,7 @@ use crate::{
 /// Every delivery has an `Idempotency-Key`, a random one where the caller has none, and a repeated delivery is the very same request, timestamp included; only a
 /// signature that is as old as half of its window is made anew. The server answers it with the first answer and no second event, for 96 hours, so it is safe even if the first try had arrived.
 ///
-/// A refusal is one of its own try. If an earlier try may have arrived, the error is [`Error::MayBeRecorded`] and names the key to go on with.
+/// If a try may have arrived, the error is [`Error::MayBeRecorded`], whatever the last one came to, and names the key to go on with.
 ///
 /// Two equal bodies signed within one second are one delivery to a connector that collapses replays (the default), whatever their keys are.
 #[derive(Debug, Clone)]
@@ -276,9 +276,8 @@ impl Producer {
         idempotency_key: &str,
         body: impl Into<Bytes>,
     ) -> Result<Accepted, Error> {
-        let answer = self.deliver(Ask::Record, idempotency_key, body.into());
-        let (headers, body) = answer.await?;
-        accepted(&headers, &body)
+        self.deliver(Ask::Record, idempotency_key, body.into(), accepted)
+            .await
     }
 
     /// Delivers many events in one request, all or none: lines of one JSON object each, up to the server's limits (50,000 and 16 MiB).
@@ -298,9 +297,8 @@ impl Producer {
         idempotency_key: &str,
         lines: impl Into<Bytes>,
     ) -> Result<Ingested, Error> {
-        let answer = self.deliver(Ask::Lines, idempotency_key, lines.into());
-        let (headers, body) = answer.await?;
-        ingested(&headers, &body)
+        self.deliver(Ask::Lines, idempotency_key, lines.into(), ingested)
+            .await
     }
 
     /// Deletes an item by its id; that there is none is no error. Repeated under the same conditions as [`send`](Self::send).
@@ -308,18 +306,17 @@ impl Producer {
     /// # Errors
     /// As for [`send`](Self::send).
     pub async fn delete(&self, item_id: &str) -> Result<Deleted, Error> {
-        let key = random_key();
-        let answer = self.deliver(Ask::Delete(item_id), &key, Bytes::new());
-        let (headers, body) = answer.await?;
-        let body: DeletedBody =
-            serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))?;
-        Ok(Deleted {
-            status: body.status,
-            item_id: body.item_id,
-            position: position(&headers)?,
-            replayed: is_replayed(&headers),
-            request_id: text(&headers, "x-request-id"),
-        })
+        self.delete_as(&random_key(), item_id).await
+    }
+
+    /// The same under an idempotency key of the caller.
+    ///
+    /// # Errors
+    /// As [`send_as`](Self::send_as).
+    pub async fn delete_as(&self, idempotency_key: &str, item_id: &str) -> Result<Deleted, Error> {
+        let ask = Ask::Delete(item_id);
+        self.deliver(ask, idempotency_key, Bytes::new(), deleted)
+            .await
     }
 
     /// Asks what would happen to a body; nothing is written.
@@ -327,19 +324,18 @@ impl Producer {
     /// # Errors
     /// Those that [`send`](Self::send) would give for what is wrong with the delivery itself.
     pub async fn dry_run(&self, body: impl Into<Bytes>) -> Result<Rehearsal, Error> {
-        let key = random_key();
-        let (_, body) = self.deliver(Ask::Rehearse, &key, body.into()).await?;
-        let rehearsal: Rehearsal =
-            serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))?;
-        Ok(rehearsal)
+        let read = |_: &HeaderMap, body: &[u8]| read_json(body);
+        self.deliver(Ask::Rehearse, &random_key(), body.into(), read)
+            .await
     }
 
-    async fn deliver(
+    async fn deliver<T>(
         &self,
         ask: Ask<'_>,
         idempotency_key: &str,
         body: Bytes,
-    ) -> Result<(HeaderMap, Bytes), Error> {
+        read: fn(&HeaderMap, &[u8]) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let mut signer = self.signer()?;
         let mut tries = Tries::new(self.retries, !matches!(ask, Ask::Rehearse));
         let delivery = Delivery {
@@ -352,7 +348,8 @@ impl Producer {
                 Some(signer) => signer.headers(&delivery.body),
                 None => &[],
             };
-            let error = match self.request(&delivery, headers).await {
+            let answer = self.request(&delivery, headers).await;
+            let error = match answer.and_then(|(headers, body)| read(&headers, &body)) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -413,8 +410,7 @@ impl Producer {
 }
 
 fn accepted(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Error> {
-    let body: AcceptedBody =
-        serde_json::from_slice(body).map_err(|error| Error::Protocol(error.to_string()))?;
+    let body: AcceptedBody = read_json(body)?;
     let notices = text(headers, "datapool-notice").unwrap_or_default();
     Ok(Accepted {
         status: body.status,
@@ -432,14 +428,24 @@ fn accepted(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Error> {
 }
 
 fn ingested(headers: &HeaderMap, body: &[u8]) -> Result<Ingested, Error> {
-    let body: IngestedBody =
-        serde_json::from_slice(body).map_err(|error| Error::Protocol(error.to_string()))?;
+    let body: IngestedBody = read_json(body)?;
     Ok(Ingested {
         status: body.status,
         request_id: body.request_id,
         items_received: body.items_received,
         position: position(headers)?,
         replayed: is_replayed(headers),
+    })
+}
+
+fn deleted(headers: &HeaderMap, body: &[u8]) -> Result<Deleted, Error> {
+    let body: DeletedBody = read_json(body)?;
+    Ok(Deleted {
+        status: body.status,
+        item_id: body.item_id,
+        position: position(headers)?,
+        replayed: is_replayed(headers),
+        request_id: text(headers, "x-request-id"),
     })
 }
 

@@ -10,7 +10,10 @@ use reqwest::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use crate::{error::Error, problem::Problem};
+use crate::{
+    error::{Error, read_json},
+    problem::Problem,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a whole exchange other than a change stream.
@@ -120,7 +123,7 @@ impl Server {
         request: RequestBuilder,
     ) -> Result<T, Error> {
         let body = self.body(request).await?;
-        serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
+        read_json(&body)
     }
 
     /// The same for a call that may take as long as it takes.
@@ -133,7 +136,7 @@ impl Server {
             .bytes()
             .await
             .map_err(|error| self.failed(&error))?;
-        serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
+        read_json(&body)
     }
 
     /// An answer without a body, 204.

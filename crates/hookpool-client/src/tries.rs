@@ -62,18 +62,12 @@ impl Tries {
 
     /// The last error, in the light of those before.
     pub(crate) fn outcome(self, last: Error, idempotency_key: &str) -> Error {
-        match last {
-            last if !self.may_have_arrived => last,
-            Error::Unreachable { server, reason, .. } => Error::Unreachable {
-                server,
-                reason,
-                sent: true,
-            },
-            Error::Problem(refusal) if !refusal.outcome_is_unknown() => Error::MayBeRecorded {
-                idempotency_key: idempotency_key.to_owned(),
-                refusal,
-            },
-            last => last,
+        if !self.may_have_arrived {
+            return last;
+        }
+        Error::MayBeRecorded {
+            idempotency_key: idempotency_key.to_owned(),
+            last: Box::new(last),
         }
     }
 }

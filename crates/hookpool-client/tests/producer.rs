@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    collections::BTreeSet,
     io::Read as _,
     net::{SocketAddr, TcpListener},
     time::Duration,
@@ -146,10 +147,11 @@ async fn a_delivery_that_may_have_arrived_is_repeated_with_its_key() {
 async fn a_delivery_that_is_never_answered_is_given_up() {
     let canned = Canned::start(|_, _| Vec::new()).await;
     let error = producer(&canned).send(BODY).await.unwrap_err();
-    assert!(
-        matches!(error, Error::Unreachable { sent: true, .. }),
-        "{error}"
-    );
+    let Error::MayBeRecorded { last, .. } = error else {
+        panic!("{error}");
+    };
+    let is_sent = matches!(*last, Error::Unreachable { sent: true, .. });
+    assert!(is_sent, "{last}");
     assert_eq!(canned.requests().len(), 4);
 }
 
@@ -217,6 +219,42 @@ async fn a_refusal_is_final() {
     assert_eq!(canned.requests().len(), 1);
 }
 
+/// The key that an unknown outcome names.
+#[track_caller]
+fn key_of(error: &Error) -> &str {
+    match error {
+        Error::MayBeRecorded {
+            idempotency_key, ..
+        } => idempotency_key,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_names_the_key_that_all_tries_had() {
+    let silence: [fn() -> Vec<u8>; 3] = [
+        Vec::new,
+        || unavailable(""),
+        || answer("202 Accepted", "", "<html>"),
+    ];
+    for answer in silence {
+        let canned = Canned::start(move |_, _| answer()).await;
+        let producer = producer(&canned).retries(Retries {
+            most: 1,
+            ..Retries::default()
+        });
+        let sent = producer.send(BODY).await.unwrap_err();
+        let deleted = producer.delete("1").await.unwrap_err();
+        let ingested = producer.ingest(BODY).await.unwrap_err();
+        let quoted = |error: &Error| format!("\"{}\"", key_of(error));
+        let keys: BTreeSet<_> = [sent, deleted, ingested].iter().map(quoted).collect();
+        let requests = canned.requests();
+        let tried = |request: &String| header(request, "idempotency-key").unwrap().to_owned();
+        assert_eq!(keys.len(), 3);
+        assert_eq!(keys, requests.iter().map(tried).collect());
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_after_a_try_that_may_have_arrived_leaves_the_outcome_unknown() {
     let unknown: [fn() -> Vec<u8>; 4] = [
@@ -241,15 +279,9 @@ async fn a_refusal_after_a_try_that_may_have_arrived_leaves_the_outcome_unknown(
             assert_eq!(canned.requests().len(), 2, "{error}");
             assert!(error.outcome_is_unknown(), "{error}");
             assert!(error.to_string().contains("key k\"1;"), "{error}");
-            let Error::MayBeRecorded {
-                idempotency_key,
-                refusal,
-            } = error
-            else {
-                panic!("{error}");
-            };
-            assert_eq!(idempotency_key, "k\"1");
-            assert!(matches!(refusal.status, 401 | 413 | 429), "{refusal}");
+            let status = error.problem().map(|refusal| refusal.status);
+            assert!(matches!(status, Some(401 | 413 | 429)), "{error}");
+            assert_eq!(key_of(&error), "k\"1");
         }
     }
 }
@@ -335,7 +367,10 @@ async fn nobody_left_after_a_try_that_may_have_arrived_leaves_the_outcome_unknow
     served.join().unwrap();
     assert!(error.to_string().contains("refused"), "{error}");
     assert!(error.outcome_is_unknown(), "{error}");
-    assert!(matches!(error, Error::Unreachable { sent: true, .. }));
+    let Error::MayBeRecorded { last, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(matches!(*last, Error::Unreachable { sent: false, .. }));
 }
 
 #[tokio::test]

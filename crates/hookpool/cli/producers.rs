@@ -361,7 +361,7 @@ pub(crate) struct SendArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) id_field: Option<String>,
     /// Only ask what would happen: nothing is written
-    #[arg(long, conflicts_with_all = ["count", "rate"])]
+    #[arg(long, conflicts_with_all = ["count", "rate", "idempotency_key"])]
     pub(crate) dry_run: bool,
     /// What the delivery is called by: sent again within 96 hours it is not recorded again. Of several bodies, each has the key with -1, -2, ... behind it
     /// [default: a random one for each]
@@ -424,6 +424,9 @@ pub(crate) struct DeleteArgs {
     pub(crate) stream: String,
     /// Id of the item
     pub(crate) id: String,
+    /// What the request is called by: sent again within 96 hours it is not recorded again [default: a random one]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
     #[command(flatten)]
     pub(crate) keys: ProducerKeys,
     #[command(flatten)]

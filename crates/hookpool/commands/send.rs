@@ -58,7 +58,7 @@ pub(crate) async fn run(args: SendArgs, globals: &Globals) -> anyhow::Result<Exi
         match delivered {
             Ok(accepted) => {
                 sent.count(&accepted, before.elapsed());
-                print(&accepted, args.output.is_json())?;
+                output::unless_closed(print(&accepted, args.output.is_json()))?;
             }
             Err(error) => {
                 outcome = Err(error).with_context(|| match total {
@@ -113,7 +113,10 @@ fn told(rehearsal: &Rehearsal) -> anyhow::Result<String> {
 /// `hookpool delete`
 pub(crate) async fn delete(args: DeleteArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let producer = producer(&args.stream, &args.keys, globals)?;
-    let deleted = producer.delete(&args.id).await;
+    let deleted = match &args.idempotency_key {
+        None => producer.delete(&args.id).await,
+        Some(key) => producer.delete_as(key, &args.id).await,
+    };
     let deleted = deleted.context("deleting the item")?;
     if args.output.is_json() {
         output::json(&deleted)?;
