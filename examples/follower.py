@@ -78,7 +78,7 @@ def follow(client, stream, key, copy):
         except httpx.HTTPError as error:
             print(f"cut: {error!r}", file=sys.stderr)
         # No sooner than the server asks for, and not all followers at once.
-        time.sleep(min(max(30, wait), wait * 2**failures) * random.uniform(1, 1.5))
+        time.sleep(min(max(30, wait), wait * 2 ** min(failures, 10)) * random.uniform(1, 1.5))
         failures += 1
 
 

@@ -337,6 +337,8 @@ impl Follower {
         if !self.is_temporary(&error) {
             return Err(error);
         }
+        // Or it would not be temporary.
+        self.was_reached = true;
         if let State::Connected(connection) = &self.state
             && let Some(first) = connection.parser.retry()
         {

@@ -249,6 +249,11 @@ impl Operator {
         self.get(&["streams", stream, "rebuilds", "current"]).await
     }
 
+    /// One of them, by its id.
+    pub async fn rebuild_by_id(&self, stream: &str, id: &str) -> Result<Rebuild, Error> {
+        self.get(&["streams", stream, "rebuilds", id]).await
+    }
+
     /// The difference as lines of JSON, in pieces that end anywhere, and the digest that names it.
     pub async fn rebuild_diff(
         &self,

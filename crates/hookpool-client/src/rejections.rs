@@ -141,8 +141,8 @@ pub struct Outcome {
     pub item: Option<u64>,
 }
 
-/// What became of all of a connector.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What became of all of a connector, or of some.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RetriedAll {
     /// How many are events now.
     pub accepted: u64,
@@ -150,8 +150,8 @@ pub struct RetriedAll {
     pub refused: u64,
     /// How many may be there already.
     pub doubtful: u64,
-    /// Whether there are more than one call tries.
-    pub more: bool,
+    /// Behind which the next call goes on, if there are more than one call tries.
+    pub next: Option<String>,
     /// Each of them.
     pub rejections: Vec<Outcome>,
 }
@@ -178,15 +178,17 @@ impl Operator {
         self.server.json_without_limit(request).await
     }
 
-    /// Tries all of a connector again that wait for it, the oldest first.
+    /// Tries those of a connector again that wait for it, the oldest first, from behind one of them on: up to 1,000.
     pub async fn retry_rejections(
         &self,
         connector: &str,
+        after: Option<&str>,
         force: bool,
     ) -> Result<RetriedAll, Error> {
         let path = admin(&["rejections:retry"]);
         let request = self.server.request(Method::POST, &path, Some(&self.key))?;
         let request = request.query(&[("connector", connector)]);
+        let request = request.query(after.map(|id| ("after", id)).as_slice());
         let request = request.query(&[("force", force)]);
         self.server.json_without_limit(request).await
     }

@@ -45,15 +45,10 @@ pub(crate) fn list<L: EventLog, P: PoolStore>(
         reason: reason.transpose()?,
         waiting: false,
     };
-    let after = query
-        .text("after")?
-        .map(|id| RequestId::parse(&id).ok_or_else(|| invalid("after is the id of a rejection")));
+    let after = after(query)?;
     let limit = query.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (page, more) = app
-        .engine
-        .rejections()
-        .list(&filter, after.transpose()?, limit);
+    let (page, more) = app.engine.rejections().list(&filter, after, limit);
     let next = page.last().filter(|_| more).map(|last| last.id.to_string());
     let page: Vec<_> = page
         .iter()
@@ -62,6 +57,14 @@ pub(crate) fn list<L: EventLog, P: PoolStore>(
     Ok(json_response(
         json!({ "rejections": page, "next": next }).to_string(),
     ))
+}
+
+fn after(query: &Query<'_>) -> Result<Option<RequestId>, Problem> {
+    let known = "after is the id of a rejection";
+    let id = query.text("after")?.map(|id| {
+        RequestId::parse(&id).ok_or_else(|| Problem::with(Code::InvalidParameter, known))
+    });
+    id.transpose()
 }
 
 /// One of them.
@@ -98,6 +101,7 @@ pub(crate) async fn retry_all<L: EventLog, P: PoolStore>(
     query: &Query<'_>,
 ) -> Result<Response, Problem> {
     let (connector, terms) = (query.text("connector")?, terms(app, query)?);
+    let after = after(query)?;
     let missing = || {
         Problem::with(
             Code::InvalidParameter,
@@ -114,8 +118,10 @@ pub(crate) async fn retry_all<L: EventLog, P: PoolStore>(
     {
         return Err(Code::NotFound.into());
     }
-    let retrials = app.engine.retry_all(connector, terms, RETRIED_MAX).await;
-    let (outcomes, more) = retrials.map_err(|error| problem(error).0)?;
+    let retrials = app.engine.retry_all(connector, after, terms, RETRIED_MAX);
+    let (outcomes, more) = retrials.await.map_err(|error| problem(error).0)?;
+    let next = outcomes.last().filter(|_| more);
+    let next = next.map(|(id, _)| id.to_string());
     let (mut accepted, mut doubtful) = (0, 0);
     for (_, outcome) in &outcomes {
         match outcome {
@@ -127,7 +133,7 @@ pub(crate) async fn retry_all<L: EventLog, P: PoolStore>(
     let refused = outcomes.len() - accepted - doubtful;
     let outcomes = outcomes.into_iter();
     let outcomes: Vec<_> = outcomes.map(|(id, it)| outcome_json(id, it)).collect();
-    let answer = json!({ "accepted": accepted, "refused": refused, "doubtful": doubtful, "more": more, "rejections": outcomes });
+    let answer = json!({ "accepted": accepted, "refused": refused, "doubtful": doubtful, "next": next, "rejections": outcomes });
     Ok(json_response(answer.to_string()))
 }
 

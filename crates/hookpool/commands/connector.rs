@@ -4,8 +4,8 @@ use std::{env, fs, io, num::NonZeroU32, path::Path};
 
 use anyhow::Context as _;
 use hookpool_client::{
-    Connector, ConnectorChange, ConnectorKey, ConnectorLimits, CreatedConnector, NewConnector,
-    Replay, Secret,
+    Connector, ConnectorChange, ConnectorKey, ConnectorLimits, CreatedConnector, Error,
+    NewConnector, Replay, Secret,
 };
 use hookpool_engine::clock::Clock;
 use serde_json::json;
@@ -167,7 +167,10 @@ fn change(args: ConnectorSetArgs, now: Option<ConnectorLimits>) -> anyhow::Resul
         && change.replay.is_none()
         && change.limits.is_none()
         && change.keep_rejected.is_none();
-    anyhow::ensure!(!nothing, "nothing was said that is to change; see --help");
+    if nothing {
+        let what = "nothing was said that is to change; see --help";
+        return Err(Error::Invalid(what.to_owned()).into());
+    }
     Ok(change)
 }
 

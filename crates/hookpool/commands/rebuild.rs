@@ -24,7 +24,7 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) async fn run(command: RebuildCommand, globals: &Globals) -> anyhow::Result<Exit> {
     let operator = globals.operator()?;
     match command {
-        RebuildCommand::Start(args) => return start(&args, globals, &operator).await,
+        RebuildCommand::Start(args) => return start(&args, &operator).await,
         RebuildCommand::Status(args) => status(&args, &operator).await?,
         RebuildCommand::Diff(args) => diff(&args, &operator).await?,
         RebuildCommand::Promote(args) => promote(&args, &operator).await?,
@@ -59,11 +59,7 @@ fn of<T>(stream: &str, answer: Result<T, Error>) -> anyhow::Result<T> {
     answer.sought(format!("rebuild of {stream}"), hint)
 }
 
-async fn start(
-    args: &RebuildStartArgs,
-    globals: &Globals,
-    operator: &Operator,
-) -> anyhow::Result<Exit> {
+async fn start(args: &RebuildStartArgs, operator: &Operator) -> anyhow::Result<Exit> {
     let rules = args
         .from_file
         .as_deref()
@@ -71,7 +67,7 @@ async fn start(
         .transpose()?;
     let streams = match args.all {
         true => {
-            let streams = globals.consumer()?.streams().await?;
+            let streams = operator.consumer().streams().await?;
             streams.into_iter().map(|stream| stream.stream).collect()
         }
         false => args.streams.clone(),
@@ -89,14 +85,14 @@ async fn start(
         };
         match args.wait {
             true => output::say(&format!("rebuild {} of {stream} is started", rebuild.id)),
-            false => print(&rebuild, &args.output)?,
+            false => output::unless_closed(print(&rebuild, &args.output))?,
         }
-        started.push(rebuild.stream);
+        started.push(rebuild);
     }
-    for stream in started.iter().filter(|_| args.wait) {
-        let rebuild = ready(operator, stream).await;
+    for rebuild in started.iter().filter(|_| args.wait) {
+        let rebuild = ready(operator, rebuild).await;
         if let Some(rebuild) = failed.go_on(rebuild)? {
-            print(&rebuild, &args.output)?;
+            output::unless_closed(print(&rebuild, &args.output))?;
         }
     }
     if !args.output.is_json() && !args.wait && !started.is_empty() {
@@ -143,18 +139,19 @@ impl Failures {
 }
 
 async fn status(args: &RebuildStatusArgs, operator: &Operator) -> anyhow::Result<()> {
-    let rebuild = match args.wait {
-        true => ready(operator, &args.stream).await?,
-        false => of(&args.stream, operator.rebuild(&args.stream).await)?,
-    };
+    let mut rebuild = of(&args.stream, operator.rebuild(&args.stream).await)?;
+    if args.wait {
+        rebuild = ready(operator, &rebuild).await?;
+    }
     print(&rebuild, &args.output)
 }
 
-/// Waits until there is nothing left to wait for.
-async fn ready(operator: &Operator, stream: &str) -> anyhow::Result<Rebuild> {
+/// Waits until there is nothing left to wait for: of this one, whatever is started after it.
+async fn ready(operator: &Operator, begun: &Rebuild) -> anyhow::Result<Rebuild> {
+    let (stream, id) = (&begun.stream, &begun.id);
     let bar = bar(stream);
     loop {
-        let rebuild = of(stream, operator.rebuild(stream).await)?;
+        let rebuild = of(stream, operator.rebuild_by_id(stream, id).await)?;
         bar.set_length(rebuild.total.unwrap_or(0));
         bar.set_position(rebuild.done.unwrap_or(0));
         bar.set_message(match (rebuild.paused, rebuild.compared) {
@@ -172,6 +169,12 @@ async fn ready(operator: &Operator, stream: &str) -> anyhow::Result<Rebuild> {
                 bail!(
                     "the rebuild of {stream} failed: {}; the server's log has more; `hookpool rebuild cancel {stream}` gives it up",
                     rebuild.error.unwrap_or_default()
+                );
+            }
+            "cancelled" => {
+                bar.finish_and_clear();
+                bail!(
+                    "rebuild {id} of {stream} is cancelled; `hookpool rebuild start {stream}` starts another"
                 );
             }
             _ => {

@@ -142,7 +142,7 @@ fn print(rejection: &Rejection, args: &OutputArgs) -> anyhow::Result<()> {
 }
 
 async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Result<Exit> {
-    let (outcomes, more) = match (&args.id, &args.connector) {
+    let outcomes = match (&args.id, &args.connector) {
         (Some(id), _) => {
             let outcome = operator.retry_rejection(id, args.force).await;
             let outcome = outcome.sought(named(id), KEPT)?;
@@ -150,20 +150,17 @@ async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Resul
                 output::json(&outcome)?;
                 return Ok(exit(&[outcome]));
             }
-            (vec![outcome], false)
+            vec![outcome]
         }
         (None, connector) => {
             // Clap asks for one of them.
             let connector = connector.as_deref().unwrap_or_default();
-            let all = operator.retry_rejections(connector, args.force).await?;
+            let all = retry_all(connector, args.force, operator).await?;
             if args.output.is_json() {
                 output::json(&all)?;
                 return Ok(exit(&all.rejections));
             }
-            let RetriedAll {
-                rejections, more, ..
-            } = all;
-            (rejections, more)
+            all.rejections
         }
     };
     let row = |outcome: &Outcome| {
@@ -195,10 +192,32 @@ async fn retry(args: &RejectionsRetryArgs, operator: &Operator) -> anyhow::Resul
             "what is doubtful may be there already: compare it with the position; --force takes it anyway",
         );
     }
-    if more {
-        output::say("there are more: run it again");
-    }
     Ok(exit(&outcomes))
+}
+
+/// Asks until none is left that was not tried.
+async fn retry_all(
+    connector: &str,
+    force: bool,
+    operator: &Operator,
+) -> anyhow::Result<RetriedAll> {
+    let mut all = RetriedAll::default();
+    loop {
+        let after = all.next.as_deref();
+        let some = operator.retry_rejections(connector, after, force).await?;
+        all.accepted += some.accepted;
+        all.refused += some.refused;
+        all.doubtful += some.doubtful;
+        all.rejections.extend(some.rejections);
+        all.next = some.next;
+        if all.next.is_none() {
+            return Ok(all);
+        }
+        output::say(&format!(
+            "{} were tried, there are more",
+            all.rejections.len()
+        ));
+    }
 }
 
 fn diagnosis(outcome: &Outcome) -> String {

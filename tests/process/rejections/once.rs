@@ -36,8 +36,8 @@ fn what_came_again_meanwhile_is_not_doubled() {
     let all = server.admin("POST", "rejections:retry?connector=sales", &json!({}));
     let all: Value = all.expect(200).json();
     assert_eq!(
-        (&all["accepted"], &all["refused"], &all["more"]),
-        (&json!(1), &json!(0), &json!(false))
+        (&all["accepted"], &all["refused"], &all["next"]),
+        (&json!(1), &json!(0), &Value::Null)
     );
     let outcome = &all["rejections"][0];
     assert_eq!(

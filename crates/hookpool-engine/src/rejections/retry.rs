@@ -130,13 +130,14 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         self.try_again(id, terms, lookback.as_mut()).await
     }
 
-    /// Does that with those of a connector that wait for it, the oldest first, at most so many.
+    /// Does that with those of a connector that wait for it, the oldest first, from behind one of them on, at most so many.
     ///
     /// # Errors
     /// [`RetryError`] if the log can't be read.
     pub async fn retry_all(
         self: &Arc<Self>,
         connector: String,
+        after: Option<RequestId>,
         terms: RetryTerms,
         max: usize,
     ) -> Result<Retrials, RetryError> {
@@ -146,6 +147,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             waiting: true,
         };
         let (mut all, _) = self.rejections().list(&filter, None, usize::MAX);
+        all.retain(|rejection| after.is_none_or(|after| rejection.id > after));
         all.reverse();
         let more = all.len() > max;
         all.truncate(max);

@@ -154,7 +154,7 @@ rows! {
         POST: ["force"],
     }
     RETRY_REJECTIONS = "/api/admin/rejections:retry" {
-        POST: ["connector", "force"],
+        POST: ["connector", "after", "force"],
     }
     HEAD = "/api/admin/head" {
         GET: [],
