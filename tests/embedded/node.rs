@@ -31,6 +31,7 @@ use hookpool_store::{
     EventLog, PoolSnapshot,
     faulty::{Faults, FaultyLog},
 };
+use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, task::JoinHandle};
@@ -355,9 +356,12 @@ impl Client {
         self.answer_as(target, "application/x-ndjson, application/json;q=0.5")
     }
 
-    /// The status and the body of a long poll.
-    pub(crate) fn poll(&self, target: &str) -> (u16, String) {
-        self.answer_as(target, "application/json")
+    /// The answer to a good long poll, which waits for so many seconds at most.
+    pub(crate) fn poll(&self, target: &str, wait: u64) -> Value {
+        let accept = format!("application/json\r\nPrefer: wait={wait}");
+        let (status, body) = self.answer_as(target, &accept);
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
     }
 
     /// Over HTTP/1.0, where an answer ends with its connection.

@@ -43,13 +43,19 @@ impl Places {
         Self::One(place)
     }
 
-    /// Of a client of several streams that sent this. Whether the cursors are good is answered on the streams.
+    /// Of a client of several streams that sent this, which may be one cursor for all. Whether the cursors are good is answered on the streams.
     pub(super) fn of_several(asked: &Asked, streams: &BTreeSet<StreamName>) -> Self {
-        // What is resumed from comes last, and wins.
-        let sent = asked.in_order().rev().filter_map(vector).flatten();
-        let cursors = sent.filter(|(stream, _)| streams.contains(stream));
+        let sent = streams
+            .iter()
+            .filter_map(|stream| match asked.start(stream) {
+                // Another text would be no part of an id, and is answered with `reset`.
+                Start::Cursor(text) if text.parse::<Cursor>().is_ok() => {
+                    Some((stream.clone(), text))
+                }
+                _ => None,
+            });
         Self::Several {
-            cursors: cursors.collect(),
+            cursors: sent.collect(),
             streams: streams.len(),
         }
     }
@@ -115,7 +121,7 @@ impl Asked {
         Start::Snapshot
     }
 
-    fn in_order(&self) -> impl DoubleEndedIterator<Item = &str> {
+    fn in_order(&self) -> impl Iterator<Item = &str> {
         [&self.resumed, &self.after]
             .into_iter()
             .filter_map(Option::as_deref)
@@ -282,6 +288,34 @@ mod tests {
                 '\n'
             )
         );
+    }
+
+    #[test]
+    fn one_cursor_for_several_streams_is_the_place_of_each() {
+        let place = |resumed: Option<&str>, after: &str| {
+            let asked = Asked {
+                resumed: resumed.map(str::to_owned),
+                after: Some(after.to_owned()),
+            };
+            Places::of_several(&asked, &BTreeSet::from([name("a"), name("b")])).text()
+        };
+        let (one, other) = ("0000000000000001.1.9", "0000000000000001.1.7");
+        let both = format!("a:{one},b:{one}");
+        assert_eq!(place(None, one), Some(both.clone()));
+        let id = format!("a:{other}");
+        let rest = format!("{id},b:{one}");
+        assert_eq!(place(Some(&id), one), Some(rest));
+        assert_eq!(place(Some(one), &id), Some(both), "as they start");
+        for nowhere in [
+            "now",
+            "earliest",
+            "snapshot",
+            "2026-04-09T10:30:00Z",
+            "a,b",
+            "a:x",
+        ] {
+            assert_eq!(place(None, nowhere), None, "{nowhere}");
+        }
     }
 
     #[test]
