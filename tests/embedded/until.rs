@@ -1,14 +1,16 @@
-//! What is asked for up to a position ends there, and an answer that ends where there is a place to go on from has one for every stream.
+//! What is asked for up to a position ends there, and a long poll ends where there is a place to go on from for every stream, and not before.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use hookpool_core::position::Position;
+use hookpool_store::EventLog;
+use serde_json::Value;
 
 use crate::{
     node::{Node, Shape, event, run},
     slow::{Slow, count, cursor},
     wide::{OTHER_RULES, STREAM, item},
 };
-use hookpool_core::position::Position;
-use hookpool_store::EventLog;
 
 const OTHER: &str = "other";
 const SHAPE: Shape = Shape {
@@ -80,8 +82,7 @@ fn a_long_poll_of_several_streams_goes_on_from_one_cursor() {
         let poll = |after: &str| {
             let target = format!("/api/changes?stream={STREAM}&stream={OTHER}&after={after}");
             let answer = node.client.poll(&target, 2);
-            let frames = answer["frames"].as_array().unwrap().iter();
-            let events: Vec<_> = frames.map(|frame| frame["event"].clone()).collect();
+            let events: Vec<_> = events(&answer).into_iter().map(str::to_owned).collect();
             (events, answer["cursor"].as_str().map(str::to_owned))
         };
         let head = node.log.head().0;
@@ -103,4 +104,94 @@ fn a_long_poll_of_several_streams_goes_on_from_one_cursor() {
         assert!(!place.contains("ff."), "{place}");
         node.stop().await;
     });
+}
+
+#[test]
+fn a_long_poll_that_does_not_wait_comes_past_what_is_not_wanted() {
+    run(async {
+        let node = Node::start(SHAPE, &[STREAM]).await;
+        // Many parts of a snapshot.
+        node.append((0..2_000).map(|n| item(n, 0))).await;
+        let head = node.log.head().0;
+        let [end, before] = [head, head - 1].map(|at| format!("0000000000000001.1.{at}"));
+        for (after, told) in [("snapshot", "snapshot-end"), (&*before, "bookmark")] {
+            let target = format!("/api/streams/{STREAM}/changes?where=n%3D1&after={after}");
+            let answer = node.client.poll(&target, 0);
+            assert_eq!(events(&answer), [told]);
+            assert_eq!(answer["cursor"], end);
+        }
+        node.stop().await;
+    });
+}
+
+#[test]
+fn a_long_poll_that_does_not_wait_reads_what_is_there() {
+    let slow = Shape {
+        page_delay_max: Duration::from_millis(500),
+        ..SHAPE
+    };
+    run(async move {
+        let node = Node::start(slow, &[STREAM, OTHER]).await;
+        node.append((0..3).map(|n| item(n, 0))).await;
+        let poll = |after: u64, query: &str| {
+            let cursor = format!("0000000000000001.1.{after}");
+            let target = format!("/api/streams/{STREAM}/changes?after={cursor}{query}");
+            node.client.poll(&target, 0)
+        };
+        let head = node.log.head().0;
+        let end = format!("0000000000000001.1.{head}");
+        let answer = poll(head - 1, "");
+        assert_eq!(events(&answer), ["change"]);
+        assert_eq!(answer["cursor"], end);
+        let begun = Instant::now();
+        let answer = poll(head, "");
+        assert!(events(&answer).is_empty(), "{answer}");
+        assert_eq!(answer["cursor"], end);
+        assert!(begun.elapsed() < Duration::from_secs(20), "it waits");
+        // The end of what was asked for is there, too, although the stream has nothing up to it.
+        let mut beside = Slow::ask(&node, "now");
+        beside.read_until(|frame| frame["event"] == "bookmark");
+        node.append([event(OTHER, "a", 9, "{}".to_owned())].into_iter())
+            .await;
+        let answer = poll(head, &format!("&until={}", head + 1));
+        assert_eq!(events(&answer), ["goodbye"]);
+        node.stop().await;
+    });
+}
+
+#[test]
+fn a_long_poll_goes_along_with_a_promotion_that_takes_longer_than_it_waits() {
+    let slow = Shape {
+        page_delay_max: Duration::from_secs(4),
+        ..SHAPE
+    };
+    run(async move {
+        let node = Node::start(slow, &[STREAM]).await;
+        node.append((0..3).map(|n| item(n, 0))).await;
+        let generation = node.rebuild(STREAM, OTHER_RULES).await;
+        let head = node.log.head();
+        let target = format!("/api/streams/{STREAM}/changes?after=0000000000000001.1.{head}");
+        // How long each has to read of the generation before is left to chance.
+        let polls = [(); 6].map(|()| {
+            let (client, target) = (node.client.clone(), target.clone());
+            std::thread::spawn(move || client.poll(&target, 1))
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        node.promote(STREAM, generation).await;
+        for poll in polls {
+            let answer = poll.join().unwrap();
+            let events = events(&answer);
+            assert_eq!(events.first(), Some(&"generation"), "{events:?}");
+            let end = format!("0000000000000001.{generation}.{head}");
+            assert_eq!(answer["cursor"], end);
+        }
+        node.stop().await;
+    });
+}
+
+/// What sorts of frames are in the answer to a long poll.
+fn events(answer: &Value) -> Vec<&str> {
+    let frames = answer["frames"].as_array().unwrap().iter();
+    let events = frames.map(|frame| frame["event"].as_str().unwrap());
+    events.collect()
 }

@@ -157,6 +157,7 @@ impl Wish {
             wanted: self.wanted.clone(),
             conflate: self.conflate.unwrap_or_default(),
             until: self.until,
+            says_at_rest: self.form == Form::Poll,
             shared: None,
         }
     }
@@ -166,6 +167,7 @@ impl Wish {
             outs,
             wire: Wire::new(framing, places),
             left,
+            at_rest: BTreeSet::new(),
             heartbeat,
         };
         match self.form {
@@ -226,6 +228,8 @@ struct Connection {
     wire: Wire,
     /// Streams that have not ended.
     left: usize,
+    /// Those of them that said that they have nothing more for now.
+    at_rest: BTreeSet<StreamName>,
     /// Whatever its streams are at; `None` says nothing however long it is quiet.
     heartbeat: Option<Heartbeat>,
 }
@@ -236,33 +240,49 @@ impl Connection {
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.restart();
         }
-        while self.left > 0 {
-            let quiet = async {
-                match &mut self.heartbeat {
-                    Some(heartbeat) => heartbeat.due().await,
-                    None => std::future::pending().await,
-                }
-            };
-            let (stream, out) = tokio::select! {
-                biased;
-                // What a stream is at is in the stream, and is not lost with this.
-                out = self.outs.next() => out?,
-                () = quiet => return Some(self.wire.heartbeat()),
-            };
-            if let Out::Goodbye(reason) = out {
-                // A stream may be done before the others; anything else ends them all.
-                let done = reason == session::DONE;
-                self.left = if done { self.left - 1 } else { 0 };
-                if self.left > 0 {
-                    continue;
-                }
-            }
-            let bytes = self.wire.write(&stream, out);
+        loop {
+            let bytes = self.step().await?;
             if !bytes.is_empty() {
                 return Some(bytes);
             }
         }
-        None
+    }
+
+    /// The bytes of what a stream does next, which may be none; `None` after the end.
+    async fn step(&mut self) -> Option<Bytes> {
+        if self.left == 0 {
+            return None;
+        }
+        let quiet = async {
+            match &mut self.heartbeat {
+                Some(heartbeat) => heartbeat.due().await,
+                None => std::future::pending().await,
+            }
+        };
+        let (stream, out) = tokio::select! {
+            biased;
+            // What a stream is at is in the stream, and is not lost with this.
+            out = self.outs.next() => out?,
+            () = quiet => return Some(self.wire.heartbeat()),
+        };
+        match out {
+            Out::AtRest => self.at_rest.insert(stream.clone()),
+            _ => self.at_rest.remove(&stream),
+        };
+        if let Out::Goodbye(reason) = out {
+            // A stream may be done before the others; anything else ends them all.
+            let done = reason == session::DONE;
+            self.left = if done { self.left - 1 } else { 0 };
+            if self.left > 0 {
+                return Some(Bytes::new());
+            }
+        }
+        Some(self.wire.write(&stream, out))
+    }
+
+    /// Whether none of its streams has anything for now.
+    fn is_at_rest(&self) -> bool {
+        self.at_rest.len() == self.left
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     render::push_string,
 };
 
-/// How long an answer waits for its first frame, without a word of the client's.
+/// How long an answer waits for its first frame where there is nothing yet, without a word of the client's.
 const WAIT: Duration = Duration::from_secs(30);
 /// Bytes of an answer after which it ends at the next place to go on from.
 const BYTES_MAX: usize = 1 << 20;
@@ -77,12 +77,18 @@ impl Poll {
             let more = self.bytes < BYTES_MAX;
             return more.then(|| self.connection.next().now_or_never())??;
         }
-        // Once there are frames there will be a place behind them, and without it they are worth nothing.
-        match self.frames {
-            0 => timeout_at(self.ends_at, self.connection.next())
-                .await
-                .ok()?,
-            _ => self.connection.next().await,
+        loop {
+            // Once there are frames there will be a place behind them, and without it they are worth nothing. Before, whatever could be read
+            // is read, however long that takes: the next call would begin with the same, and come no further.
+            let has_begun = self.frames > 0 || !self.connection.is_at_rest();
+            let step = self.connection.step();
+            let bytes = match has_begun {
+                true => step.await,
+                false => timeout_at(self.ends_at, step).await.ok()?,
+            }?;
+            if !bytes.is_empty() {
+                return Some(bytes);
+            }
         }
     }
 

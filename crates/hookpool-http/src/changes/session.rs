@@ -69,6 +69,8 @@ pub(super) struct Ask {
     pub(super) conflate: Duration,
     /// After this position the stream ends.
     pub(super) until: Option<Position>,
+    /// Whether it wants to hear that there is nothing more for now.
+    pub(super) says_at_rest: bool,
     /// How it takes frames that are shared; `None` if it does not.
     pub(super) shared: Option<Framing>,
 }
@@ -97,6 +99,8 @@ pub(super) struct Session<L, P: PoolStore> {
     due: Instant,
     /// Up to where events were passed over since then.
     passed: Option<Position>,
+    /// Whether it is still to say that there is nothing more for now.
+    says_at_rest: bool,
     listed: Listed,
     _open: FollowerGauge,
 }
@@ -135,6 +139,7 @@ fn changed_at_first(mut registry: watch::Receiver<Position>) -> watch::Receiver<
 /// What a live connection woke up for.
 enum Woken {
     Step(Result<Step, FollowError>),
+    AtRest,
     Quiet,
     Stopping,
     RegistryChanged,
@@ -144,6 +149,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     pub(super) fn new(app: &Arc<App<L, P>>, viewer: Viewer, mut ask: Ask) -> Self {
         let plan = app.engine.control().registry().plan(ask.stream.as_str());
         let start = std::mem::replace(&mut ask.start, Start::Snapshot);
+        let says_at_rest = ask.says_at_rest;
         let reader = viewer.reader(&app.engine);
         let listed = app
             .followers
@@ -163,6 +169,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             told_at: Instant::now(),
             due: Instant::now(),
             passed: None,
+            says_at_rest,
             listed,
             _open: app.metrics.follower(),
             app: Arc::clone(app),
@@ -357,6 +364,10 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 Step::Passed => self.pass_over(),
                 Step::Retired => self.go_over().await?,
             },
+            Woken::AtRest => {
+                self.says_at_rest = false;
+                self.ready.push_back(Out::AtRest);
+            }
             Woken::Quiet => self.break_silence(),
             Woken::Stopping => self.goodbye("shutdown"),
             Woken::RegistryChanged => {
@@ -415,6 +426,16 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             }
         };
         let passed = self.passed.is_some();
+        // What was passed over is still to be told of, and so is an end that was reached.
+        let says_at_rest =
+            self.says_at_rest && !passed && until.is_none_or(|until| engine.applied() < until);
+        let step = async {
+            if !says_at_rest {
+                return Woken::Step(follower.next_unless(applied).await);
+            }
+            let step = follower.try_next().await.transpose();
+            step.map_or(Woken::AtRest, Woken::Step)
+        };
         let quiet = async {
             match passed {
                 true => tokio::time::sleep(BOOKMARK_EVERY).await,
@@ -425,7 +446,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             biased;
             _ = self.status.wait_for(|status| *status != Status::Ready) => Woken::Stopping,
             _ = self.registry.changed() => Woken::RegistryChanged,
-            step = follower.next_unless(applied) => Woken::Step(step),
+            step = step => step,
             () = quiet => Woken::Quiet,
         }
     }

@@ -20,6 +20,8 @@ pub(super) enum Out {
     Shared(Bytes),
     /// Frames for this connection.
     Frames(Vec<Frame>),
+    /// Everything that could be read was handed out: what comes next is waited for. Only for who asks for it.
+    AtRest,
     /// The last word on the stream, and why.
     Goodbye(&'static str),
 }
@@ -192,6 +194,7 @@ impl Wire {
             Out::Shared(bytes) if self.must_greet() => self.greet(bytes.into()).into(),
             Out::Shared(bytes) => bytes,
             Out::Frames(frames) => self.frames(stream, &frames),
+            Out::AtRest => Bytes::new(),
             Out::Goodbye(reason) => {
                 if reason == OVERLOADED {
                     self.retry = RETRY_LATER;

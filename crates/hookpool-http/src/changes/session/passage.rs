@@ -35,6 +35,9 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             self.app.engine.wait_planned(BOOKMARK_EVERY).await;
             self.live(after)
         } else {
+            // Who waits for its first frame waits for the end of this, too.
+            self.says_at_rest = self.ask.says_at_rest;
+            self.ready.push_back(Out::Frames(Vec::new()));
             let pool = self.lease(pool);
             Phase::Leaving { pool, to, after }
         };
