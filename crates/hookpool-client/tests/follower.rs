@@ -211,7 +211,9 @@ async fn who_was_answered_once_waits_for_the_next_server() {
         refusals.recv().await.unwrap();
         Canned::start_at(addr, |_, _| chunked(&change(1))).await
     };
-    let (frame, _canned) = tokio::join!(follower.next(), serve);
+    let both = async { tokio::join!(follower.next(), serve) };
+    let limit = Duration::from_secs(20);
+    let (frame, _canned) = tokio::time::timeout(limit, both).await.unwrap();
     assert_eq!(frame.unwrap().unwrap().event(), "change");
 }
 
