@@ -9,6 +9,7 @@ mod catch_up;
 mod cut_passage;
 mod downloads;
 mod feeds;
+mod histories;
 mod merged;
 mod moments;
 mod node;

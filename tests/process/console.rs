@@ -47,13 +47,19 @@ fn the_page_is_there_without_a_key_and_runs_nothing_but_its_own_script() {
 
 #[test]
 #[ignore = "needs chromium and node: tests/run"]
-fn the_page_in_a_browser_shows_streams_items_and_changes() {
+fn the_page_in_a_browser_shows_streams_items_histories_and_changes() {
     let data = Data::new();
     let server = data.serve();
     let sales = server.add_connector("sales", false);
     server
         .post(&sales, r#"{"id":"<b>North</b>","n":1}"#)
         .expect(202);
+    // Its history is more than one page.
+    let large = "x".repeat(500 << 10);
+    for m in 1..=10 {
+        let body = format!(r#"{{"id":"<b>North</b>","m":{m},"text":"{large}"}}"#);
+        server.post(&sales, &body).expect(202);
+    }
     let mut node = command(tool("HOOKPOOL_NODE"));
     node.arg(repository("tests/readers/console.mjs"))
         .arg(tool("HOOKPOOL_CHROMIUM"))
@@ -63,7 +69,13 @@ fn the_page_in_a_browser_shows_streams_items_and_changes() {
     let mut node = node.spawn().unwrap();
     let seen = lines(node.stdout.take().unwrap());
     let deadline = Instant::now() + Duration::from_secs(60);
-    let mut wanted = vec!["sales", "<b>North</b>", "\"n\":2", "connectors"];
+    let mut wanted = vec![
+        "sales",
+        "<b>North</b>",
+        "\"n\":2",
+        "m: 9 -> 10",
+        "connectors",
+    ];
     while !wanted.is_empty() && Instant::now() < deadline {
         server.post(&sales, r#"{"id":"South","n":2}"#).expect(202);
         if let Ok(text) = seen.recv_timeout(Duration::from_secs(1)) {

@@ -1,4 +1,4 @@
-// Opens the page at / of a server in a browser, types a key, opens the stream "sales" and prints what the page shows, again and again.
+// Opens the page at / of a server in a browser, types a key, opens the stream "sales" and the history of its first item and prints what the page shows, again and again.
 //
 //     HOOKPOOL_SERVER=... HOOKPOOL_OPERATOR_KEY=... node console.mjs CHROMIUM
 //
@@ -15,6 +15,7 @@ document.getElementById('key').value = ${JSON.stringify(key)}
 document.getElementById('form').requestSubmit()
 setInterval(() => {
   if (!document.getElementById('stream').textContent) document.querySelector('#streams button')?.click()
+  else if (!document.getElementById('item').textContent) document.querySelector('#items button')?.click()
   const text = [...document.querySelectorAll('section:not([hidden])')].map((section) => section.textContent).join(' ')
   fetch('/told', { method: 'POST', body: JSON.stringify(text + ' ' + [...document.querySelectorAll('table')].map((it) => it.id)) })
 }, 300)`

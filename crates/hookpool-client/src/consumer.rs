@@ -230,7 +230,7 @@ impl Consumer {
         self.server.json(request).await
     }
 
-    /// The events after a position that touched an item, oldest first. `limit` is 1 to 1000.
+    /// The events after a position that touched an item, oldest first. `limit` is 1 to 1000; of a large item a page holds fewer, with a `next`.
     ///
     /// # Errors
     /// 404 if nothing ever did; otherwise as every call.

@@ -9,8 +9,14 @@ use std::{
     time::Duration,
 };
 
-use hookpool_client::{Backoff, Dice, Follower, Frame, Goodbye, Reset, Secret, Start};
+use hookpool_client::{
+    Backoff, Dice, Error, Follower, Frame, Goodbye, Reset, Secret, Server, Start,
+};
 use support::{Canned, answer, header};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 const HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -179,6 +185,36 @@ async fn overload_is_retried_and_a_refusal_ends_it() {
         seen.len() == 2 && seen[0].contains("503") && seen[1].contains("ended"),
         "{seen:?}"
     );
+}
+
+#[tokio::test]
+async fn who_was_answered_once_waits_for_the_next_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (refused, mut refusals) = tokio::sync::mpsc::unbounded_channel();
+    let server = Server::new(&format!("http://{addr}")).unwrap();
+    let mut follower = Follower::new(server, "sales", Secret::new("rk_a_b".to_owned()))
+        .backoff(quick())
+        .on_interruption(move |interruption| {
+            let is_refused = matches!(interruption.error, Error::Unreachable { sent: false, .. });
+            if is_refused {
+                refused.send(()).unwrap();
+            }
+        });
+    let serve = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let _ = socket.read(&mut [0; 4096]).await.unwrap();
+        let busy = answer("503 Service Unavailable", "", "{}");
+        socket.write_all(&busy).await.unwrap();
+        drop(socket);
+        refusals.recv().await.unwrap();
+        Canned::start_at(addr, |_, _| chunked(&change(1))).await
+    };
+    let both = async { tokio::join!(follower.next(), serve) };
+    let limit = Duration::from_secs(20);
+    let (frame, _canned) = tokio::time::timeout(limit, both).await.unwrap();
+    assert_eq!(frame.unwrap().unwrap().event(), "change");
 }
 
 #[tokio::test]

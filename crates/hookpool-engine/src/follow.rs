@@ -196,11 +196,8 @@ impl Rings {
     /// The ring of a stream, made if nobody follows it yet; a retired one if another generation is served.
     fn join(&self, stream: &StreamName, generation: Generation) -> Arc<Ring> {
         let mut state = locked(&self.state);
-        if state
-            .served
-            .get(stream)
-            .is_some_and(|served| *served != generation)
-        {
+        let served = state.served.get(stream).copied();
+        if served.unwrap_or(Generation::FIRST) != generation {
             let retired = Ring::new(Position::ZERO, BYTES_MIN);
             retired.retire();
             return Arc::new(retired);
@@ -512,4 +509,32 @@ pub async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'stat
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_retired(ring: &Ring) -> bool {
+        *ring.subscribe().borrow()
+    }
+
+    /// What is served of a stream that is new since the start is told by [`Rings::serve`] alone, and the pool says it a moment before.
+    #[test]
+    fn who_knows_first_of_a_promotion_gets_no_frames_of_the_generation_before() {
+        let stream = StreamName::new("new").unwrap();
+        let [first, second] = [Generation::FIRST, Generation(2)];
+        let rings = Rings::new(|_, _, _, _| (), Epoch(1), Position::ZERO, BTreeMap::new());
+        let before = rings.join(&stream, first);
+        assert!(!is_retired(&before));
+        assert!(Arc::ptr_eq(&before, &rings.join(&stream, first)));
+        assert!(is_retired(&rings.join(&stream, second)));
+        assert!(!is_retired(&before));
+        rings.serve(&stream, second);
+        assert!(is_retired(&before));
+        assert!(is_retired(&rings.join(&stream, first)));
+        let after = rings.join(&stream, second);
+        assert!(!is_retired(&after));
+        assert!(Arc::ptr_eq(&after, &rings.join(&stream, second)));
+    }
 }

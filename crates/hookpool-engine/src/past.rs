@@ -119,6 +119,8 @@ pub(crate) struct Past<L, P: PoolStore> {
     pub(crate) runtime: Handle,
 }
 
+/// A page of what happened to an item ends behind the touch with which it takes as much in memory: each holds the whole item twice.
+const TOUCHES_BYTES: usize = 4 << 20;
 /// Newer views that are tried before what is missing counts as damage.
 const RENEWALS_MAX: usize = 3;
 
@@ -145,7 +147,8 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
         })
     }
 
-    /// The events after a position that touched an item, at most `limit`, and whether more follow.
+    /// The events after a position that touched an item, at most `limit` and fewer of a large item, but one if there is one; and whether more
+    /// follow.
     pub(crate) fn touches(
         &mut self,
         id: &ItemId,
@@ -155,14 +158,15 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
         self.read(|log, view, runtime| {
             runtime.block_on(async {
                 let mut walk = Walk::from(log, view, id, after).await?;
-                let mut touches = Vec::new();
-                while let Some(touch) = walk.next().await? {
-                    if touches.len() == limit {
-                        return Ok((touches, true));
-                    }
+                let (mut touches, mut bytes) = (Vec::new(), 0);
+                while touches.len() < limit && bytes < TOUCHES_BYTES {
+                    let Some(touch) = walk.next().await? else {
+                        return Ok((touches, false));
+                    };
+                    bytes += touch.memory_bytes();
                     touches.push(touch);
                 }
-                Ok((touches, false))
+                Ok((touches, walk.peek()?.is_some()))
             })
         })
     }
@@ -231,6 +235,12 @@ impl Touch {
             before,
             after: item.clone(),
         })
+    }
+
+    /// About what it takes in memory.
+    fn memory_bytes(&self) -> usize {
+        let before = self.before.as_ref().map_or(0, Item::memory_bytes);
+        before + self.after.memory_bytes() + self.event.event.body.len()
     }
 }
 

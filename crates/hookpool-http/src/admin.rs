@@ -174,7 +174,7 @@ pub(crate) async fn handle<L: EventLog, P: PoolStore>(
             admin.revoke_signing_key(named(name)?, key_id).await
         }
         AdminRoute::Enable { name, enabled } => admin.enable(named(name)?, enabled).await,
-        AdminRoute::Followers => followers::answer(app),
+        AdminRoute::Followers => followers::answer(app).await,
         AdminRoute::Readers if post => admin.add_reader(parse(&body)?).await,
         AdminRoute::Readers => Ok(admin.readers()),
         AdminRoute::Reader { name } => admin.revoke_reader(named(name)?).await,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use hookpool_core::{name::StreamName, position::Position, time::Timestamp};
+use hookpool_engine::follow::blocking;
 use hookpool_store::{EventLog, PoolError, PoolSnapshot, PoolStore};
 use serde_json::{Value, json};
 use warp::reply::Response;
@@ -102,7 +103,15 @@ impl Drop for Listed {
 }
 
 /// `GET /api/admin/followers`
-pub(crate) fn answer<L: EventLog, P: PoolStore>(app: &App<L, P>) -> Result<Response, Problem> {
+pub(crate) async fn answer<L: EventLog, P: PoolStore>(
+    app: &Arc<App<L, P>>,
+) -> Result<Response, Problem> {
+    let app = Arc::clone(app);
+    let rows = blocking(move || rows(&app)).await?;
+    Ok(json_response(json!({ "followers": rows }).to_string()))
+}
+
+fn rows<L: EventLog, P: PoolStore>(app: &App<L, P>) -> Result<Vec<Value>, PoolError> {
     let pool = app.engine.pool();
     let mut ends = BTreeMap::new();
     let mut rows = Vec::new();
@@ -118,7 +127,7 @@ pub(crate) fn answer<L: EventLog, P: PoolStore>(app: &App<L, P>) -> Result<Respo
         };
         rows.push(place.row(end));
     }
-    Ok(json_response(json!({ "followers": rows }).to_string()))
+    Ok(rows)
 }
 
 /// The last event of a stream that its followers can have.

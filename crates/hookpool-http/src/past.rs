@@ -115,6 +115,12 @@ pub(crate) async fn history<L: EventLog, P: PoolStore>(
         };
         item.ok_or(Code::NotFound)?;
     }
+    // Items are compared for it, and may be large.
+    let json = blocking(move || history_page(&touches, more, nested)).await;
+    Ok(json_response(json))
+}
+
+fn history_page(touches: &[Touch], more: bool, nested: Nested) -> String {
     let mut json = String::from(r#"{"events":["#);
     for (n, touch) in touches.iter().enumerate() {
         json.push_str(if n > 0 { ",{" } else { "{" });
@@ -127,7 +133,7 @@ pub(crate) async fn history<L: EventLog, P: PoolStore>(
         |touch| touch.event.position.to_string(),
     );
     json.push_str(&format!(r#"],"next":{next}}}"#));
-    Ok(json_response(json))
+    json
 }
 
 fn push_touch(json: &mut String, touch: &Touch, nested: Nested) {

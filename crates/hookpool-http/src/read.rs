@@ -1,6 +1,6 @@
 //! The pool and the log as pages of JSON.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, sync::Arc, time::Duration};
 
 use hookpool_core::{
     cursor::Cursor,
@@ -85,27 +85,24 @@ pub(crate) fn preferred_wait(request: &Request) -> Option<u64> {
 
 /// `GET /api/streams`
 pub(crate) async fn streams<L: EventLog, P: PoolStore>(
-    app: &App<L, P>,
+    app: &Arc<App<L, P>>,
     request: &Request,
 ) -> Result<Response, Problem> {
     let access = app.access(request)?;
     let query = Query::of(request)?;
     app.wait_for(request, &query).await?;
-    let pool = app.engine.pool();
-    let registry = app.engine.control().registry();
-    let mut names: Vec<&StreamName> = registry
-        .connectors()
-        .map(|connector| &connector.stream)
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    let mut rows = Vec::new();
-    for name in names
-        .into_iter()
-        .filter(|name| access.may_read(name.as_str()))
-    {
-        rows.push(stream_json(app, &pool, name)?);
-    }
+    let app = Arc::clone(app);
+    // Two reads of the pool for each.
+    let read = move || -> Result<Vec<Value>, PoolError> {
+        let pool = app.engine.pool();
+        let registry = app.engine.control().registry();
+        let names = registry.connectors().map(|connector| &connector.stream);
+        let names = names.filter(|name| access.may_read(name.as_str()));
+        let names: BTreeSet<_> = names.collect();
+        let rows = names.into_iter();
+        rows.map(|name| stream_json(&app, &pool, name)).collect()
+    };
+    let rows = blocking(read).await?;
     Ok(json_response(json!({ "streams": rows }).to_string()))
 }
 

@@ -125,3 +125,23 @@ fn ingest_reads_standard_input_and_knows_it_again_as_the_file() {
     assert_eq!(code, Some(1));
     assert!(said.contains("line 2 of standard input"), "{said}");
 }
+
+#[test]
+fn what_would_do_nothing_is_wrong_usage() {
+    let data = Data::new();
+    let server = data.serve();
+    server.add_connector("sales", false);
+    let (_, said) = ends(2, &mut at(&server, "connector set sales"));
+    assert!(said.contains("nothing was said"), "{said}");
+    let mut send = at(&server, "send sales --dry-run --idempotency-key k");
+    let (_, said) = ends(2, send.env("HOOKPOOL_INGEST_KEY", "ik_a_b"));
+    assert!(said.contains("cannot be used with"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_with_a_setting_is_told_without_talk_of_bodies() {
+    let data = Data::new();
+    let server = data.serve();
+    let (_, said) = ends(1, &mut at(&server, "connector add sales --id-field /a~2"));
+    assert!(said.contains("idField") && !said.contains("hint"), "{said}");
+}

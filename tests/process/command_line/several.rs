@@ -1,6 +1,14 @@
-//! `rebuild start` of several streams: what is started is told, and one that is refused stops no other.
+//! Commands that do several things: what is done is told, and neither one that is refused nor a reader that is gone stops the others.
 
-use super::{at, ends, parsed};
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{LIMIT, at, ends, parsed};
+use crate::common::eventually;
+use crate::common::program::lines;
 use crate::common::server::{Data, Server};
 
 fn rebuilds(server: &Server, stream: &str) -> usize {
@@ -67,4 +75,72 @@ fn what_is_the_same_for_all_streams_is_told_once() {
     );
     let (_, said) = ends(4, &mut start);
     assert_eq!(said.matches("error: ").count(), 1, "{said}");
+}
+
+/// Runs a command whose output nobody reads; how it ends.
+fn ends_unread(command: &mut Command) -> Option<i32> {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    eventually("it ends", LIMIT, || child.try_wait().unwrap()).code()
+}
+
+#[test]
+fn what_was_begun_is_done_though_nobody_reads_of_it() {
+    let data = Data::new();
+    let server = data.serve();
+    let sales = server.add_connector("sales", false);
+    server.add_connector("orders", false);
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("events.ndjson");
+    fs::write(&file, "{\"id\":\"a\"}\n".repeat(20)).unwrap();
+    let mut send = at(&server, "send sales");
+    send.arg(&file)
+        .env("HOOKPOOL_INGEST_KEY", &sales.ingest_key);
+    assert_eq!(ends_unread(&mut send), Some(0));
+    assert_eq!(server.log("sales").len(), 20);
+    let mut start = at(&server, "rebuild start sales orders");
+    assert_eq!(ends_unread(&mut start), Some(0));
+    assert_eq!(["sales", "orders"].map(|it| rebuilds(&server, it)), [1, 1]);
+}
+
+#[test]
+fn all_streams_are_those_that_the_operator_sees() {
+    let data = Data::new();
+    let server = data.serve();
+    for stream in ["s1", "s2"] {
+        let connector = server.add_connector(stream, false);
+        server.post(&connector, r#"{"id":"a"}"#).expect(202);
+    }
+    let reader = server.add_reader("desk", &["s1"]);
+    let mut start = at(&server, "rebuild start --all --output json");
+    let (printed, _) = ends(0, start.env("HOOKPOOL_READ_KEY", reader));
+    assert_eq!(streams_of(&printed), ["s1", "s2"]);
+}
+
+#[test]
+fn who_waits_for_a_rebuild_learns_that_it_was_cancelled() {
+    let data = Data::new();
+    let server = data.serve();
+    let sales = server.add_connector("sales", false);
+    for n in 0..100 {
+        let body = format!("{{\"id\":\"{n}\"}}");
+        server.post(&sales, &body).expect(202);
+    }
+    let mut start = at(&server, "rebuild start sales --wait --events-per-second 1");
+    let start = start.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = start.spawn().unwrap();
+    let said = lines(child.stderr.take().unwrap());
+    assert!(said.recv_timeout(LIMIT).unwrap().contains("is started"));
+    ends(0, &mut at(&server, "rebuild cancel sales"));
+    let (_, told) = ends(1, &mut at(&server, "rebuild status sales --wait"));
+    assert!(told.contains("of sales is cancelled"), "{told}");
+    // Another one is not what it waits for.
+    let slow = json!({"eventsPerSecond": 1});
+    server
+        .admin("POST", "streams/sales/rebuilds", &slow)
+        .expect(201);
+    let ended = eventually("it ends", LIMIT, || child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(1));
+    let told = said.recv_timeout(LIMIT).unwrap();
+    assert!(told.contains("of sales is cancelled"), "{told}");
 }

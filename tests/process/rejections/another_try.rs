@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{BODY, LINES, many, refused, rejection, retry, webhook};
+use crate::common::program::hookpool;
 use crate::common::server::{Connector, Data, Server};
 
 /// A connector whose sender has a signing key of its own, which the server does not know yet.
@@ -187,4 +188,59 @@ fn a_disabled_connector_keeps_what_comes_and_takes_it_when_it_is_on_again() {
     let item = "/api/streams/sales/items/one";
     let item: Value = server.get(item).expect(200).json();
     assert_eq!(item["fields"]["n"], 2, "in the order in which they came");
+}
+
+#[test]
+fn those_that_are_refused_again_hide_no_other() {
+    let data = Data::new();
+    let server = data.serve();
+    let fields = |most: u64| json!({"limits": {"fields": most}});
+    let settings = json!({"stream": "sales", "keepRejected": true, "limits": {"fields": 1}});
+    let sales = server.add_connector_with(&settings);
+    let mut connection = server.connect();
+    // As many as one call tries.
+    for n in 0..1_000 {
+        let body = format!(r#"{{"id":"{n}","a":1,"b":2}}"#);
+        connection
+            .call(&sales.delivery(body.as_bytes()))
+            .unwrap()
+            .expect(422);
+    }
+    refused(&server, &sales.delivery(br#"{"id":"last","a":1}"#), 422);
+    server
+        .admin("PATCH", "connectors/sales", &fields(2))
+        .expect(200);
+    let all: Value = server
+        .admin("POST", "rejections:retry?connector=sales", &json!({}))
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&all["refused"], &all["accepted"]),
+        (&json!(1_000), &json!(0))
+    );
+    assert_eq!(all["next"], all["rejections"][999]["id"]);
+    for _ in 0..2 {
+        let mut command = hookpool();
+        command.args([
+            "rejections",
+            "retry",
+            "--connector",
+            "sales",
+            "--output",
+            "json",
+        ]);
+        command.env("HOOKPOOL_SERVER", server.url());
+        command.env("HOOKPOOL_OPERATOR_KEY", &server.operator_key);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(all["refused"], 1_000);
+        assert_eq!(all["next"], Value::Null);
+        let log = server.log("sales");
+        assert!(
+            log.len() == 1 && log[0].item_id == "last",
+            "{} events",
+            log.len()
+        );
+    }
 }

@@ -98,7 +98,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
     }
 
     /// The events after a position that touched an item, oldest first, and what they did to it; and whether more follow. Without a position, from
-    /// the earliest one that is kept.
+    /// the earliest one that is kept. At most `limit`, and fewer of an item so large that they would take much memory, but one if there is one.
     ///
     /// # Errors
     /// [`FollowError`]

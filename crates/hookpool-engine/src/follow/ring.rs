@@ -16,12 +16,15 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{Rewrite, locked};
 
-/// Bytes of encoded frames that a ring keeps, for each who follows: whoever falls behind it reads the log alone, and if many do at once there
-/// is no time left to write.
+/// Bytes that a ring keeps, of encoded frames and of what says what they are of, for each who follows: whoever falls behind it reads the log
+/// alone, and if many do at once there is no time left to write.
 pub(super) const BYTES_EACH: usize = 8 << 10;
 /// Of a whole stream a ring keeps as much at least.
 pub(super) const BYTES_MIN: usize = 1 << 20;
 const BYTES_MAX: usize = 64 << 20;
+/// What a chunk and a frame count for beside their text: without it, chunks without a frame would cost nothing and pile up.
+const CHUNK_BYTES: usize = 256;
+const MARK_BYTES: usize = size_of::<Mark>() + size_of::<usize>();
 /// Bytes of frames that are shown although the pause has not ended.
 const WAITING_BYTES: usize = 256 << 10;
 /// Pause after frames were shown, for each of them and each who waits.
@@ -156,11 +159,16 @@ impl Recent {
     }
 
     fn push(&mut self, chunk: Chunk, bytes_max: usize) {
-        self.bytes += chunk.frames.bytes.len();
+        // One that says of nothing up to where it ends says so from the one before on: two of them are as good as the second.
+        let is_blank = |old: &mut Arc<Chunk>| chunk.is_blank() && old.is_blank();
+        if let Some(old) = self.chunks.pop_back_if(is_blank) {
+            self.bytes -= old.bytes();
+        }
+        self.bytes += chunk.bytes();
         self.chunks.push_back(Arc::new(chunk));
         while self.bytes > bytes_max && self.chunks.len() > 1 {
             if let Some(old) = self.chunks.pop_front() {
-                self.bytes -= old.frames.bytes.len();
+                self.bytes -= old.bytes();
                 self.from = old.last();
             }
         }
@@ -272,6 +280,17 @@ impl Chunk {
             },
             rewritten: OnceLock::new(),
         }
+    }
+
+    /// What it counts for.
+    fn bytes(&self) -> usize {
+        let text = self.frames.bytes.len() + self.ids.len();
+        CHUNK_BYTES + self.marks.len() * MARK_BYTES + text
+    }
+
+    /// Whether it tells of no item, and has no frame.
+    fn is_blank(&self) -> bool {
+        self.frames.bytes.is_empty() && self.ids.is_empty()
     }
 
     /// Up to where it says all.
@@ -498,7 +517,7 @@ mod tests {
             for position in 1..=100 {
                 let mut frame = Fresh::default();
                 frame.push(Position(position), "even", |into| {
-                    into.resize(256 << 10, b'x')
+                    into.resize((256 << 10) - (1 << 10), b'x')
                 });
                 ring.push(frame);
             }
@@ -506,6 +525,64 @@ mod tests {
             assert!(ring.next(Position(100 - frames)).is_ok());
             assert!(ring.next(Position(99 - frames)).is_err());
         }
+    }
+
+    fn passed(position: u64) -> Fresh {
+        let mut fresh = Fresh::default();
+        fresh.pass(Position(position));
+        fresh
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_often_nothing_is_to_be_shown_it_is_said_once() {
+        let (ring, _followers) = followed_by(1);
+        ring.push(frames(1..=2));
+        for position in 3..=100_000 {
+            ring.push(passed(position));
+        }
+        {
+            let recent = locked(&ring.recent);
+            assert_eq!(recent.chunks.len(), 2);
+            let counted: usize = recent.chunks.iter().map(|chunk| chunk.bytes()).sum();
+            assert_eq!(recent.bytes, counted);
+        }
+        assert_eq!(next(&ring, 0).as_deref(), Some("1 2 "));
+        for inside in [2, 3, 50_000, 99_999] {
+            let chunk = ring.next(Position(inside)).ok().flatten().unwrap();
+            assert!(chunk.after(Position(inside), None, None).is_none());
+            assert_eq!(chunk.last(), Position(100_000));
+        }
+        assert!(matches!(ring.next(Position(100_000)), Ok(None)));
+        ring.push(frames([100_001]));
+        assert_eq!(next(&ring, 100_000).as_deref(), Some("100001 "));
+        // One that says of an item is no blank, however short its frame is.
+        let mut of_item = Fresh::default();
+        of_item.push(Position(100_002), "even", |_| {});
+        ring.push(of_item);
+        ring.push(passed(100_003));
+        let chunk = ring.next(Position(100_001)).ok().flatten().unwrap();
+        assert_eq!(chunk.last(), Position(100_002));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn short_frames_with_nothing_between_them_are_evicted_too() {
+        let (ring, _followers) = followed_by(1);
+        for position in 1..=20_000 {
+            ring.push(if position % 2 == 0 {
+                passed(position)
+            } else {
+                frames([position])
+            });
+        }
+        {
+            let recent = locked(&ring.recent);
+            assert!(recent.bytes <= BYTES_MIN);
+            assert!(recent.chunks.len() <= BYTES_MIN / CHUNK_BYTES);
+        }
+        assert!(ring.next(Position(0)).is_err());
+        assert_eq!(next(&ring, 19_998).as_deref(), Some("19999 "));
+        let chunk = ring.next(Position(19_999)).ok().flatten().unwrap();
+        assert_eq!(chunk.last(), Position(20_000));
     }
 
     #[tokio::test(start_paused = true)]

@@ -143,7 +143,8 @@ pub(super) async fn histories(engine: &Pipeline, ruled: &Ruled, floor: Position)
     let items = view(engine, ruled).touched_items(None, usize::MAX, usize::MAX);
     for (id, item) in items.unwrap().items {
         let read = engine.history(view(engine, ruled), id, None, usize::MAX);
-        let (touches, _) = read.await.unwrap();
+        let (touches, more) = read.await.unwrap();
+        assert!(!more, "its items are small");
         assert!(touches.iter().all(|touch| touch.event.position > floor));
         match touches.last() {
             Some(last) => {
