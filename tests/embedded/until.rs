@@ -162,7 +162,7 @@ fn a_long_poll_that_does_not_wait_reads_what_is_there() {
 #[test]
 fn a_long_poll_goes_along_with_a_promotion_that_takes_longer_than_it_waits() {
     let slow = Shape {
-        page_delay_max: Duration::from_secs(4),
+        page_delay_max: Duration::from_secs(6),
         ..SHAPE
     };
     run(async move {
@@ -174,7 +174,7 @@ fn a_long_poll_goes_along_with_a_promotion_that_takes_longer_than_it_waits() {
         // How long each has to read of the generation before is left to chance.
         let polls = [(); 6].map(|()| {
             let (client, target) = (node.client.clone(), target.clone());
-            std::thread::spawn(move || client.poll(&target, 1))
+            std::thread::spawn(move || client.poll(&target, 3))
         });
         tokio::time::sleep(Duration::from_millis(300)).await;
         node.promote(STREAM, generation).await;

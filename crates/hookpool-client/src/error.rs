@@ -31,7 +31,6 @@ pub enum Error {
         /// The one that all tries had.
         idempotency_key: String,
         /// What became of the last try.
-        #[source]
         last: Box<Self>,
     },
     /// The server answered with something that the protocol does not know. It may have done what was asked.

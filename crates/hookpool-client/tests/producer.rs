@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     collections::BTreeSet,
+    error::Error as _,
     io::Read as _,
     net::{SocketAddr, TcpListener},
     time::Duration,
@@ -246,7 +247,10 @@ async fn an_unknown_outcome_names_the_key_that_all_tries_had() {
         let sent = producer.send(BODY).await.unwrap_err();
         let deleted = producer.delete("1").await.unwrap_err();
         let ingested = producer.ingest(BODY).await.unwrap_err();
-        let quoted = |error: &Error| format!("\"{}\"", key_of(error));
+        let quoted = |error: &Error| {
+            assert!(error.source().is_none(), "its text has the last try");
+            format!("\"{}\"", key_of(error))
+        };
         let keys: BTreeSet<_> = [sent, deleted, ingested].iter().map(quoted).collect();
         let requests = canned.requests();
         let tried = |request: &String| header(request, "idempotency-key").unwrap().to_owned();
