@@ -333,8 +333,9 @@ impl EventLog for FjallLog {
         self.thin(&positions.into_iter().collect())
     }
 
+    // Of the view, not of who waits for it, who hears a moment later: no page shows more than the head.
     fn head(&self) -> Position {
-        *self.head.borrow()
+        self.end().head
     }
 
     fn end(&self) -> LogEnd {

@@ -219,7 +219,7 @@ impl EventLog for MemoryLog {
     }
 
     fn head(&self) -> Position {
-        *self.head.borrow()
+        self.end().head
     }
 
     fn end(&self) -> LogEnd {
