@@ -150,16 +150,19 @@ fn a_full_disk_stops_the_server_and_takes_nothing_back() {
     let mut accepted = BTreeSet::new();
     let mut connection = server.connect();
     let refusal = (0..500).find_map(|n| {
-        let answer = connection
-            .call(&connector.delivery(body(n, 500_000).as_bytes()))
-            .unwrap();
-        if answer.status == 202 {
-            accepted.insert((position(&answer), n.to_string()));
+        let answer = connection.call(&connector.delivery(body(n, 500_000).as_bytes()));
+        if let Ok(answer) = &answer
+            && answer.status == 202
+        {
+            accepted.insert((position(answer), n.to_string()));
             return None;
         }
         Some(answer)
     });
-    assert_come_back(&refusal.expect("the disk is full before 250 MB"));
+    // The pool may notice first, between two deliveries: then the connection is closed, perhaps under the next one (RFC 9112, 9.3.1).
+    if let Ok(answer) = refusal.expect("the disk is full before 250 MB") {
+        assert_come_back(&answer);
+    }
     assert_eq!(server.wait().code(), Some(1), "a supervisor has to see it");
     disk.grow();
     let server = Server::start(&data);
