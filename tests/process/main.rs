@@ -32,6 +32,7 @@ mod history;
 mod idempotency;
 mod ingest_contract;
 mod kill_loop;
+mod large_items;
 mod limits;
 mod mutations;
 mod openapi;

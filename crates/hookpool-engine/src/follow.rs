@@ -332,6 +332,11 @@ impl<L: EventLog, P: PoolStore> Follower<L, P> {
         &self.ruled
     }
 
+    /// Goes back to a position in what was handed out last: what is behind it will be handed out again.
+    pub fn go_back_to(&mut self, position: Position) {
+        self.position = position.min(self.position);
+    }
+
     /// Waits for what comes after the position, hands it out and moves on. Dropping the future loses nothing.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! The pool keeps for each item which events touched it and, every so often, what it was then; so a moment of the past is a fold of a few
 //! events, however long the history of the item or of the log is.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hookpool_core::{
     event::Event,
@@ -123,6 +123,8 @@ pub(crate) struct Past<L, P: PoolStore> {
 const TOUCHES_BYTES: usize = 4 << 20;
 /// Newer views that are tried before what is missing counts as damage.
 const RENEWALS_MAX: usize = 3;
+/// Items that are remembered from one stretch to the next take as much in memory.
+const KNOWN_BYTES_MAX: usize = 1 << 20;
 
 impl<L: EventLog, P: PoolStore> Past<L, P> {
     /// An item as it was at a position; `None` if it was not there.
@@ -171,19 +173,38 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
         })
     }
 
-    /// What events that came after a position did to their item.
-    pub(crate) fn touches_of(
+    /// Lets events happen to their items, in order, until the observer has enough. What the items were before is looked up where it is not known.
+    pub(crate) fn fold<O: Observer>(
         &mut self,
+        mut known: Known,
         stretch: Stretch,
-        after: Position,
-    ) -> Result<Vec<Touch>, FollowError> {
-        let before = match stretch.known {
-            Some(item) => Some(item),
-            None => self.touched_at(&stretch.id, after)?,
-        };
-        let mut item = before.unwrap_or_default();
-        let touch = |event| Touch::of(event, &mut item, &self.view.ruled.projection);
-        stretch.events.into_iter().map(touch).collect()
+        mut observer: O,
+    ) -> Result<Folded<O>, FollowError> {
+        let Stretch {
+            after,
+            events,
+            mut through,
+        } = stretch;
+        let mut events = events.into_iter().peekable();
+        while let Some((id, event)) = events.next() {
+            let mut item = match known.take(&id) {
+                Some(item) => item,
+                None => self.touched_at(&id, after)?.unwrap_or_default(),
+            };
+            observer.before(&id, there_or_deleted(&item));
+            apply(&event, &mut item, &self.view.ruled.projection)?;
+            observer.after(&id, &item, &event);
+            known.put(id, item);
+            if events.peek().is_some() && observer.has_enough(&known) {
+                through = event.position;
+                break;
+            }
+        }
+        Ok(Folded {
+            known,
+            observer,
+            through,
+        })
     }
 
     fn read<T>(
@@ -262,22 +283,88 @@ fn apply(event: &Event, item: &mut Item, projection: &Projection) -> Result<bool
     Ok(note == Some(Note::Superseded))
 }
 
-/// A stretch of the past of one item.
+/// Items of a generation as they were at one moment, as far as somebody looked at them.
+#[derive(Debug, Default)]
+pub struct Known {
+    items: BTreeMap<ItemId, Item>,
+    bytes: usize,
+}
+
+impl Known {
+    /// One of them, there or deleted; before its first event its position is zero.
+    #[must_use]
+    pub fn get(&self, id: &ItemId) -> Option<&Item> {
+        self.items.get(id)
+    }
+
+    /// About what they take in memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets everything where that is more than is worth remembering: an item that is remembered need not be looked up again.
+    pub fn trim(&mut self) {
+        if self.bytes > KNOWN_BYTES_MAX {
+            *self = Self::default();
+        }
+    }
+
+    fn take(&mut self, id: &ItemId) -> Option<Item> {
+        let item = self.items.remove(id)?;
+        self.bytes -= item.memory_bytes();
+        Some(item)
+    }
+
+    fn put(&mut self, id: ItemId, item: Item) {
+        self.bytes += item.memory_bytes();
+        self.items.insert(id, item);
+    }
+}
+
+/// A stretch of a stream.
 #[derive(Debug)]
 pub struct Stretch {
-    /// Which item.
-    pub id: ItemId,
-    /// What the item was before it, if somebody has it at hand; else it is looked up.
-    pub known: Option<Item>,
-    /// The events of the stretch that did something to it, oldest first.
-    pub events: Vec<Event>,
+    /// The position that it comes after.
+    pub after: Position,
+    /// Its events that did something to an item, each with the item, oldest first; perhaps not all.
+    pub events: Vec<(ItemId, Event)>,
+    /// Its end.
+    pub through: Position,
 }
 
 impl Stretch {
-    /// Of all its events.
-    pub(crate) fn body_bytes(&self) -> usize {
-        self.events.iter().map(|event| event.event.body.len()).sum()
+    /// Of all its events, and of their items as far as they are known, an item once for each of its events.
+    pub(crate) fn bytes(&self, known: &Known) -> usize {
+        let of_each = |(id, event): &(ItemId, Event)| {
+            let item = known.get(id).map_or(0, Item::memory_bytes);
+            event.event.body.len() + item
+        };
+        self.events.iter().map(of_each).sum()
     }
+}
+
+/// Is told what events do to items, one event at a time: who keeps of each only what it needs takes little memory, however large they are.
+pub trait Observer: Send + 'static {
+    /// An item to which an event is about to happen, there or deleted; `None` if it is its first.
+    fn before(&mut self, id: &ItemId, item: Option<&Item>);
+
+    /// The same item behind that event.
+    fn after(&mut self, id: &ItemId, item: &Item, event: &Event);
+
+    /// Whether what it keeps and the items that are known by now are as much as there should be in memory at once.
+    fn has_enough(&self, known: &Known) -> bool;
+}
+
+/// What came of a stretch.
+#[derive(Debug)]
+pub struct Folded<O> {
+    /// The items that were known, and those of its events, as they were behind it.
+    pub known: Known,
+    /// Who was told.
+    pub observer: O,
+    /// Up to where it was told: to the end of the stretch, unless it had enough before.
+    pub through: Position,
 }
 
 /// An event that the pool names is not in the log.

@@ -122,7 +122,7 @@ impl Form {
 /// What a client asks of each stream.
 struct Wish {
     form: Form,
-    wanted: Wanted,
+    wanted: Arc<Wanted>,
     conflate: Option<Duration>,
     until: Option<Position>,
     heartbeat: Duration,
@@ -138,12 +138,12 @@ impl Wish {
         let conflate = conflate.map(Duration::from_millis);
         Ok(Self {
             form: Form::of(request)?,
-            wanted: Wanted {
+            wanted: Arc::new(Wanted {
                 item: item.transpose()?,
                 selection: query.selection()?,
                 merged: conflate.is_some(),
                 nested: query.nested()?,
-            },
+            }),
             conflate,
             until: query.number("until", 0..=u64::MAX)?.map(Position),
             heartbeat: Duration::from_secs(query.number("heartbeat", 1..=60)?.unwrap_or(15)),
@@ -154,7 +154,7 @@ impl Wish {
         Ask {
             stream,
             start,
-            wanted: self.wanted.clone(),
+            wanted: Arc::clone(&self.wanted),
             conflate: self.conflate.unwrap_or_default(),
             until: self.until,
             says_at_rest: self.form == Form::Poll,

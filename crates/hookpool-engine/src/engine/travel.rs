@@ -8,11 +8,11 @@ use hookpool_store::{EventLog, PoolSnapshot, PoolStore};
 use super::Engine;
 use crate::{
     follow::{FollowError, blocking, follows_checkpoint},
-    past::{Past, PastPage, Stretch, Touch, View},
+    past::{Folded, Known, Observer, Past, PastPage, Stretch, Touch, View},
 };
 
-/// Bodies of events that are folded on the thread that asks: less than going to another one takes.
-const FOLDED_BYTES_MAX: usize = 8 << 10;
+/// Bodies of events, and items, that are folded on the thread that asks: less than going to another one takes.
+const FOLDED_BYTES_MAX: usize = 32 << 10;
 
 impl<L: EventLog, P: PoolStore> Engine<L, P> {
     /// An item as it was at a position, under the rules of a generation; `None` if it was not there.
@@ -123,35 +123,40 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         }
     }
 
-    /// What events that came after a position, and that the view has, did to their items. `None` if the view does not have the generation any more.
+    /// Lets the events of a stretch that the view has happen to their items, in order, until the observer has enough. `None` if the view does not
+    /// have the generation any more.
     ///
     /// # Errors
     /// [`FollowError`]
-    pub async fn touches(
+    pub async fn fold<O: Observer>(
         &self,
         view: View<P::Snapshot>,
-        stretches: Vec<Stretch>,
-        after: Position,
-    ) -> Result<Option<Vec<(ItemId, Vec<Touch>)>>, FollowError> {
-        let (stream, mut past) = (view.stream.clone(), self.past(view.clone()));
+        known: Known,
+        stretch: Stretch,
+        observer: O,
+    ) -> Result<Option<Folded<O>>, FollowError> {
+        let (stream, after) = (view.stream.clone(), stretch.after);
+        let mut past = self.past(view);
         // Who has the items at hand needs no pool.
-        let at_hand = stretches.iter().all(|stretch| stretch.known.is_some());
-        let bytes: usize = stretches.iter().map(Stretch::body_bytes).sum();
-        let read = move || {
-            if !at_hand && !follows_checkpoint(&*view.pool, &view.stream, view.ruled.generation)? {
+        let at_hand = stretch.events.iter().all(|(id, _)| known.get(id).is_some());
+        let here = at_hand && stretch.bytes(&known) <= FOLDED_BYTES_MAX;
+        let fold = move || {
+            let View {
+                pool,
+                stream,
+                ruled,
+            } = &past.view;
+            if !at_hand && !follows_checkpoint(&**pool, stream, ruled.generation)? {
                 return Ok(None);
             }
-            let touch =
-                |stretch: Stretch| Ok((stretch.id.clone(), past.touches_of(stretch, after)?));
-            let touches = stretches.into_iter().map(touch);
-            touches.collect::<Result<_, _>>().map(Some)
+            past.fold(known, stretch, observer).map(Some)
         };
-        let touches = match at_hand && bytes <= FOLDED_BYTES_MAX {
-            true => read(),
-            false => blocking(read).await,
+        let folded = match here {
+            true => fold(),
+            false => blocking(fold).await,
         };
         self.must_reach(&stream, after)?;
-        touches
+        folded
     }
 
     fn past(&self, view: View<P::Snapshot>) -> Past<L, P> {

@@ -16,12 +16,12 @@ use hookpool_core::{
 };
 use hookpool_engine::{
     follow::{Feed, FollowError, Follower, Form, Step},
-    past::View,
+    past::{Known, View},
 };
 use hookpool_store::{EventLog, PoolStore};
 use tokio::time::Instant;
 
-use super::selected::{Known, Wanted, Window, each};
+use super::selected::{Each, Wanted, stretch};
 use crate::{app::App, read::checkpoint, sse::Framing};
 
 /// How often at most followers are woken to hear that events were passed over: twice as often as they say so.
@@ -38,7 +38,7 @@ pub(crate) struct Feeds(Mutex<HashMap<Key, Feed>>);
 pub(super) struct Key {
     pub(super) stream: StreamName,
     pub(super) generation: Generation,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: Arc<Wanted>,
     pub(super) framing: Framing,
 }
 
@@ -164,16 +164,23 @@ impl<L: EventLog, P: PoolStore> Maker<L, P> {
             // Encoded frames are for who asks for them.
             Step::Retired | Step::Encoded(..) => return Ok(None),
         };
-        let (engine, wanted, ruled) = (&self.app.engine, &self.key.wanted, &self.ruled);
-        let window = Window::new(after, told, &ruled.projection, wanted)?;
+        let (engine, ruled, key) = (&self.app.engine, &self.ruled, &self.key);
+        let through = self.follower.position();
+        let stretch = stretch((after, through), told, &ruled.projection, &key.wanted)?;
         let view = View {
             pool: engine.pool(),
-            stream: self.key.stream.clone(),
+            stream: key.stream.clone(),
             ruled: ruled.clone(),
         };
-        let touched = self.known.touches(engine, view, window).await?;
+        let each = Each::new(key.stream.clone(), Arc::clone(&key.wanted));
+        let known = std::mem::take(&mut self.known);
+        let Some(folded) = engine.fold(view, known, stretch, each).await? else {
+            return Ok(None);
+        };
+        self.known = folded.known;
         self.known.trim();
-        Ok(touched.map(|touched| each(&self.key.stream, wanted, &touched)))
+        self.follower.go_back_to(folded.through);
+        Ok(Some(folded.observer.told()))
     }
 
     /// Shows changes; after them there is nothing up to where events were read.

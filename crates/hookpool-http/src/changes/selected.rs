@@ -3,7 +3,7 @@
 //! A condition is about an item, not about an event: an item that comes to meet it is told with all of its fields, one that ceases to
 //! is told as a deletion. So what a client puts together is at every bookmark what the pool has.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hookpool_core::{
     cursor::Cursor,
@@ -17,19 +17,17 @@ use hookpool_core::{
     time::Timestamp,
 };
 use hookpool_engine::{
-    Engine,
     follow::{FollowError, Told},
-    past::{Stretch, Touch, View},
+    past::{Known, Observer, Stretch},
 };
-use hookpool_store::{EventLog, PoolStore};
 
 use crate::{
     render::Nested,
     sse::{Facts, Frame, difference_json},
 };
 
-/// Text of items that are remembered, in bytes: an item that is remembered need not be looked up again.
-const KNOWN_BYTES_MAX: usize = 1 << 20;
+/// Changes that are made at once, and the items for them, in memory; the rest of what was read is told behind them.
+const EACH_BYTES_MAX: usize = 4 << 20;
 /// Different items in one interval, and what they take in memory before and after it; more are told in parts.
 const ITEMS_MAX: usize = 10_000;
 const BYTES_MAX: usize = 16 << 20;
@@ -68,107 +66,80 @@ impl Wanted {
     }
 }
 
-/// A stretch of a stream that is to be told.
-#[derive(Debug)]
-pub(super) struct Window {
-    after: Position,
-    /// What did something to an item that is wanted, oldest first.
-    events: BTreeMap<ItemId, Vec<Event>>,
-}
-
-impl Window {
-    /// All events of the stream after a position that come next.
-    pub(super) fn new(
-        after: Position,
-        told: Vec<Told>,
-        projection: &Projection,
-        wanted: &Wanted,
-    ) -> Result<Self, FollowError> {
-        let mut events: BTreeMap<ItemId, Vec<Event>> = BTreeMap::new();
-        for told in told {
-            let change = told.change(projection)?;
-            let named = change.filter(|change| wanted.names(&change.item_id));
-            if let Some(id) = named.map(|change| change.item_id.into_owned()) {
-                events.entry(id).or_default().push(told.event);
-            }
+/// What a reader wants to be told of, of all events of a stream between two positions.
+pub(super) fn stretch(
+    (after, through): (Position, Position),
+    told: Vec<Told>,
+    projection: &Projection,
+    wanted: &Wanted,
+) -> Result<Stretch, FollowError> {
+    let mut events = Vec::new();
+    for told in told {
+        let change = told.change(projection)?;
+        let named = change.filter(|change| wanted.names(&change.item_id));
+        if let Some(id) = named.map(|change| change.item_id.into_owned()) {
+            events.push((id, told.event));
         }
-        Ok(Self { after, events })
     }
+    Ok(Stretch {
+        after,
+        events,
+        through,
+    })
 }
 
-/// What happened to some items, each with its events.
-pub(super) type Touched = Vec<(ItemId, Vec<Touch>)>;
-
-/// Items as they were at the end of the last window.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    items: BTreeMap<ItemId, Item>,
+/// The data of a change for each event that a reader is to see.
+#[derive(Debug)]
+pub(super) struct Each {
+    stream: StreamName,
+    wanted: Arc<Wanted>,
+    /// The item before the event that is happening to it.
+    before: Option<Item>,
+    told: Vec<(Position, String)>,
     bytes: usize,
 }
 
-impl Known {
-    /// What happened in a window; `None` if the view does not have the generation.
-    pub(super) async fn touches<L: EventLog, P: PoolStore>(
-        &mut self,
-        engine: &Engine<L, P>,
-        view: View<P::Snapshot>,
-        window: Window,
-    ) -> Result<Option<Touched>, FollowError> {
-        let events = window.events.into_iter();
-        let stretches = events.map(|(id, events)| Stretch {
-            known: self.take(&id),
-            id,
-            events,
-        });
-        let touched = engine.touches(view, stretches.collect(), window.after);
-        let touched = touched.await?;
-        for (id, touches) in touched.iter().flatten() {
-            if let Some(last) = touches.last() {
-                self.bytes += last.after.memory_bytes();
-                self.items.insert(id.clone(), last.after.clone());
-            }
+impl Each {
+    pub(super) fn new(stream: StreamName, wanted: Arc<Wanted>) -> Self {
+        Self {
+            stream,
+            wanted,
+            before: None,
+            told: Vec::new(),
+            bytes: 0,
         }
-        Ok(touched)
     }
 
-    fn take(&mut self, id: &ItemId) -> Option<Item> {
-        let known = self.items.remove(id)?;
-        self.bytes -= known.memory_bytes();
-        Some(known)
-    }
-
-    /// Forgets everything where that is too much.
-    pub(super) fn trim(&mut self) {
-        if self.bytes > KNOWN_BYTES_MAX {
-            *self = Self::default();
-        }
+    /// Each with the position of its event, oldest first.
+    pub(super) fn told(self) -> Vec<(Position, String)> {
+        self.told
     }
 }
 
-/// The data of a change for each event that a reader is to see, oldest first.
-pub(super) fn each(
-    stream: &StreamName,
-    wanted: &Wanted,
-    touched: &Touched,
-) -> Vec<(Position, String)> {
-    let mut told = Vec::new();
-    for (id, touches) in touched {
-        told.extend(touches.iter().filter_map(|touch| {
-            let facts = Facts {
-                position: touch.event.position,
-                time: touch.event.event.time,
-                merged: None,
-            };
-            let (before, after) = (touch.before.as_ref(), Some(&touch.after));
-            let data = between(stream, wanted, id, before, after, facts)?;
-            Some((facts.position, data))
-        }));
+impl Observer for Each {
+    fn before(&mut self, _id: &ItemId, item: Option<&Item>) {
+        self.before = item.cloned();
     }
-    told.sort_by_key(|(position, _)| *position);
-    told
+
+    fn after(&mut self, id: &ItemId, item: &Item, event: &Event) {
+        let facts = Facts {
+            position: event.position,
+            time: event.event.time,
+            merged: None,
+        };
+        let (before, after) = (self.before.as_ref(), Some(item));
+        if let Some(data) = between(&self.stream, &self.wanted, id, before, after, facts) {
+            self.bytes += data.len();
+            self.told.push((facts.position, data));
+        }
+    }
+
+    fn has_enough(&self, known: &Known) -> bool {
+        self.bytes + known.memory_bytes() >= EACH_BYTES_MAX
+    }
 }
 
-/// What happened in an interval, item by item.
+/// What happened in an interval, item by item; what items are at its end is what is known.
 #[derive(Debug, Default)]
 pub(super) struct Merging {
     items: BTreeMap<ItemId, Merged>,
@@ -178,58 +149,55 @@ pub(super) struct Merging {
 #[derive(Debug)]
 struct Merged {
     before: Option<Item>,
-    after: Item,
     events: usize,
     position: Position,
     time: Timestamp,
 }
 
-impl Merging {
-    pub(super) fn add(&mut self, touched: Touched) {
-        for (id, touches) in touched {
-            for touch in touches {
-                self.add_one(&id, touch);
-            }
+impl Observer for Merging {
+    fn before(&mut self, id: &ItemId, item: Option<&Item>) {
+        if !self.items.contains_key(id) {
+            self.bytes += item.map_or(0, Item::memory_bytes);
+            let merged = Merged {
+                before: item.cloned(),
+                events: 0,
+                position: Position::ZERO,
+                time: Timestamp::default(),
+            };
+            self.items.insert(id.clone(), merged);
         }
     }
 
-    fn add_one(&mut self, id: &ItemId, touch: Touch) {
-        self.bytes += touch.after.memory_bytes();
-        let (position, time) = (touch.event.position, touch.event.event.time);
+    fn after(&mut self, id: &ItemId, _item: &Item, event: &Event) {
         if let Some(merged) = self.items.get_mut(id) {
-            self.bytes -= merged.after.memory_bytes();
-            merged.after = touch.after;
             merged.events += 1;
-            (merged.position, merged.time) = (position, time);
-            return;
+            (merged.position, merged.time) = (event.position, event.event.time);
         }
-        self.bytes += touch.before.as_ref().map_or(0, Item::memory_bytes);
-        let merged = Merged {
-            before: touch.before,
-            after: touch.after,
-            events: 1,
-            position,
-            time,
-        };
-        self.items.insert(id.clone(), merged);
     }
 
-    /// Whether more would take too much memory.
-    pub(super) fn is_full(&self) -> bool {
-        self.items.len() >= ITEMS_MAX || self.bytes >= BYTES_MAX
+    fn has_enough(&self, known: &Known) -> bool {
+        self.items.len() >= ITEMS_MAX || self.bytes + known.memory_bytes() >= BYTES_MAX
     }
+}
 
+impl Merging {
     /// A frame for each item that is different from before. They are not in the order of events, so only all of them are a place to go on
     /// from: `end`.
-    pub(super) fn frames(self, stream: &StreamName, wanted: &Wanted, end: Cursor) -> Vec<Frame> {
+    pub(super) fn frames(
+        self,
+        known: &Known,
+        stream: &StreamName,
+        wanted: &Wanted,
+        end: Cursor,
+    ) -> Vec<Frame> {
         let told = self.items.iter().filter_map(|(id, merged)| {
             let facts = Facts {
                 position: merged.position,
                 time: merged.time,
                 merged: Some(merged.events),
             };
-            let (before, after) = (merged.before.as_ref(), Some(&merged.after));
-            let data = between(stream, wanted, id, before, after, facts)?;
+            let before = merged.before.as_ref();
+            let data = between(stream, wanted, id, before, known.get(id), facts)?;
             Some((facts.position, data))
         });
         let mut told: Vec<_> = told.collect();

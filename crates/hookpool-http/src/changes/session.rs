@@ -17,7 +17,7 @@ use hookpool_core::{
 use hookpool_engine::{
     compare::Comparison,
     follow::{FollowError, Follower, Form, Step, Told, blocking},
-    past::View,
+    past::{Known, Observer, Stretch, View},
     status::Status,
 };
 use hookpool_store::{EventLog, PoolError, PoolStore};
@@ -27,7 +27,7 @@ use crate::{
     app::App,
     changes::{
         feeds::{self, Key},
-        selected::{Known, Merging, Touched, Wanted, Window, each},
+        selected::{Each, Merging, Wanted, stretch},
         wire::Out,
     },
     followers::Listed,
@@ -64,7 +64,7 @@ pub(super) enum Start {
 pub(super) struct Ask {
     pub(super) stream: StreamName,
     pub(super) start: Start,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: Arc<Wanted>,
     /// How long what happens to an item is merged.
     pub(super) conflate: Duration,
     /// After this position the stream ends.
@@ -258,7 +258,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 let key = Key {
                     stream: self.ask.stream.clone(),
                     generation: ruled.generation,
-                    wanted: wanted.clone(),
+                    wanted: Arc::clone(wanted),
                     framing,
                 };
                 let follower = feeds::follow(&self.app, key, ruled, after);
@@ -395,12 +395,20 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         }
         told.retain(|told| told.event.position <= until);
         let (pool, through) = (self.app.engine.pool(), follower.position().min(until));
-        if !self.push_told(pool, after, told, through).await? {
+        let Some(through) = self.push_told(pool, after, told, through).await? else {
             // The generation is not there any more; whoever serves now has a snapshot.
             return self.go_over_after(after).await;
-        }
-        self.end_if_done(through);
+        };
+        self.go_on_after(through);
         Ok(())
+    }
+
+    /// Goes on behind what was told of what was read.
+    fn go_on_after(&mut self, told: Position) {
+        if let Phase::Live(follower) = &mut self.phase {
+            follower.go_back_to(told);
+        }
+        self.end_if_done(told);
     }
 
     /// Says up to where nothing was shown, if that is news.
@@ -473,14 +481,15 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.end_if_done(through);
     }
 
-    /// Frames of all events after a position and up to another; whether the view has the generation.
+    /// Frames of the events after a position and up to another, or up to one before it where they are large; up to where. `None` if the view does
+    /// not have the generation.
     async fn push_told(
         &mut self,
         pool: Arc<P::Snapshot>,
         after: Position,
         told: Vec<Told>,
         through: Position,
-    ) -> Result<bool, FollowError> {
+    ) -> Result<Option<Position>, FollowError> {
         let projection = &self.ruled.projection;
         if self.ask.wanted.is_of_events() {
             let mut changes = Vec::new();
@@ -494,36 +503,46 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             }
             let last = told.last().map(|told| told.event.position);
             self.push_changes(changes, last.map(|last| last.min(through)));
-            return Ok(true);
+            return Ok(Some(through));
         }
-        let window = Window::new(after, told, projection, &self.ask.wanted)?;
-        let Some(touched) = self.touches(pool, window).await? else {
-            return Ok(false);
-        };
+        let stretch = stretch((after, through), told, projection, &self.ask.wanted)?;
         if self.ask.wanted.merged {
-            let mut merging = Merging::default();
-            merging.add(touched);
-            self.push_merged(merging, after, through);
-        } else {
-            let changes = each(&self.ask.stream, &self.ask.wanted, &touched);
-            self.known.trim();
-            self.push_changes(changes, Some(through).filter(|through| *through > after));
+            let folded = self.fold(pool, stretch, Merging::default()).await?;
+            return Ok(folded.map(|(merging, through)| {
+                self.push_merged(merging, after, through);
+                through
+            }));
         }
-        Ok(true)
+        let each = Each::new(self.ask.stream.clone(), Arc::clone(&self.ask.wanted));
+        let folded = self.fold(pool, stretch, each).await?;
+        self.known.trim();
+        Ok(folded.map(|(each, through)| {
+            self.push_changes(
+                each.told(),
+                Some(through).filter(|through| *through > after),
+            );
+            through
+        }))
     }
 
-    /// What happened in a window, as a view says; `None` if that does not have the generation.
-    async fn touches(
+    /// Tells an observer what happens in a stretch, as a view says, and up to where it was told; `None` if that does not have the generation.
+    async fn fold<O: Observer>(
         &mut self,
         pool: Arc<P::Snapshot>,
-        window: Window,
-    ) -> Result<Option<Touched>, FollowError> {
+        stretch: Stretch,
+        observer: O,
+    ) -> Result<Option<(O, Position)>, FollowError> {
         let view = View {
             pool,
             stream: self.ask.stream.clone(),
             ruled: self.ruled.clone(),
         };
-        self.known.touches(&self.app.engine, view, window).await
+        let known = std::mem::take(&mut self.known);
+        let folded = self.app.engine.fold(view, known, stretch, observer).await?;
+        Ok(folded.map(|folded| {
+            self.known = folded.known;
+            (folded.observer, folded.through)
+        }))
     }
 
     fn push_changes(&mut self, changes: Vec<(Position, String)>, through: Option<Position>) {

@@ -1,12 +1,15 @@
 //! What happens in an interval, merged item by item.
 
 use hookpool_core::position::Position;
-use hookpool_engine::follow::{FollowError, Step, Told};
+use hookpool_engine::{
+    follow::{FollowError, Step, Told},
+    past::Observer as _,
+};
 use hookpool_store::{EventLog, PoolStore};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Phase, Session, Status};
-use crate::changes::selected::{Known, Merging, Window};
+use crate::changes::selected::{Merging, stretch};
 
 impl<L: EventLog, P: PoolStore> Session<L, P> {
     /// Merges events that follow the last ones with all others that are there when the interval ends: at once after a quiet one. Whoever is so
@@ -26,15 +29,15 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             let through = follower.position().min(until);
             told.retain(|told| told.event.position <= until);
             let projection = &self.ruled.projection;
-            let window = Window::new(from, told, projection, &self.ask.wanted)?;
-            let Some(touched) = self.touches(self.app.engine.pool(), window).await? else {
+            let stretch = stretch((from, through), told, projection, &self.ask.wanted)?;
+            let folded = self.fold(self.app.engine.pool(), stretch, merging).await?;
+            let Some((merged, reached)) = folded else {
                 // The generation is not there any more. Of what is merged nothing was told.
-                self.known = Known::default();
                 return self.go_over_after(after).await;
             };
-            merging.add(touched);
-            from = through;
-            if from >= until || merging.is_full() || Instant::now() >= latest {
+            (merging, from) = (merged, reached);
+            let is_full = merging.has_enough(&self.known);
+            if from >= until || is_full || Instant::now() >= latest {
                 break;
             }
             let Some(more) = self.more_of_interval().await? else {
@@ -47,11 +50,11 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         }
         // The parts of what is too much for one interval do not wait.
         self.due = Instant::now();
-        if !merging.is_full() {
+        if !merging.has_enough(&self.known) {
             self.due += self.ask.conflate;
         }
         self.push_merged(merging, after, from);
-        self.end_if_done(from);
+        self.go_on_after(from);
         Ok(())
     }
 
@@ -84,7 +87,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     /// Frames of what was merged of a stretch.
     pub(super) fn push_merged(&mut self, merging: Merging, after: Position, through: Position) {
         let end = self.app.engine.cursor(self.ruled.generation, through);
-        let frames = merging.frames(&self.ask.stream, &self.ask.wanted, end);
+        let frames = merging.frames(&self.known, &self.ask.stream, &self.ask.wanted, end);
         self.known.trim();
         self.push_frames(frames, Some(through).filter(|through| *through > after));
     }

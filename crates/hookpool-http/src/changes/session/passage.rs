@@ -6,15 +6,13 @@ use hookpool_core::position::Position;
 use hookpool_engine::{
     compare::{Comparison, Pair},
     follow::{FollowError, blocking},
+    past::Known,
 };
 use hookpool_store::{EventLog, PoolStore};
 
 use super::{BOOKMARK_EVERY, Phase, Session, checkpoint};
 use crate::{
-    changes::{
-        selected::{Known, between},
-        wire::Out,
-    },
+    changes::{selected::between, wire::Out},
     sse::{Facts, Frame},
 };
 
@@ -79,7 +77,6 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 told.retain(|told| told.event.position <= through);
                 self.push_told(Arc::clone(&pool), after, told, through)
                     .await?
-                    .then_some(through)
             }
             None => None,
         };
