@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::follower::{Framing, Reader};
 use crate::common::http::Request;
@@ -163,4 +163,20 @@ fn more_large_items_than_are_merged_at_once_are_told_in_parts() {
         .iter()
         .filter(|frame| frame.event == "change" && frame.id.is_some());
     assert!(places.count() > 1, "each part is a place to go on from");
+}
+
+#[test]
+fn an_item_larger_than_most_is_merged_like_any_other() {
+    let big = Big::new(1);
+    let fill = "x".repeat(FILL);
+    for n in 0..10 {
+        let body = format!(r#"{{"id":"big0","fill{n}":"{fill}"}}"#);
+        big.server.post(&big.connector, body).expect(202);
+    }
+    let (frames, _) = big.follow("after=now&conflate=50", || big.flip());
+    let merged: Vec<_> = changes(&frames)
+        .iter()
+        .map(|change| (change["merged"].clone(), change["set"].clone()))
+        .collect();
+    assert_eq!(merged, [(FLIPS.into(), json!({ "on": 0 }))]);
 }

@@ -512,6 +512,23 @@ pub async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'stat
     read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
+/// Bytes of items and bodies that are looked at on the thread that asks: less than going to another one takes.
+pub const READ_HERE_BYTES_MAX: usize = 32 << 10;
+
+/// Runs what may take long on a thread that may block, and anything else here.
+///
+/// # Panics
+/// If the read does.
+pub async fn blocking_if<T: Send + 'static>(
+    long: bool,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match long {
+        true => blocking(read).await,
+        false => read(),
+    }
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -173,7 +173,8 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
         })
     }
 
-    /// Lets events happen to their items, in order, until the observer has enough. What the items were before is looked up where it is not known.
+    /// Lets events happen to their items, in order, as long as the observer has room. What the items were before is looked up where it is not
+    /// known.
     pub(crate) fn fold<O: Observer>(
         &mut self,
         mut known: Known,
@@ -185,8 +186,12 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
             events,
             mut through,
         } = stretch;
-        let mut events = events.into_iter().peekable();
-        while let Some((id, event)) = events.next() {
+        let mut reached = after;
+        for (id, event) in events {
+            if !observer.has_room_for(&id, &known) {
+                through = reached;
+                break;
+            }
             let mut item = match known.take(&id) {
                 Some(item) => item,
                 None => self.touched_at(&id, after)?.unwrap_or_default(),
@@ -195,10 +200,7 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
             apply(&event, &mut item, &self.view.ruled.projection)?;
             observer.after(&id, &item, &event);
             known.put(id, item);
-            if events.peek().is_some() && observer.has_enough(&known) {
-                through = event.position;
-                break;
-            }
+            reached = event.position;
         }
         Ok(Folded {
             known,
@@ -304,7 +306,7 @@ impl Known {
     }
 
     /// Forgets everything where that is more than is worth remembering: an item that is remembered need not be looked up again.
-    pub fn trim(&mut self) {
+    pub fn forget_if_large(&mut self) {
         if self.bytes > KNOWN_BYTES_MAX {
             *self = Self::default();
         }
@@ -327,18 +329,19 @@ impl Known {
 pub struct Stretch {
     /// The position that it comes after.
     pub after: Position,
-    /// Its events that did something to an item, each with the item, oldest first; perhaps not all.
+    /// Its events that did something to an item that is wanted, each with the item, oldest first.
     pub events: Vec<(ItemId, Event)>,
     /// Its end.
     pub through: Position,
 }
 
 impl Stretch {
-    /// Of all its events, and of their items as far as they are known, an item once for each of its events.
+    /// What is looked at to fold it, in bytes: for each event its item, as far as that is known, and all that events before it may have added.
     pub(crate) fn bytes(&self, known: &Known) -> usize {
+        let mut bodies = 0;
         let of_each = |(id, event): &(ItemId, Event)| {
-            let item = known.get(id).map_or(0, Item::memory_bytes);
-            event.event.body.len() + item
+            bodies += event.event.body.len();
+            bodies + known.get(id).map_or(0, Item::memory_bytes)
         };
         self.events.iter().map(of_each).sum()
     }
@@ -352,18 +355,19 @@ pub trait Observer: Send + 'static {
     /// The same item behind that event.
     fn after(&mut self, id: &ItemId, item: &Item, event: &Event);
 
-    /// Whether what it keeps and the items that are known by now are as much as there should be in memory at once.
-    fn has_enough(&self, known: &Known) -> bool;
+    /// Whether an event may happen to an item, or what it keeps, and the items that are known by now, are as much as there should be in memory
+    /// at once. Who begins has room.
+    fn has_room_for(&self, id: &ItemId, known: &Known) -> bool;
 }
 
 /// What came of a stretch.
 #[derive(Debug)]
 pub struct Folded<O> {
-    /// The items that were known, and those of its events, as they were behind it.
+    /// The items that were known, and those of the events, as they were behind what was told.
     pub known: Known,
     /// Who was told.
     pub observer: O,
-    /// Up to where it was told: to the end of the stretch, unless it had enough before.
+    /// Up to where it was told: to the end of the stretch, unless there was no room for more.
     pub through: Position,
 }
 

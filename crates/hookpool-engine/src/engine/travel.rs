@@ -7,12 +7,9 @@ use hookpool_store::{EventLog, PoolSnapshot, PoolStore};
 
 use super::Engine;
 use crate::{
-    follow::{FollowError, blocking, follows_checkpoint},
+    follow::{FollowError, READ_HERE_BYTES_MAX, blocking, blocking_if, follows_checkpoint},
     past::{Folded, Known, Observer, Past, PastPage, Stretch, Touch, View},
 };
-
-/// Bodies of events, and items, that are folded on the thread that asks: less than going to another one takes.
-const FOLDED_BYTES_MAX: usize = 32 << 10;
 
 impl<L: EventLog, P: PoolStore> Engine<L, P> {
     /// An item as it was at a position, under the rules of a generation; `None` if it was not there.
@@ -123,8 +120,8 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         }
     }
 
-    /// Lets the events of a stretch that the view has happen to their items, in order, until the observer has enough. `None` if the view does not
-    /// have the generation any more.
+    /// Lets the events of a stretch that the view has happen to their items, in order, as long as the observer has room. `None` if an item has to
+    /// be looked up and the view does not have the generation any more.
     ///
     /// # Errors
     /// [`FollowError`]
@@ -139,7 +136,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         let mut past = self.past(view);
         // Who has the items at hand needs no pool.
         let at_hand = stretch.events.iter().all(|(id, _)| known.get(id).is_some());
-        let here = at_hand && stretch.bytes(&known) <= FOLDED_BYTES_MAX;
+        let long = !at_hand || stretch.bytes(&known) > READ_HERE_BYTES_MAX;
         let fold = move || {
             let View {
                 pool,
@@ -151,10 +148,7 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
             }
             past.fold(known, stretch, observer).map(Some)
         };
-        let folded = match here {
-            true => fold(),
-            false => blocking(fold).await,
-        };
+        let folded = blocking_if(long, fold).await;
         self.must_reach(&stream, after)?;
         folded
     }

@@ -178,7 +178,7 @@ impl<L: EventLog, P: PoolStore> Maker<L, P> {
             return Ok(None);
         };
         self.known = folded.known;
-        self.known.trim();
+        self.known.forget_if_large();
         self.follower.go_back_to(folded.through);
         Ok(Some(folded.observer.told()))
     }

@@ -26,11 +26,12 @@ use crate::{
     sse::{Facts, Frame, difference_json},
 };
 
-/// Changes that are made at once, and the items for them, in memory; the rest of what was read is told behind them.
-const EACH_BYTES_MAX: usize = 4 << 20;
-/// Different items in one interval, and what they take in memory before and after it; more are told in parts.
+/// Changes that are made at once; the rest of what was read is told behind them.
+const CHANGES_BYTES_MAX: usize = 1 << 20;
+/// Different items in one interval; more are told in parts.
 const ITEMS_MAX: usize = 10_000;
-const BYTES_MAX: usize = 16 << 20;
+/// What different items take in memory, in an interval before and after it; more are told in parts.
+const ITEMS_BYTES_MAX: usize = 16 << 20;
 
 /// What a reader wants to be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -93,7 +94,7 @@ pub(super) fn stretch(
 pub(super) struct Each {
     stream: StreamName,
     wanted: Arc<Wanted>,
-    /// The item before the event that is happening to it.
+    /// The item before the event that is happening to it, if the reader saw it.
     before: Option<Item>,
     told: Vec<(Position, String)>,
     bytes: usize,
@@ -118,7 +119,7 @@ impl Each {
 
 impl Observer for Each {
     fn before(&mut self, _id: &ItemId, item: Option<&Item>) {
-        self.before = item.cloned();
+        self.before = self.wanted.seen(item).cloned();
     }
 
     fn after(&mut self, id: &ItemId, item: &Item, event: &Event) {
@@ -134,8 +135,9 @@ impl Observer for Each {
         }
     }
 
-    fn has_enough(&self, known: &Known) -> bool {
-        self.bytes + known.memory_bytes() >= EACH_BYTES_MAX
+    fn has_room_for(&self, id: &ItemId, known: &Known) -> bool {
+        let has_room = known.memory_bytes() < ITEMS_BYTES_MAX || known.get(id).is_some();
+        self.bytes < CHANGES_BYTES_MAX && has_room
     }
 }
 
@@ -175,12 +177,19 @@ impl Observer for Merging {
         }
     }
 
-    fn has_enough(&self, known: &Known) -> bool {
-        self.items.len() >= ITEMS_MAX || self.bytes + known.memory_bytes() >= BYTES_MAX
+    /// However large an item is, what happens to it in an interval is merged.
+    fn has_room_for(&self, id: &ItemId, known: &Known) -> bool {
+        let has_room = self.items.len() < ITEMS_MAX && self.memory_bytes(known) < ITEMS_BYTES_MAX;
+        has_room || self.items.contains_key(id)
     }
 }
 
 impl Merging {
+    /// What the items take, before and after.
+    pub(super) fn memory_bytes(&self, known: &Known) -> usize {
+        self.bytes + known.memory_bytes()
+    }
+
     /// A frame for each item that is different from before. They are not in the order of events, so only all of them are a place to go on
     /// from: `end`.
     pub(super) fn frames(
@@ -196,8 +205,9 @@ impl Merging {
                 time: merged.time,
                 merged: Some(merged.events),
             };
-            let before = merged.before.as_ref();
-            let data = between(stream, wanted, id, before, known.get(id), facts)?;
+            let (before, after) = (merged.before.as_ref(), known.get(id));
+            debug_assert!(after.is_some(), "nothing is forgotten in an interval");
+            let data = between(stream, wanted, id, before, after, facts)?;
             Some((facts.position, data))
         });
         let mut told: Vec<_> = told.collect();

@@ -508,14 +508,15 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         let stretch = stretch((after, through), told, projection, &self.ask.wanted)?;
         if self.ask.wanted.merged {
             let folded = self.fold(pool, stretch, Merging::default()).await?;
-            return Ok(folded.map(|(merging, through)| {
-                self.push_merged(merging, after, through);
-                through
-            }));
+            let Some((merging, through)) = folded else {
+                return Ok(None);
+            };
+            self.push_merged(merging, after, through).await;
+            return Ok(Some(through));
         }
         let each = Each::new(self.ask.stream.clone(), Arc::clone(&self.ask.wanted));
         let folded = self.fold(pool, stretch, each).await?;
-        self.known.trim();
+        self.known.forget_if_large();
         Ok(folded.map(|(each, through)| {
             self.push_changes(
                 each.told(),
@@ -537,6 +538,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             stream: self.ask.stream.clone(),
             ruled: self.ruled.clone(),
         };
+        // IMPORTANT: taken, so that nothing is known where nothing was told: whoever then begins before this stretch looks items up again.
         let known = std::mem::take(&mut self.known);
         let folded = self.app.engine.fold(view, known, stretch, observer).await?;
         Ok(folded.map(|folded| {

@@ -1,10 +1,9 @@
 //! What happens in an interval, merged item by item.
 
+use std::sync::Arc;
+
 use hookpool_core::position::Position;
-use hookpool_engine::{
-    follow::{FollowError, Step, Told},
-    past::Observer as _,
-};
+use hookpool_engine::follow::{FollowError, READ_HERE_BYTES_MAX, Step, Told, blocking_if};
 use hookpool_store::{EventLog, PoolStore};
 use tokio::time::{Instant, sleep_until};
 
@@ -22,7 +21,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     ) -> Result<(), FollowError> {
         let latest = self.due.max(Instant::now() + self.ask.conflate);
         let (mut merging, mut from) = (Merging::default(), after);
-        loop {
+        let is_cut = loop {
             let Phase::Live(follower) = &self.phase else {
                 return Ok(());
             };
@@ -36,24 +35,24 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
                 return self.go_over_after(after).await;
             };
             (merging, from) = (merged, reached);
-            let is_full = merging.has_enough(&self.known);
-            if from >= until || is_full || Instant::now() >= latest {
-                break;
+            let is_cut = from < through;
+            if from >= until || is_cut || Instant::now() >= latest {
+                break is_cut;
             }
             let Some(more) = self.more_of_interval().await? else {
-                break;
+                break false;
             };
             if matches!(self.phase, Phase::Ended) {
                 return Ok(());
             }
             told = more;
-        }
+        };
         // The parts of what is too much for one interval do not wait.
         self.due = Instant::now();
-        if !merging.has_enough(&self.known) {
+        if !is_cut {
             self.due += self.ask.conflate;
         }
-        self.push_merged(merging, after, from);
+        self.push_merged(merging, after, from).await;
         self.go_on_after(from);
         Ok(())
     }
@@ -85,10 +84,23 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
     }
 
     /// Frames of what was merged of a stretch.
-    pub(super) fn push_merged(&mut self, merging: Merging, after: Position, through: Position) {
+    pub(super) async fn push_merged(
+        &mut self,
+        merging: Merging,
+        after: Position,
+        through: Position,
+    ) {
         let end = self.app.engine.cursor(self.ruled.generation, through);
-        let frames = merging.frames(&self.known, &self.ask.stream, &self.ask.wanted, end);
-        self.known.trim();
+        let (stream, wanted) = (self.ask.stream.clone(), Arc::clone(&self.ask.wanted));
+        let mut known = std::mem::take(&mut self.known);
+        let long = merging.memory_bytes(&known) > READ_HERE_BYTES_MAX;
+        let (frames, known) = blocking_if(long, move || {
+            let frames = merging.frames(&known, &stream, &wanted, end);
+            known.forget_if_large();
+            (frames, known)
+        })
+        .await;
+        self.known = known;
         self.push_frames(frames, Some(through).filter(|through| *through > after));
     }
 }
