@@ -105,7 +105,8 @@ fn hooks(server: &Server) {
 
 /// Refusals of every sort, and another try for some of them.
 fn refuse(server: &Server) {
-    let settings = json!({"stream": "shop", "signed": true, "keepRejected": true, "limits": {"fields": 1, "eventsPerSecond": 1, "burst": 2}});
+    let settings =
+        json!({"stream": "shop", "signed": true, "keepRejected": true, "limits": {"fields": 1}});
     let shop = server.add_connector_with(&settings);
     let forged = Request::post("/api/webhook/shop").bearer(&shop.ingest_key);
     let forged = signed(forged, "whsk_another_signing_key", "1", b"{}").body("{}");
@@ -114,6 +115,15 @@ fn refuse(server: &Server) {
     server.call(&unsigned.body("{}")).expect(401);
     server.post(&shop, r#"{"id":"a","b":1}"#).expect(422);
     server.post(&shop, r#"{"id":"a"}"#).expect(202);
+    let limits = json!({"limits": {"fields": 1, "eventsPerSecond": 1}});
+    server
+        .admin("PATCH", "connectors/shop", &limits)
+        .expect(200);
+    // Many at once are taken when nothing is missing, and are made up for before the next one.
+    let many = "{}\n".repeat(1_000);
+    let many = shop.delivery_to("/api/ingest", many.as_bytes());
+    let many = many.header("Content-Type", "application/x-ndjson");
+    server.call(&many).expect(202);
     let fast = server.post(&shop, r#"{"id":"b"}"#).expect(429);
     let id = fast.header("X-Request-Id").unwrap();
     let target = format!("/api/admin/rejections/{id}");
@@ -140,7 +150,6 @@ fn refuse(server: &Server) {
     let delete = Request::new("DELETE", "/api/streams/till/items/a").bearer(&till.ingest_key);
     let deleted = server.call(&delete).expect(202);
     assert_eq!(deleted.header("RateLimit"), Some(r#""connector";r=0;t=1"#));
-    // Many at once are taken when nothing is missing, and are made up for before the next one.
     let lines = Request::post("/api/ingest").bearer(&till.ingest_key);
     let lines = lines.header("Content-Type", "application/x-ndjson");
     let lines = lines.body("{}\n".repeat(1_000));
