@@ -122,7 +122,11 @@ fn as_a_step(line: &str) -> Option<String> {
             "export HOOKPOOL_INGEST_KEY=$(key ingestKey sales.json)".to_owned()
         }
         _ if command.starts_with("hookpool tail") => {
-            format!("timeout 1 {command} > tail.txt || test $? = 124; grep -q North tail.txt")
+            format!(
+                "{command} > tail.txt & tail=$!
+                 for try in $(seq 300); do grep -qs North tail.txt && break; sleep 0.1; done
+                 kill $tail; wait $tail || test $? = 143; grep -q North tail.txt"
+            )
         }
         // Again, as its comment says.
         _ if command.starts_with("hookpool ingest") => format!(
