@@ -119,7 +119,7 @@ fn a_pool_from_the_middle_of_a_rebuild_that_was_promoted_is_refused() {
     let bodies = bodies();
     deliver(&server, &connector, &bodies[..150]);
     let stream = operate(&server, STREAM);
-    stream.start(&json!({"projection": rules(), "eventsPerSecond": 100}));
+    stream.start(&json!({"projection": rules(), "eventsPerSecond": 25}));
     eventually("it folds", Duration::from_secs(20), || {
         (stream.status()["done"].as_u64() > Some(5)).then_some(())
     });
