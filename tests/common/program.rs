@@ -1,7 +1,9 @@
 //! Programs from outside, run as a person would run them.
 
 use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Read};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -13,7 +15,7 @@ pub(crate) fn hookpool() -> Command {
     command(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_hookpool").into()))
 }
 
-/// `hookpool serve` on a folder, at a free port.
+/// `hookpool serve` on a folder, at a free port of the folder's own address.
 pub(crate) fn serve(data: &Path) -> Command {
     let mut command = hookpool();
     command
@@ -21,15 +23,24 @@ pub(crate) fn serve(data: &Path) -> Command {
         .arg("serve")
         .arg("--data-dir")
         .arg(data)
-        .args(["--listen", "127.0.0.1:0"]);
+        .args(["--listen", &format!("{}:0", address(data))]);
     command
 }
 
-/// A command without our own variables: to the server every `HOOKPOOL_*` is a setting.
+/// A loopback address for the servers of one folder: a client that still knocks where a killed one was can't meet that of another test.
+fn address(data: &Path) -> Ipv4Addr {
+    let mut hasher = DefaultHasher::new();
+    data.hash(&mut hasher);
+    let [a, b, c, ..] = hasher.finish().to_be_bytes();
+    Ipv4Addr::new(127, a.clamp(1, 254), b, c)
+}
+
+/// A command without our own variables, since to the server every `HOOKPOOL_*` is a setting, and without proxies, since all of ours is on this machine.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HOOKPOOL_") {
+        let upper = name.to_string_lossy().to_ascii_uppercase();
+        if upper.starts_with("HOOKPOOL_") || upper.ends_with("_PROXY") {
             command.env_remove(name);
         }
     }

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -51,10 +51,14 @@ fn a_chain_that_outlives_its_view_shows_one_position_while_writers_go_on() {
             ),
         ];
         let done = AtomicBool::new(false);
-        let mut unheld = 0;
+        let (mut rounds, mut unheld) = (0, 0);
         let read = async {
             while !chains.iter().all(|(chain, ..)| chain.is_whole()) {
                 tokio::time::sleep(SHAPE.view_lifetime / 4).await;
+                rounds += 1;
+                if rounds == 4 {
+                    chains[0].0.outlive(&view, &node.client).await;
+                }
                 let held = view.strong_count() > 0;
                 for (chain, ..) in &mut chains {
                     chain.go_on(&node.client).unwrap();
@@ -203,6 +207,16 @@ impl Chain {
             self.take(&page);
         }
         Ok(())
+    }
+
+    /// Asks for the next page until the view is let go, however often that is.
+    async fn outlive<T>(&self, view: &Weak<T>, client: &Client) {
+        let begun = Instant::now();
+        while view.strong_count() > 0 {
+            assert!(begun.elapsed() < PATIENCE, "it is held");
+            page(client, &self.query, self.next.as_deref()).unwrap();
+            tokio::time::sleep(SHAPE.view_lifetime / 10).await;
+        }
     }
 
     fn take(&mut self, page: &Value) {

@@ -14,7 +14,7 @@ use rand::seq::IteratorRandom;
 
 use crate::common::http::Request;
 use crate::common::program::repository;
-use crate::common::server::{Data, Server};
+use crate::common::server::{Data, Server, position};
 use crate::common::shared::Stream;
 use crate::common::{number_from_env, seeded};
 use case::{Case, corpus};
@@ -213,11 +213,14 @@ fn the_slow_ones_of_the_corpus_are_ended() {
 /// The server stops reading when nobody takes its answers.
 #[test]
 fn a_thousand_requests_whose_answers_nobody_reads_are_bounded() {
-    let stream = Stream::new("unread");
-    let server = &stream.shared.server;
+    // A server that does nothing else, as its memory is measured.
+    let data = Data::new();
+    let server = data.serve();
+    let connector = server.add_connector("unread", false);
+    let post = |body: &str| position(&server.post(&connector, body).expect(202));
     let get = Request::get("/api/streams/unread/log?body=true").bearer(&server.operator_key);
     let fill = format!(r#"{{"id":"a","x":"{}"}}"#, "x".repeat(500_000));
-    let last = stream.post(&fill);
+    let last = post(&fill);
     let resident = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
         let line = status
@@ -241,7 +244,7 @@ fn a_thousand_requests_whose_answers_nobody_reads_are_bounded() {
         "{grown} MiB more for 500 MB of answers that nobody reads"
     );
     drop(connection);
-    assert!(stream.post("{}") > last);
+    assert!(post("{}") > last);
 }
 
 /// Names chosen to fall together in a hash table would make it a list.

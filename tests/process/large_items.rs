@@ -13,8 +13,10 @@ use crate::common::sse::Frame;
 const FILL: usize = 900_000;
 /// A page of the log may have as many.
 const FLIPS: usize = 128;
-/// Megabytes: what a page would take with the item before and after each of its events is 230.
+/// Megabytes: with the item before and after each of its events a page would take 230.
 const GROWN_MAX: u64 = 64;
+/// The same with what is made for all who share it: it would be 360.
+const GROWN_SHARED_MAX: u64 = 160;
 /// A stream that leaves something out goes on with heartbeats.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -146,7 +148,7 @@ fn a_feed_of_a_large_item_takes_little_memory() {
         last
     });
     assert_comes_and_goes(&frames, last);
-    assert!(grown < GROWN_MAX, "{grown} MB");
+    assert!(grown < GROWN_SHARED_MAX, "{grown} MB");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::common::fold::{Event, assert_same, fold};
 use crate::common::program::{both, hookpool, output_within, succeed};
 use crate::common::server::{Connector, Data, Server, position};
-use crate::common::{number_from_env, seeded};
+use crate::common::{eventually, number_from_env, seeded};
 
 const STREAMS: [&str; 2] = ["sales", "builds"];
 const EVENTS: usize = 300;
@@ -114,8 +114,9 @@ impl Image {
         match end {
             End::Stopped => server.stop(),
             End::Killed => {
-                // The promise holds for what was written a second ago: the witness is not written for each batch.
-                std::thread::sleep(Duration::from_secs(1));
+                // The promise holds for what was witnessed: the witness is not written for each batch.
+                let last = logs.iter().flatten().map(|event| event.position).max();
+                await_witness(&data.path().join("log"), last.unwrap());
                 server.kill9();
             }
         }
@@ -338,6 +339,15 @@ fn fill(server: &Server, connectors: &[Connector; 2], events: std::ops::Range<us
     for (stream, last) in STREAMS.iter().zip(last) {
         server.items(stream, last);
     }
+}
+
+/// Until the witness of a log has seen it up to its head, which is at this place in the file.
+fn await_witness(log: &Path, head: u64) {
+    let limit = Duration::from_secs(20);
+    eventually("the log is witnessed", limit, || {
+        let witness = fs::read(log.join("witness")).unwrap();
+        (witness[16..24] == head.to_le_bytes()).then_some(())
+    });
 }
 
 fn verify(folder: &Path) -> Command {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::common::program::{both, command, lines, serve, signal, succeed};
+use crate::common::program::{both, command, hookpool, lines, serve, signal, succeed};
 use crate::common::server::Data;
 
 fn certificate(folder: &Path) {
@@ -39,7 +39,12 @@ fn certificate(folder: &Path) {
 fn curl_speaks_https_with_the_configured_certificate() {
     let folder = Data::new();
     certificate(folder.path());
-    let mut server = serve(&folder.path().join("data"));
+    let mut server = hookpool();
+    // At the address that the certificate names.
+    server
+        .env("RUST_LOG", "warn")
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(folder.path().join("data"));
     server.arg("--tls-cert").arg(folder.path().join("cert.pem"));
     server.arg("--tls-key").arg(folder.path().join("key.pem"));
     let mut child = server

@@ -12,11 +12,14 @@ use std::{
 use hookpool_client::{
     Backoff, Dice, Error, Follower, Frame, Goodbye, Reset, Secret, Server, Start,
 };
-use support::{Canned, answer, header};
+use support::{ANY_PORT, Canned, answer, header, unserved};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    sync::mpsc::unbounded_channel,
 };
+
+/// For what has to come.
+const LIMIT: Duration = Duration::from_secs(60);
 
 const HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -189,9 +192,10 @@ async fn overload_is_retried_and_a_refusal_ends_it() {
 
 #[tokio::test]
 async fn who_was_answered_once_waits_for_the_next_server() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let (refused, mut refusals) = tokio::sync::mpsc::unbounded_channel();
+    let next = unserved(ANY_PORT);
+    let addr = next.local_addr().unwrap();
+    let listener = unserved(addr).listen(1).unwrap();
+    let (refused, mut refusals) = unbounded_channel();
     let server = Server::new(&format!("http://{addr}")).unwrap();
     let mut follower = Follower::new(server, "sales", Secret::new("rk_a_b".to_owned()))
         .backoff(quick())
@@ -209,11 +213,10 @@ async fn who_was_answered_once_waits_for_the_next_server() {
         socket.write_all(&busy).await.unwrap();
         drop(socket);
         refusals.recv().await.unwrap();
-        Canned::start_at(addr, |_, _| chunked(&change(1))).await
+        Canned::start_on(next.listen(8).unwrap(), |_, _| chunked(&change(1)))
     };
     let both = async { tokio::join!(follower.next(), serve) };
-    let limit = Duration::from_secs(20);
-    let (frame, _canned) = tokio::time::timeout(limit, both).await.unwrap();
+    let (frame, _canned) = tokio::time::timeout(LIMIT, both).await.unwrap();
     assert_eq!(frame.unwrap().unwrap().event(), "change");
 }
 
@@ -366,25 +369,29 @@ async fn a_server_may_ask_for_a_pause_but_not_for_an_endless_one() {
             answer("503 Service Unavailable", &headers, "{}")
         })
         .await;
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, mut told) = unbounded_channel();
         let mut follower = follower(&canned)
             .dice(Dice::new(|| 1.0))
             .on_interruption(move |it| tell.send(it.retry_in).unwrap());
-        let waits = tokio::time::timeout(Duration::from_millis(300), follower.next()).await;
-        assert!(waits.is_err(), "it waits");
+        let wait = tokio::select! {
+            wait = tokio::time::timeout(LIMIT, told.recv()) => wait.unwrap().unwrap(),
+            frame = follower.next() => panic!("{frame:?}"),
+        };
         let expected = Duration::from_secs(expected) + Duration::from_millis(1);
-        assert_eq!(told.try_iter().collect::<Vec<_>>(), [expected]);
+        assert_eq!(wait, expected);
+        let more = tokio::time::timeout(Duration::from_millis(300), follower.next()).await;
+        assert!(more.is_err() && told.is_empty(), "it waits");
     }
 }
 
-/// The waits, in milliseconds, of a follower that is told to come back after `retry` ms and then not served, as long as it was watched.
-async fn waits(retry: u64, then: Vec<u8>) -> Vec<u128> {
+/// The first `N` waits, in milliseconds, of a follower that is told to come back after `retry` ms and then not served.
+async fn waits<const N: usize>(retry: u64, then: Vec<u8>) -> [u128; N] {
     let canned = Canned::start(move |nth, _| match nth {
         0 => chunked(&format!("retry: {retry}\n{}", change(1))),
         _ => then.clone(),
     })
     .await;
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, mut told) = unbounded_channel();
     let mut follower = follower(&canned)
         .backoff(Backoff {
             first: Duration::from_millis(1),
@@ -393,20 +400,25 @@ async fn waits(retry: u64, then: Vec<u8>) -> Vec<u128> {
         .dice(Dice::new(|| 1.0))
         .on_interruption(move |it| tell.send(it.retry_in.as_millis()).unwrap());
     let watch = async { while let Some(Ok(_)) = follower.next().await {} };
-    let _ = tokio::time::timeout(Duration::from_millis(1100), watch).await;
-    told.try_iter().collect()
+    let waits = async {
+        let mut waits = [0; N];
+        for wait in &mut waits {
+            *wait = told.recv().await.unwrap();
+        }
+        waits
+    };
+    tokio::select! {
+        waits = tokio::time::timeout(LIMIT, waits) => waits.unwrap(),
+        () = watch => panic!("it ended"),
+    }
 }
 
 #[tokio::test]
 async fn a_server_sets_the_first_wait_within_reason() {
-    let unavailable = answer("503 Service Unavailable", "", "{}");
-    for (retry, expected) in [
-        (0, &[100, 200, 400, 800][..]),
-        (250, &[250, 500, 1000]),
-        (99_999_999_999, &[60_000]),
-    ] {
-        assert_eq!(waits(retry, unavailable.clone()).await, expected, "{retry}");
-    }
+    let unavailable = || answer("503 Service Unavailable", "", "{}");
+    assert_eq!(waits(0, unavailable()).await, [100, 200, 400, 800]);
+    assert_eq!(waits(250, unavailable()).await, [250, 500, 1000]);
+    assert_eq!(waits(99_999_999_999, unavailable()).await, [60_000]);
 }
 
 #[tokio::test]

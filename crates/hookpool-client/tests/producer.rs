@@ -4,16 +4,11 @@
 
 mod support;
 
-use std::{
-    collections::BTreeSet,
-    error::Error as _,
-    io::Read as _,
-    net::{SocketAddr, TcpListener},
-    time::Duration,
-};
+use std::{collections::BTreeSet, error::Error as _, net::SocketAddr, time::Duration};
 
 use hookpool_client::{Backoff, Error, Producer, Retries, Scheme, Secret, Server};
-use support::{Canned, answer, header};
+use support::{ANY_PORT, Canned, answer, header, unserved};
+use tokio::io::AsyncReadExt as _;
 
 const BODY: &str = r#"{"region":"North","sales":142000}"#;
 
@@ -333,15 +328,13 @@ async fn a_dry_run_is_never_recorded_whatever_became_of_it() {
 
 #[tokio::test]
 async fn a_refusal_after_tries_that_reached_nobody_is_a_refusal() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    let socket = unserved(ANY_PORT);
+    let producer = stubborn(socket.local_addr().unwrap());
     let server = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let refusal = || refused("401 Unauthorized", "UNAUTHORIZED", "");
-        Canned::start_at(addr, move |_, _| refusal()).await
+        Canned::start_on(socket.listen(8).unwrap(), move |_, _| refusal())
     };
-    let producer = stubborn(addr);
     let (error, canned) = tokio::join!(producer.send(BODY), server);
     let error = error.unwrap_err();
     assert!(matches!(error, Error::Problem(_)), "{error}");
@@ -351,24 +344,22 @@ async fn a_refusal_after_tries_that_reached_nobody_is_a_refusal() {
 
 #[tokio::test]
 async fn nobody_left_after_a_try_that_may_have_arrived_leaves_the_outcome_unknown() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    let served = std::thread::spawn(move || {
-        let (mut socket, _) = listener.accept().unwrap();
+    let keeps_the_port = unserved(ANY_PORT);
+    let addr = keeps_the_port.local_addr().unwrap();
+    let listener = unserved(addr).listen(1).unwrap();
+    let serve = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
         // Gone before the first try is, so that the next one reaches nobody.
         drop(listener);
-        let _ = socket.read(&mut [0; 4096]).unwrap();
-    });
+        let _ = socket.read(&mut [0; 4096]).await.unwrap();
+    };
     let retries = Retries {
         most: 2,
         ..Retries::default()
     };
-    let error = stubborn(addr)
-        .retries(retries)
-        .send(BODY)
-        .await
-        .unwrap_err();
-    served.join().unwrap();
+    let producer = stubborn(addr).retries(retries);
+    let (sent, ()) = tokio::join!(producer.send(BODY), serve);
+    let error = sent.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
     assert!(error.outcome_is_unknown(), "{error}");
     let Error::MayBeRecorded { last, .. } = error else {
@@ -379,16 +370,17 @@ async fn nobody_left_after_a_try_that_may_have_arrived_leaves_the_outcome_unknow
 
 #[tokio::test]
 async fn a_signature_is_made_anew_when_half_of_its_window_is_over() {
-    let scheme = r#"{"header":"x-sig","template":"{id}.{timestamp}.{body}","timestampHeader":"x-time","deliveryHeader":"x-id","tolerance":2}"#;
+    let scheme = r#"{"header":"x-sig","template":"{id}.{timestamp}.{body}","timestampHeader":"x-time","deliveryHeader":"x-id","tolerance":10}"#;
     let scheme: Scheme = serde_json::from_str(scheme).unwrap();
     let canned = Canned::start(move |nth, _| match nth {
-        0 => Vec::new(),
-        1 => unavailable("retry-after: 2\r\n"),
+        // Into another second, and far from half of the window, which is over after the second wait.
+        0 => unavailable("retry-after: 1\r\n"),
+        1 => unavailable("retry-after: 5\r\n"),
         _ => accepted(),
     })
     .await;
     let retries = Retries {
-        patience: Duration::from_secs(5),
+        patience: Duration::from_secs(10),
         ..Retries::default()
     };
     let producer = signed(&canned).scheme(scheme).retries(retries);

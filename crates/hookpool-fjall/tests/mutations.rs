@@ -160,12 +160,23 @@ fn drop_events(dir: &Path, gone: fn(u64) -> bool) {
     assert!(dropped.unwrap().events > 5);
 }
 
+/// Until the witness has seen the log up to its head, which is at this place in its file.
+fn await_witness(dir: &Path, head: Position) {
+    let seen = || fs::read(dir.join("witness")).unwrap()[16..24] == head.0.to_le_bytes();
+    for _ in 0..2_000 {
+        if seen() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("not witnessed");
+}
+
 /// Copied while open, as a kill leaves it; the journal is longer than what is in it.
 fn killed(dir: &Path) {
     let log = open(&dir.join("running"));
     append(&log, 0..BLOCKS);
-    // Until the witness has seen all of it.
-    std::thread::sleep(Duration::from_millis(500));
+    await_witness(&dir.join("running"), log.head());
     let mut files = read_files(&dir.join("running"));
     for (path, bytes) in &mut files {
         if path.extension().is_some_and(|extension| extension == "jnl") {

@@ -38,10 +38,6 @@ pub(super) fn probe(world: &mut World<'_>, case: &Case, mode: Mode) -> Result<()
         Mode::Pipelined => wire.behind_a_good_one(world, case, &expected)?,
         Mode::Cut { places, seed } => wire.cut(world, case, &expected, places, seed)?,
     };
-    if case.end.is_some() {
-        // What nobody waits for is done when it is done.
-        std::thread::sleep(Duration::from_millis(100));
-    }
     let last = wire.good(world, case)?;
     let grown = world.grown(case, last)? - 1;
     let right = match &expected.grows {

@@ -1,15 +1,25 @@
 //! A server of canned answers, byte for byte, over real sockets.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
 use hookpool_client::Server;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
+
+pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Refuses all connections until it listens, and keeps the port meanwhile; another one of these may share it.
+pub(crate) fn unserved(addr: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(addr).unwrap();
+    socket
+}
 
 /// Answers each request on a connection of its own and closes it.
 pub(crate) struct Canned {
@@ -20,14 +30,13 @@ pub(crate) struct Canned {
 impl Canned {
     /// `answer` gets the number of the request, from 0, and its text.
     pub(crate) async fn start(answer: impl Fn(usize, &str) -> Vec<u8> + Send + 'static) -> Self {
-        Self::start_at(([127, 0, 0, 1], 0).into(), answer).await
+        Self::start_on(TcpListener::bind(ANY_PORT).await.unwrap(), answer)
     }
 
-    pub(crate) async fn start_at(
-        addr: SocketAddr,
+    pub(crate) fn start_on(
+        listener: TcpListener,
         answer: impl Fn(usize, &str) -> Vec<u8> + Send + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(addr).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);

@@ -21,7 +21,7 @@ use hookpool_engine::{
 use hookpool_store::{EventLog, PoolStore};
 use tokio::time::Instant;
 
-use super::selected::{Each, Wanted, stretch};
+use super::selected::{Each, SHARED_CHANGES_BYTES_MAX, Wanted, stretch};
 use crate::{app::App, read::checkpoint, sse::Framing};
 
 /// How often at most followers are woken to hear that events were passed over: twice as often as they say so.
@@ -172,7 +172,8 @@ impl<L: EventLog, P: PoolStore> Maker<L, P> {
             stream: key.stream.clone(),
             ruled: ruled.clone(),
         };
-        let each = Each::new(key.stream.clone(), Arc::clone(&key.wanted));
+        let (stream, wanted) = (key.stream.clone(), Arc::clone(&key.wanted));
+        let each = Each::new(stream, wanted, SHARED_CHANGES_BYTES_MAX);
         let known = std::mem::take(&mut self.known);
         let Some(folded) = engine.fold(view, known, stretch, each).await? else {
             return Ok(None);

@@ -26,8 +26,10 @@ use crate::{
     sse::{Facts, Frame, difference_json},
 };
 
-/// Changes that are made at once; the rest of what was read is told behind them.
-const CHANGES_BYTES_MAX: usize = 1 << 20;
+/// Changes that are made at once for one reader; the rest of what was read is told behind them.
+pub(super) const CHANGES_BYTES_MAX: usize = 1 << 20;
+/// The same for all who share them: who is not through with them when the next ones come makes its own.
+pub(super) const SHARED_CHANGES_BYTES_MAX: usize = 16 << 20;
 /// Different items in one interval; more are told in parts.
 const ITEMS_MAX: usize = 10_000;
 /// What different items take in memory, in an interval before and after it; more are told in parts.
@@ -98,16 +100,18 @@ pub(super) struct Each {
     before: Option<Item>,
     told: Vec<(Position, String)>,
     bytes: usize,
+    bytes_max: usize,
 }
 
 impl Each {
-    pub(super) fn new(stream: StreamName, wanted: Arc<Wanted>) -> Self {
+    pub(super) fn new(stream: StreamName, wanted: Arc<Wanted>, bytes_max: usize) -> Self {
         Self {
             stream,
             wanted,
             before: None,
             told: Vec::new(),
             bytes: 0,
+            bytes_max,
         }
     }
 
@@ -137,7 +141,7 @@ impl Observer for Each {
 
     fn has_room_for(&self, id: &ItemId, known: &Known) -> bool {
         let has_room = known.memory_bytes() < ITEMS_BYTES_MAX || known.get(id).is_some();
-        self.bytes < CHANGES_BYTES_MAX && has_room
+        self.bytes < self.bytes_max && has_room
     }
 }
 

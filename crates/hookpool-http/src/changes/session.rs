@@ -27,7 +27,7 @@ use crate::{
     app::App,
     changes::{
         feeds::{self, Key},
-        selected::{Each, Merging, Wanted, stretch},
+        selected::{CHANGES_BYTES_MAX, Each, Merging, Wanted, stretch},
         wire::Out,
     },
     followers::Listed,
@@ -514,7 +514,8 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
             self.push_merged(merging, after, through).await;
             return Ok(Some(through));
         }
-        let each = Each::new(self.ask.stream.clone(), Arc::clone(&self.ask.wanted));
+        let (stream, wanted) = (self.ask.stream.clone(), Arc::clone(&self.ask.wanted));
+        let each = Each::new(stream, wanted, CHANGES_BYTES_MAX);
         let folded = self.fold(pool, stretch, each).await?;
         self.known.forget_if_large();
         Ok(folded.map(|(each, through)| {
