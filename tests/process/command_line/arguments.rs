@@ -145,3 +145,22 @@ fn what_is_wrong_with_a_setting_is_told_without_talk_of_bodies() {
     let (_, said) = ends(1, &mut at(&server, "connector add sales --id-field /a~2"));
     assert!(said.contains("idField") && !said.contains("hint"), "{said}");
 }
+
+#[test]
+fn what_was_recorded_before_is_said_to_be_a_repeat() {
+    let data = Data::new();
+    let server = data.serve();
+    let connector = server.add_connector("sales", false);
+    let body = data.path().join("body.json");
+    fs::write(&body, r#"{"id":"a"}"#).unwrap();
+    let send = format!("send sales {} --idempotency-key k", body.display());
+    for line in [&*send, "delete sales a --idempotency-key d"] {
+        let said = [(); 2].map(|()| {
+            let mut command = at(&server, line);
+            ends(0, command.env("HOOKPOOL_INGEST_KEY", &connector.ingest_key)).0
+        });
+        let [first, second] = said.each_ref().map(|said| said.trim_end());
+        assert_eq!(second, format!("{first}  (a repeat, not recorded again)"));
+    }
+    assert_eq!(server.log("sales").len(), 2);
+}
