@@ -122,6 +122,8 @@ fn a_follower_that_reads_nothing_is_let_go() {
     let (mut taken, whole) = (Vec::new(), 60 * fill.len());
     let end = body.take(whole as u64).read_to_end(&mut taken);
     assert!(taken.len() < whole, "{end:?}");
+    let taken = String::from_utf8_lossy(&taken);
+    assert!(taken.contains("event: item") && !taken.contains("event: goodbye"));
     server.stop();
 }
 

@@ -32,6 +32,7 @@ mod history;
 mod idempotency;
 mod ingest_contract;
 mod kill_loop;
+#[cfg(target_os = "linux")]
 mod large_items;
 mod limits;
 mod mutations;

@@ -173,8 +173,7 @@ impl<L: EventLog, P: PoolStore> Past<L, P> {
         })
     }
 
-    /// Lets events happen to their items, in order, as long as the observer has room. What the items were before is looked up where it is not
-    /// known.
+    /// Applies events to their items, in order, as long as the observer has room. What an item was before is looked up where it is not known.
     pub(crate) fn fold<O: Observer>(
         &mut self,
         mut known: Known,
@@ -355,8 +354,8 @@ pub trait Observer: Send + 'static {
     /// The same item behind that event.
     fn after(&mut self, id: &ItemId, item: &Item, event: &Event);
 
-    /// Whether an event may happen to an item, or what it keeps, and the items that are known by now, are as much as there should be in memory
-    /// at once. Who begins has room.
+    /// Whether another event may happen to this item: not where what it keeps and the items that are known are as much as should be in memory
+    /// at once. Who begins, with no more known than is remembered, has room.
     fn has_room_for(&self, id: &ItemId, known: &Known) -> bool;
 }
 

@@ -37,7 +37,7 @@ fn filled(data: &Data, count: usize) -> (Server, Connector) {
     (server, connector)
 }
 
-/// So slow that it does not end within a test.
+/// So slow that it does not end before it is told to pause.
 fn start_slow(stream: Operated<'_>) {
     stream.start(&json!({"projection": rules(), "eventsPerSecond": 20}));
 }

@@ -120,8 +120,8 @@ impl<L: EventLog, P: PoolStore> Engine<L, P> {
         }
     }
 
-    /// Lets the events of a stretch that the view has happen to their items, in order, as long as the observer has room. `None` if an item has to
-    /// be looked up and the view does not have the generation any more.
+    /// Applies the events of a stretch to their items, in order, as long as the observer has room; the view must have them. `None` if an item has
+    /// to be looked up and the view does not have the generation any more.
     ///
     /// # Errors
     /// [`FollowError`]

@@ -32,6 +32,8 @@ impl Feed {
             fresh.push(position, "", |into| into.extend_from_slice(frame.as_ref()));
         }
         fresh.pass(through);
+        // The last ones are kept for as long as nothing comes.
+        fresh.shrink();
         self.ring.push(fresh);
     }
 
@@ -51,10 +53,10 @@ impl Feed {
         Arc::ptr_eq(&self.ring, &other.ring)
     }
 
-    /// Whether somebody follows it.
+    /// How many follow it.
     #[must_use]
-    pub fn is_followed(&self) -> bool {
-        self.ring.followers() > 0
+    pub fn followers(&self) -> usize {
+        self.ring.followers()
     }
 
     /// Waits until nobody follows it.

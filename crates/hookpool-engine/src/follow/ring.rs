@@ -213,6 +213,11 @@ struct Mark {
 }
 
 impl Fresh {
+    /// Gives back room that was made for frames that did not come.
+    pub(super) fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     /// Adds the frame of what an event did to an item.
     pub(super) fn push(
         &mut self,

@@ -21,13 +21,15 @@ use hookpool_engine::{
 use hookpool_store::{EventLog, PoolStore};
 use tokio::time::Instant;
 
-use super::selected::{Each, SHARED_CHANGES_BYTES_MAX, Wanted, stretch};
+use super::selected::{CHANGES_BYTES_MAX, Each, Wanted, stretch};
 use crate::{app::App, read::checkpoint, sse::Framing};
 
 /// How often at most followers are woken to hear that events were passed over: twice as often as they say so.
 const PASSED_EVERY: Duration = Duration::from_millis(125);
 /// How long a feed waits after it could not read.
 const RETRY: Duration = Duration::from_secs(1);
+/// Changes that are made at once, however many share them: who is not through with them when the next ones come makes its own.
+const SHARED_CHANGES_BYTES_MAX: usize = 16 << 20;
 
 /// All feeds that somebody follows.
 #[derive(Debug, Default)]
@@ -68,7 +70,7 @@ impl Feeds {
     /// Takes a feed away that is followed no more; whether it was taken.
     fn end_if_unfollowed(&self, key: &Key, feed: &Feed) -> bool {
         let mut feeds = self.locked();
-        let ends = !feed.is_followed();
+        let ends = feed.followers() == 0;
         if ends {
             feeds.remove(key);
         }
@@ -173,7 +175,9 @@ impl<L: EventLog, P: PoolStore> Maker<L, P> {
             ruled: ruled.clone(),
         };
         let (stream, wanted) = (key.stream.clone(), Arc::clone(&key.wanted));
-        let each = Each::new(stream, wanted, SHARED_CHANGES_BYTES_MAX);
+        let shared = CHANGES_BYTES_MAX.saturating_mul(self.feed.followers());
+        let bytes_max = shared.clamp(CHANGES_BYTES_MAX, SHARED_CHANGES_BYTES_MAX);
+        let each = Each::new(stream, wanted, bytes_max);
         let known = std::mem::take(&mut self.known);
         let Some(folded) = engine.fold(view, known, stretch, each).await? else {
             return Ok(None);

@@ -28,11 +28,9 @@ use crate::{
 
 /// Changes that are made at once for one reader; the rest of what was read is told behind them.
 pub(super) const CHANGES_BYTES_MAX: usize = 1 << 20;
-/// The same for all who share them: who is not through with them when the next ones come makes its own.
-pub(super) const SHARED_CHANGES_BYTES_MAX: usize = 16 << 20;
 /// Different items in one interval; more are told in parts.
 const ITEMS_MAX: usize = 10_000;
-/// What different items take in memory, in an interval before and after it; more are told in parts.
+/// What items that are at hand take in memory, in an interval both before and after it; more are told in parts.
 const ITEMS_BYTES_MAX: usize = 16 << 20;
 
 /// What a reader wants to be told.
@@ -146,14 +144,16 @@ impl Observer for Each {
 }
 
 /// What happened in an interval, item by item; what items are at its end is what is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Merging {
+    wanted: Arc<Wanted>,
     items: BTreeMap<ItemId, Merged>,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct Merged {
+    /// The item before the interval, if the reader saw it.
     before: Option<Item>,
     events: usize,
     position: Position,
@@ -163,9 +163,10 @@ struct Merged {
 impl Observer for Merging {
     fn before(&mut self, id: &ItemId, item: Option<&Item>) {
         if !self.items.contains_key(id) {
-            self.bytes += item.map_or(0, Item::memory_bytes);
+            let seen = self.wanted.seen(item);
+            self.bytes += seen.map_or(0, Item::memory_bytes);
             let merged = Merged {
-                before: item.cloned(),
+                before: seen.cloned(),
                 events: 0,
                 position: Position::ZERO,
                 time: Timestamp::default(),
@@ -183,26 +184,30 @@ impl Observer for Merging {
 
     /// However large an item is, what happens to it in an interval is merged.
     fn has_room_for(&self, id: &ItemId, known: &Known) -> bool {
-        let has_room = self.items.len() < ITEMS_MAX && self.memory_bytes(known) < ITEMS_BYTES_MAX;
+        let bytes = self.bytes + known.memory_bytes();
+        let has_room = self.items.len() < ITEMS_MAX && bytes < ITEMS_BYTES_MAX;
         has_room || self.items.contains_key(id)
     }
 }
 
 impl Merging {
+    pub(super) fn new(wanted: Arc<Wanted>) -> Self {
+        Self {
+            wanted,
+            items: BTreeMap::new(),
+            bytes: 0,
+        }
+    }
+
     /// What the items take, before and after.
     pub(super) fn memory_bytes(&self, known: &Known) -> usize {
-        self.bytes + known.memory_bytes()
+        let after = self.items.keys().filter_map(|id| known.get(id));
+        self.bytes + after.map(Item::memory_bytes).sum::<usize>()
     }
 
     /// A frame for each item that is different from before. They are not in the order of events, so only all of them are a place to go on
     /// from: `end`.
-    pub(super) fn frames(
-        self,
-        known: &Known,
-        stream: &StreamName,
-        wanted: &Wanted,
-        end: Cursor,
-    ) -> Vec<Frame> {
+    pub(super) fn frames(self, known: &Known, stream: &StreamName, end: Cursor) -> Vec<Frame> {
         let told = self.items.iter().filter_map(|(id, merged)| {
             let facts = Facts {
                 position: merged.position,
@@ -211,7 +216,7 @@ impl Merging {
             };
             let (before, after) = (merged.before.as_ref(), known.get(id));
             debug_assert!(after.is_some(), "nothing is forgotten in an interval");
-            let data = between(stream, wanted, id, before, after, facts)?;
+            let data = between(stream, &self.wanted, id, before, after, facts)?;
             Some((facts.position, data))
         });
         let mut told: Vec<_> = told.collect();

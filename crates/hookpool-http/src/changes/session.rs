@@ -27,7 +27,7 @@ use crate::{
     app::App,
     changes::{
         feeds::{self, Key},
-        selected::{CHANGES_BYTES_MAX, Each, Merging, Wanted, stretch},
+        selected::{CHANGES_BYTES_MAX, Each, Wanted, stretch},
         wire::Out,
     },
     followers::Listed,
@@ -403,7 +403,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         Ok(())
     }
 
-    /// Goes on behind what was told of what was read.
+    /// Goes on behind what was told: what was read and not told is read again.
     fn go_on_after(&mut self, told: Position) {
         if let Phase::Live(follower) = &mut self.phase {
             follower.go_back_to(told);
@@ -481,8 +481,8 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         self.end_if_done(through);
     }
 
-    /// Frames of the events after a position and up to another, or up to one before it where they are large; up to where. `None` if the view does
-    /// not have the generation.
+    /// Frames of the events after a position and up to another, or, where they are large, of the first of them; answers up to where. `None` if the
+    /// view does not have the generation.
     async fn push_told(
         &mut self,
         pool: Arc<P::Snapshot>,
@@ -507,7 +507,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         }
         let stretch = stretch((after, through), told, projection, &self.ask.wanted)?;
         if self.ask.wanted.merged {
-            let folded = self.fold(pool, stretch, Merging::default()).await?;
+            let folded = self.fold(pool, stretch, self.merging()).await?;
             let Some((merging, through)) = folded else {
                 return Ok(None);
             };

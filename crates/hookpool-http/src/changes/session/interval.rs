@@ -20,7 +20,7 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         until: Position,
     ) -> Result<(), FollowError> {
         let latest = self.due.max(Instant::now() + self.ask.conflate);
-        let (mut merging, mut from) = (Merging::default(), after);
+        let (mut merging, mut from) = (self.merging(), after);
         let is_cut = loop {
             let Phase::Live(follower) = &self.phase else {
                 return Ok(());
@@ -83,6 +83,10 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         }
     }
 
+    pub(super) fn merging(&self) -> Merging {
+        Merging::new(Arc::clone(&self.ask.wanted))
+    }
+
     /// Frames of what was merged of a stretch.
     pub(super) async fn push_merged(
         &mut self,
@@ -91,11 +95,11 @@ impl<L: EventLog, P: PoolStore> Session<L, P> {
         through: Position,
     ) {
         let end = self.app.engine.cursor(self.ruled.generation, through);
-        let (stream, wanted) = (self.ask.stream.clone(), Arc::clone(&self.ask.wanted));
+        let stream = self.ask.stream.clone();
         let mut known = std::mem::take(&mut self.known);
         let long = merging.memory_bytes(&known) > READ_HERE_BYTES_MAX;
         let (frames, known) = blocking_if(long, move || {
-            let frames = merging.frames(&known, &stream, &wanted, end);
+            let frames = merging.frames(&known, &stream, end);
             known.forget_if_large();
             (frames, known)
         })
