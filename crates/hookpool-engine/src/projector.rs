@@ -33,7 +33,7 @@ use tokio::{
 };
 
 use materials::Materials;
-pub(crate) use materials::must_be_of;
+pub(crate) use materials::{has_attached, must_be_of};
 
 use crate::{
     control::{Control, ControlError},

@@ -28,7 +28,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::{
     control::Control,
     follow::blocking,
-    projector::Command,
+    projector::{Command, has_attached},
     retention::Retentions,
     status::{FailOnPanic, StatusCell},
 };
@@ -236,22 +236,31 @@ impl<L: EventLog, P: PoolStore> Rebuilder<L, P> {
 
     /// Removes generations that no plan names, once nobody writes them.
     async fn remove_unplanned(&self) -> Result<(), PoolError> {
-        if *self.planned.borrow() < *self.control.changes().borrow() {
-            return Ok(());
-        }
-        let generations = {
-            let snapshot = self.pool.snapshot();
-            blocking(move || snapshot.generations()).await?
-        };
+        let snapshot = self.pool.snapshot();
+        let generations = blocking(move || snapshot.generations()).await?;
         for (stream, generation) in generations {
             let planned = self.control.registry().plan(stream.as_str());
             let kept = planned.ruled(generation).is_some();
             if !kept && !self.rebuilds.is_running(&stream, generation) {
                 let pool = Arc::clone(&self.pool);
-                blocking(move || pool.remove(&stream, generation)).await?;
+                blocking(move || remove(&*pool, &stream, generation)).await?;
             }
         }
         Ok(())
+    }
+}
+
+/// Removes a generation, unless it still follows the checkpoint.
+///
+/// IMPORTANT: then the projector goes by a plan from before, and needs it. It says in the pool when it does not.
+fn remove(
+    pool: &impl PoolStore,
+    stream: &StreamName,
+    generation: Generation,
+) -> Result<(), PoolError> {
+    match has_attached(&*pool.snapshot(), stream, generation)? {
+        true => Ok(()),
+        false => pool.remove(stream, generation),
     }
 }
 
@@ -292,4 +301,32 @@ fn is_ready(
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use hookpool_store::{GenerationChanges, GenerationState, PoolChanges, memory::MemoryPool};
+
+    use super::*;
+
+    #[test]
+    fn a_generation_is_removed_when_the_projector_has_let_go_of_it_and_not_before() {
+        let (pool, stream) = (MemoryPool::default(), StreamName::new("s").unwrap());
+        let generation = Generation(2);
+        for (built, left) in [(None, 1), (Some(Position(7)), 0)] {
+            let state = GenerationState {
+                built,
+                ..GenerationState::default()
+            };
+            let changes = GenerationChanges::empty(&stream, generation, state);
+            let changes = PoolChanges {
+                generations: vec![changes],
+                ..PoolChanges::default()
+            };
+            pool.commit(changes).unwrap();
+            remove(&pool, &stream, generation).unwrap();
+            let generations = pool.snapshot().generations().unwrap();
+            assert_eq!(generations.len(), left, "{built:?}");
+        }
+    }
 }

@@ -206,6 +206,8 @@ fn those_that_are_refused_again_hide_no_other() {
             .unwrap()
             .expect(422);
     }
+    // They are tried in the order of their ids, which begin with the millisecond.
+    std::thread::sleep(std::time::Duration::from_millis(2));
     refused(&server, &sales.delivery(br#"{"id":"last","a":1}"#), 422);
     server
         .admin("PATCH", "connectors/sales", &fields(2))

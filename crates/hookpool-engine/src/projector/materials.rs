@@ -333,7 +333,7 @@ fn left_behind(
 }
 
 /// Whether a generation is in the pool and follows the checkpoint.
-fn has_attached(
+pub(crate) fn has_attached(
     pool: &impl PoolSnapshot,
     name: &StreamName,
     generation: Generation,
