@@ -214,9 +214,10 @@ impl Merging {
                 time: merged.time,
                 merged: Some(merged.events),
             };
-            let (before, after) = (merged.before.as_ref(), known.get(id));
-            debug_assert!(after.is_some(), "nothing is forgotten in an interval");
-            let data = between(stream, &self.wanted, id, before, after, facts)?;
+            // IMPORTANT: one that is not known would be told as a deletion.
+            let after = known.get(id).expect("nothing is forgotten in an interval");
+            let before = merged.before.as_ref();
+            let data = between(stream, &self.wanted, id, before, Some(after), facts)?;
             Some((facts.position, data))
         });
         let mut told: Vec<_> = told.collect();
